@@ -1,0 +1,30 @@
+# Everything runs in .venv, which `make setup` creates from the pinned constraints.
+PYTHON ?= python3
+PY := .venv/bin/python
+STAMP := .venv/.complete
+
+.PHONY: setup train test test-slow lint benchmark clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'error: Python 3.11 or newer is needed, this is ' + sys.version)"
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[envs,mujoco,dev]"
+	touch $@
+
+train: setup
+	$(PY) -m worldmodel.train $(ARGS)
+
+test: setup
+	$(PY) -m pytest $(ARGS)
+
+test-slow: setup
+	$(PY) -m pytest -m slow $(ARGS)
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+clean:
+	rm -rf .venv build dist *.egg-info

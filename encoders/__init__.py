@@ -1,0 +1,26 @@
+"""Observation encoders: raw observations of any leading shape -> latents z, a vector (D,) or a map (C, H, W).
+
+A leaf package: it knows Gymnasium spaces and PyTorch, and nothing of the world model.
+"""
+
+from encoders.conv import Conv
+from encoders.dict import Dict, default_encoder
+from encoders.discrete import Discrete
+from encoders.encoder import Encoder, Obs
+from encoders.grid import Grid
+from encoders.mlp import MLP
+from encoders.pretrained import Pretrained
+from encoders.resnet import ResNet
+
+__all__ = [
+    "MLP",
+    "Conv",
+    "Dict",
+    "Discrete",
+    "Encoder",
+    "Grid",
+    "Obs",
+    "Pretrained",
+    "ResNet",
+    "default_encoder",
+]

@@ -1,0 +1,62 @@
+"""An encoder of dictionaries of observations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders.conv import Conv
+from encoders.discrete import Discrete
+from encoders.encoder import Encoder, mismatch, orthogonal
+from encoders.grid import Grid
+from encoders.mlp import MLP
+
+
+class Dict(nn.Module):
+    """One encoder for each key; their outputs are concatenated, rectified and projected to `dim`.
+
+    `parts` gives keys an encoder of their own, called with the key's space; all others get the default one.
+    """
+
+    name = "dict"
+
+    def __init__(
+        self, space: gym.Space, dim: int = 128, parts: dict[str, Callable[[gym.Space], Encoder]] | None = None
+    ):
+        super().__init__()
+        if not isinstance(space, gym.spaces.Dict):
+            raise mismatch(self.name, space, "a Dict")
+        parts = dict(parts or {})
+        if unknown := parts.keys() - space.keys():
+            raise ValueError(f"encoder.parts.{min(unknown)}: no such key, allowed are {', '.join(space.keys())}")
+        self.parts = nn.ModuleDict(
+            {k: parts[k](s) if k in parts else default_encoder(s, dim) for k, s in space.items()}
+        )
+        inputs = sum(prod(part.shape) for part in self.parts.values())
+        self.head = orthogonal(nn.Linear(inputs, dim), 1.0)
+        self.shape = (dim,)
+
+    def forward(self, obs: dict[str, Tensor]) -> Tensor:
+        latents = [z.flatten(z.ndim - len(part.shape)) for key, part in self.parts.items() for z in [part(obs[key])]]
+        return self.head(F.relu(torch.cat(latents, -1)))
+
+
+def default_encoder(space: gym.Space, dim: int = 128) -> Encoder:
+    """The encoder that suits a space: categorical values a table, integer images of three channels and less
+    than 16 positions a side the grid, larger images the convolutions, everything else of a Box the MLP."""
+    if isinstance(space, gym.spaces.Dict):
+        return Dict(space, dim)
+    if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        return Discrete(space, dim)
+    if isinstance(space, gym.spaces.Box) and len(space.shape) in (2, 3) and np.issubdtype(space.dtype, np.integer):
+        symbolic = len(space.shape) == 3 and space.shape[-1] == 3 and max(space.shape[:2]) < 16
+        return Grid(space, dim) if symbolic else Conv(space, dim)
+    if isinstance(space, gym.spaces.Box | gym.spaces.MultiBinary):
+        return MLP(space, dim)
+    raise mismatch("default", space, "Box, Discrete, MultiDiscrete, MultiBinary or Dict")

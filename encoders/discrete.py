@@ -1,0 +1,42 @@
+"""An encoder of categorical observations."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from encoders.encoder import mismatch, over_leading
+from encoders.table import Table
+
+
+class Discrete(nn.Module):
+    """One learnt row for each value of a Discrete space; for a MultiDiscrete one, the sum of its components'
+    rows."""
+
+    name = "discrete"
+
+    def __init__(self, space: gym.Space, dim: int = 128):
+        super().__init__()
+        if isinstance(space, gym.spaces.Discrete):
+            sizes = [int(space.n)]
+        elif isinstance(space, gym.spaces.MultiDiscrete):
+            sizes = [int(n) for n in np.ravel(space.nvec)]
+        else:
+            raise mismatch(self.name, space, "Discrete or MultiDiscrete")
+        self.num_values = tuple(sizes)
+        self.dims = len(space.shape)
+        self.register_buffer("first", torch.as_tensor(np.ravel(space.start)), persistent=False)
+        self.table = Table(sizes, dim, self.name)
+        self.shape = (dim,)
+
+    def codes(self, obs: Tensor) -> Tensor:
+        """Raw values (*lead, *space.shape) -> int64 codes from 0, (*lead, 1, number of components)."""
+        return over_leading(self._codes, obs, self.dims)[..., None, :]
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return over_leading(lambda x: self.table(self._codes(x)), obs, self.dims)
+
+    def _codes(self, obs: Tensor) -> Tensor:
+        return obs.reshape(len(obs), len(self.first)).long() - self.first  # (N, components)

@@ -1,0 +1,117 @@
+"""Vision backbones of the `transformers` library as encoders of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isqrt
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders.image import ImageEncoder
+
+
+class Pretrained(ImageEncoder):
+    """A backbone's patch features, averaged over positions (or kept as a map) and projected to `dim`.
+
+    `backbone` is a model's name or path (`AutoModel.from_pretrained`, which may download it), or a mapping
+    with a `model_type` and its configuration for one with random weights. A frozen backbone has no gradients
+    and stays in evaluation mode; the projection learns in any case. `size` is the side that images are
+    resized to; null: the size that the backbone was made for, or the image's own where it takes any. Images
+    are standardised as the model's own preprocessor says (by .5 and .5 without one); a single channel is
+    repeated.
+    """
+
+    name = "pretrained"
+
+    def __init__(
+        self,
+        space: gym.Space,
+        dim: int = 128,
+        backbone: str | dict[str, Any] = "facebook/dinov2-small",
+        frozen: bool = True,
+        size: int | None = None,
+        spatial: bool = False,
+    ):
+        super().__init__(space)
+        if self.image[0] not in (1, 3):
+            raise ValueError(f"encoder=pretrained with {self.image[0]} image channels: allowed are 1 and 3")
+        self.body = Backbone(backbone, frozen, size)
+        self.add_head(dim, spatial, pool=True)
+
+
+class Backbone(nn.Module):
+    """Images (N, 1 or 3, H, W) in [0, 1] -> feature maps (N, C, H', W') of a `transformers` vision model."""
+
+    def __init__(self, backbone: str | Mapping[str, Any], frozen: bool, size: int | None):
+        super().__init__()
+        from transformers import AutoConfig, AutoModel  # slow to import, and seldom needed
+
+        known: dict[str, Any] = {}
+        if isinstance(backbone, str):
+            model, known = AutoModel.from_pretrained(backbone), _preprocessing(backbone)
+        else:
+            options = dict(backbone)
+            model = AutoModel.from_config(AutoConfig.for_model(options.pop("model_type"), **options))
+        self.model = getattr(model, "vision_model", model)  # of an image-text model, the half that sees
+        config = self.model.config
+        self.size = size or known.get("size") or getattr(config, "image_size", None)
+        self.patch = getattr(config, "patch_size", None)
+        self.frozen = frozen
+        self.register_buffer("mean", torch.tensor(known.get("mean", [0.5] * 3)).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(known.get("std", [0.5] * 3)).view(3, 1, 1), persistent=False)
+        self.model.requires_grad_(not frozen)
+        self.eval()
+        if not frozen:
+            self._freeze_unused()
+        self.train()
+
+    def train(self, mode: bool = True) -> Backbone:
+        super().train(mode)
+        if self.frozen:
+            self.model.eval()
+        return self
+
+    def _freeze_unused(self) -> None:
+        """Parts that the features don't pass through (poolers, mask tokens) would stall distributed
+        training."""
+        side = self.size or 64
+        weights = list(self.model.parameters())
+        out = self(torch.zeros(1, 3, side, side)).sum()
+        for weight, grad in zip(weights, torch.autograd.grad(out, weights, allow_unused=True), strict=True):
+            weight.requires_grad_(grad is not None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not len(x):  # the library's models can't
+            return self(x.new_zeros(1, *x.shape[1:]))[:0]
+        if self.size and x.shape[-2:] != (self.size, self.size):
+            x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
+        x = (x - self.mean) / self.std  # repeats a single channel
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self.model(pixel_values=x).last_hidden_state
+        return features if features.ndim == 4 else self._map(features)
+
+    def _map(self, tokens: Tensor) -> Tensor:
+        """Tokens (N, prefix + H' * W', C) -> (N, C, H', W'); the prefix is class and register tokens."""
+        count = tokens.shape[1]
+        side = self.size // self.patch if self.size and isinstance(self.patch, int) else 0
+        side = side if 0 < side**2 <= count else isqrt(count)
+        return tokens[:, -(side**2) :].mT.unflatten(-1, (side, side))
+
+
+def _preprocessing(name: str) -> dict[str, Any]:
+    """Mean and std per channel and the image's size of a model's own preprocessor, as far as it has one."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    try:
+        options, _ = ImageProcessingMixin.get_image_processor_dict(name)
+    except OSError:
+        return {}
+    size = options.get("crop_size") or options.get("size")
+    if isinstance(size, dict):
+        size = size.get("height") or size.get("shortest_edge")
+    found = {"mean": options.get("image_mean"), "std": options.get("image_std"), "size": size}
+    return {key: value for key, value in found.items() if value is not None}

@@ -1,0 +1,93 @@
+"""Action distributions against torch.distributions; temperature, null propensity, gradients to the memory."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch import distributions as D
+
+from worldmodel.policy import ActorCritic
+from worldmodel.policy.distributions import make_distribution
+
+DISCRETE = gym.spaces.Discrete(5)
+MULTI = gym.spaces.MultiDiscrete([3, 4])
+BOX = gym.spaces.Box(-1, 1, (2, 3), np.float32)
+
+
+def test_categorical_agrees_with_torch() -> None:
+    dist, params = make_distribution(DISCRETE), torch.randn(7, 5)
+    act, logp = dist.sample(params, 2.0)
+    oracle = D.Categorical(logits=params / 2.0)
+    torch.testing.assert_close(logp, oracle.log_prob(act))
+    again, entropy = dist.evaluate(params, act, 2.0)
+    torch.testing.assert_close(again, logp)
+    torch.testing.assert_close(entropy, oracle.entropy())
+
+
+def test_sampling_has_the_right_frequencies() -> None:
+    torch.manual_seed(0)
+    params = torch.tensor([0.0, 1.0, 2.0]).expand(20_000, 3)
+    act, _ = make_distribution(gym.spaces.Discrete(3)).sample(params, 1.0)
+    torch.testing.assert_close(act.bincount() / 20_000, params[0].softmax(0), atol=0.015, rtol=0)
+
+
+def test_multi_categorical_is_a_product() -> None:
+    dist, params = make_distribution(MULTI), torch.randn(6, 7)
+    act, logp = dist.sample(params, 1.0)
+    assert act.shape == (6, 2)
+    parts = [D.Categorical(logits=p) for p in params.split([3, 4], -1)]
+    torch.testing.assert_close(logp, sum(p.log_prob(a) for p, a in zip(parts, act.unbind(-1), strict=True)))
+    torch.testing.assert_close(dist.evaluate(params, act, 1.0)[1], sum(p.entropy() for p in parts))
+
+
+@pytest.mark.parametrize("noise", ["learned", "fixed"])
+def test_gaussian_agrees_with_torch(noise: str) -> None:
+    dist, params = make_distribution(BOX, noise=noise, std=0.5), torch.randn(4, 6)
+    act, logp = dist.sample(params, 2.0)
+    assert act.shape == (4, 2, 3)
+    oracle = D.Independent(D.Normal(params, 1.0), 1)
+    torch.testing.assert_close(logp, oracle.log_prob(act.flatten(1)))
+    torch.testing.assert_close(dist.evaluate(params, act, 2.0)[1], oracle.entropy())
+    assert len(list(dist.parameters())) == (noise == "learned")
+
+
+def test_without_noise_the_action_is_the_mean() -> None:
+    dist, params = make_distribution(BOX, noise="none"), torch.randn(4, 6)
+    act, logp = dist.sample(params, 1.0)
+    torch.testing.assert_close(act.flatten(1), params)
+    assert (logp == 0).all()
+
+
+def test_null_bias_is_a_propensity_to_do_nothing() -> None:
+    plain, lazy = make_distribution(DISCRETE), make_distribution(DISCRETE, null_action=2, null_bias=2.0)
+    params, two = torch.zeros(1, 5), torch.tensor([2])
+    odds = [torch.exp(d.evaluate(params, two, 1.0)[0]) for d in (plain, lazy)]
+    odds = [p / (1 - p) for p in odds]
+    torch.testing.assert_close(odds[1] / odds[0], torch.tensor([2.0]).exp())
+    with pytest.raises(ValueError, match="null_action"):
+        make_distribution(DISCRETE, null_bias=1.0)
+
+
+def test_temperature_anneals_linearly() -> None:
+    policy = ActorCritic(8, (4,), DISCRETE, temperature=3.0, temperature_end=1.0, anneal=0.5)
+    for progress, value in ((0.0, 3.0), (0.25, 2.0), (0.5, 1.0), (1.0, 1.0)):
+        policy.anneal(progress)
+        assert policy.temperature == value
+    with pytest.raises(ValueError, match="temperature=0"):
+        ActorCritic(8, (4,), DISCRETE, temperature=0.0)
+
+
+@pytest.mark.parametrize("reaches", [True, False])
+def test_the_switch_decides_whether_gradients_reach_the_memory(reaches: bool) -> None:
+    policy = ActorCritic(8, (4,), DISCRETE, memory_gradient=reaches)
+    h, z = torch.randn(3, 8, requires_grad=True), torch.randn(3, 4, requires_grad=True)
+    params, values = policy(h, z)
+    assert params.shape == (3, 5) and values.shape == (3, 2)
+    (params.sum() + values.sum()).backward()
+    assert (h.grad is not None) == reaches
+
+
+def test_a_policy_without_memory_ignores_h() -> None:
+    policy = ActorCritic(8, (4,), DISCRETE, reads_memory=False)
+    z = torch.randn(3, 4)
+    torch.testing.assert_close(policy(torch.randn(3, 8), z), policy(torch.randn(3, 8), z))

@@ -1,0 +1,84 @@
+"""A trained agent to act with: load a checkpoint, hand it observations, get actions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from worldmodel.actor import Actor, Thought
+from worldmodel.build import build_agent, env_spec
+from worldmodel.checkpoint import fit_check, read_checkpoint
+from worldmodel.config import bad_input
+from worldmodel.module import CuriousAgent
+from worldmodel.types import Obs, map_obs
+
+
+def load_agent(checkpoint: str | Path) -> tuple[CuriousAgent, DictConfig]:
+    """The module in evaluation mode and the configuration it was trained with. Raises ConfigError."""
+    saved = read_checkpoint(checkpoint)
+    cfg = OmegaConf.create(saved["config"])
+    with bad_input():
+        module = build_agent(cfg, env_spec(cfg))
+    fit_check(saved["state_dict"], module, checkpoint)
+    module.load_state_dict(saved["state_dict"])
+    return module.eval(), cfg
+
+
+class Agent:
+    """One agent in one Gymnasium environment, remembering its episode.
+
+        agent = Agent.load("runs/doorkey/.../checkpoints/last.ckpt")
+        obs, _ = env.reset()
+        agent.reset()
+        act = agent.act(obs)
+
+    The memory covers at least the last K steps of the configuration it was trained with.
+    """
+
+    def __init__(self, module: CuriousAgent, cfg: DictConfig, act_space: gym.Space):
+        self.module, self.cfg, self.act_space = module, cfg, act_space
+        self.keys = cfg.env.get("keys")
+        self.reset()
+
+    @classmethod
+    def load(cls, checkpoint: str | Path) -> Agent:
+        """Read a checkpoint file. Raises ConfigError when it can't be read or doesn't fit."""
+        module, cfg = load_agent(checkpoint)
+        return cls(module, cfg, env_spec(cfg).act_space)
+
+    def reset(self) -> None:
+        """Begin a new episode: forget."""
+        data = self.cfg.data
+        self.actor = Actor(
+            self.module.model,
+            self.module.policy,
+            self.act_space,
+            num_envs=1,
+            context=data.context,
+            horizon=data.horizon,
+        )
+        self.thought: Thought | None = None
+
+    def act(self, obs: Any, greedy: bool = False) -> Any:
+        """A raw Gymnasium observation -> an action for `env.step`: int, or an array of the space's shape and dtype."""
+        self.thought = self.actor.observe(self._batch(obs), greedy)
+        zero, no = torch.zeros(1), torch.zeros(1, dtype=torch.bool)
+        self.actor.feedback(zero, no, no, no)
+        act = self.thought.act[0].cpu().numpy()
+        return int(act) if self.act_space.shape == () else act.astype(self.act_space.dtype)
+
+    def _batch(self, obs: Any) -> Obs:
+        if isinstance(obs, dict) and self.keys:
+            obs = {k: obs[k] for k in self.keys}
+            obs = next(iter(obs.values())) if len(obs) == 1 else obs
+
+        def tensor(x: Any) -> torch.Tensor:
+            array = np.asarray(x)[None]
+            return torch.as_tensor(array.astype(np.float32) if array.dtype == np.float64 else array)
+
+        return map_obs(tensor, obs)

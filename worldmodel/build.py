@@ -1,0 +1,67 @@
+"""From a configuration to the agent and its data: the only place where `_target_`s are instantiated."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from worldmodel.config import fill
+from worldmodel.data import SequenceData
+from worldmodel.envs import VectorEnv
+from worldmodel.module import CuriousAgent
+from worldmodel.world_model import WorldModel
+
+
+class EnvSpec(NamedTuple):
+    """What the sizes of the agent depend on."""
+
+    obs_space: gym.Space
+    act_space: gym.Space
+    num_envs: int
+    null_action: int | None
+
+
+def build_env(cfg: DictConfig, seed: int, **overrides: Any) -> VectorEnv:
+    """The vector environment of a configuration's `env` group."""
+    return instantiate(cfg.env, seed=seed, **overrides)
+
+
+def env_spec(cfg: DictConfig) -> EnvSpec:
+    """Read the spaces off one copy of the environment."""
+    env = build_env(cfg, seed=0, num_envs=1)
+    spec = EnvSpec(env.obs_space, env.act_space, cfg.env.num_envs, env.null_action)
+    env.close()
+    return spec
+
+
+def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
+    """World model, curiosity, policy and optimiser of a configuration."""
+    make_encoder = instantiate(cfg.encoder)
+
+    def new_encoder(**changes: Any) -> Any:
+        return make_encoder(spec.obs_space, **changes)
+
+    encoder, memory = new_encoder(), instantiate(cfg.memory)
+    known = dict(spec._asdict(), encoder=encoder, make_encoder=new_encoder, memory=memory, dim=memory.dim)
+    target = fill(instantiate(cfg.target), **known)
+    known |= {"target": target, "latent": encoder.shape, "target_shape": target.shape}
+    model: WorldModel = fill(instantiate(cfg.model), **known)
+    return CuriousAgent(
+        model=model,
+        policy=fill(instantiate(cfg.policy.actor), **known),
+        curiosity=fill(instantiate(cfg.curiosity), **known),
+        reward_scale=fill(instantiate(cfg.reward), **known),
+        ppo=instantiate(cfg.policy.ppo),
+        make_optimizer=instantiate(cfg.optimizer),
+        weights=OmegaConf.to_container(cfg.weights),
+        total_steps=cfg.total_steps,
+        config=OmegaConf.to_container(cfg, resolve=True),
+    )
+
+
+def build_data(cfg: DictConfig) -> SequenceData:
+    """The data stream of a configuration; environments are made when Lightning sets it up, one set a rank."""
+    return instantiate(cfg.data)(make_env=lambda seed: build_env(cfg, seed), seed=cfg.seed)

@@ -1,0 +1,109 @@
+"""Collects rollouts: the current policy acts in the vector environment."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodel.actor import Actor
+from worldmodel.envs import Step, VectorEnv
+from worldmodel.types import Rollout, Sequences
+
+
+class Episodes:
+    """Return, length and success of the last finished episodes."""
+
+    def __init__(self, num_envs: int, window: int = 200, success: float | None = None):
+        self.success = success
+        self.ret, self.length = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
+        self.finished: deque[tuple[float, int]] = deque(maxlen=window)
+        self.count = 0
+
+    def add(self, rew: np.ndarray, over: np.ndarray, ignored: np.ndarray) -> None:
+        """Take in one step of all environments, each argument (N,)."""
+        self.ret += rew
+        self.length += ~ignored
+        for i in np.flatnonzero(over):
+            self.finished.append((float(self.ret[i]), int(self.length[i])))
+            self.ret[i], self.length[i] = 0.0, 0
+            self.count += 1
+
+    def summary(self) -> dict[str, float]:
+        """Means over the window; nan before the first episode has ended (success also where none is defined)."""
+        if not self.finished:
+            return {"return_ext": float("nan"), "success": float("nan"), "length": float("nan")}
+        ret, length = np.array(self.finished).T
+        success = float("nan") if self.success is None else float((ret > self.success).mean())
+        return {"return_ext": float(ret.mean()), "success": success, "length": float(length.mean())}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"finished": [list(x) for x in self.finished], "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.finished.extend(tuple(x) for x in state["finished"])
+        self.count = state["count"]
+
+
+class Collector:
+    """T steps at a time of N environments, with the memory kept from one rollout to the next."""
+
+    def __init__(self, env: VectorEnv, actor: Actor, episodes: Episodes):
+        self.env, self.actor, self.episodes = env, actor, episodes
+        self.obs = env.reset()
+
+    @torch.no_grad()
+    def collect(self) -> Rollout:
+        """Roll the context over, act T times, and value the observation that closes the last transition."""
+        actor, device = self.actor, self.actor.device
+        if actor.state is not None:
+            actor.row -= 1  # the closing row of the last rollout is the first to be acted on now
+            actor.roll()
+        logp, h, z, values = [], [], [], []
+        for _ in range(actor.horizon):
+            thought = actor.observe(self.obs)
+            step: Step = self.env.step(thought.act)
+            self.episodes.add(step.rew.numpy(), (step.end | step.trunc).numpy(), step.ignored.numpy())
+            actor.feedback(*(x.to(device) for x in (step.rew, step.end, step.trunc, step.ignored)))
+            self.obs = step.obs
+            logp.append(thought.logp)
+            h.append(thought.h)
+            z.append(thought.z)
+            values.append(thought.values)
+        values.append(actor.observe(self.obs).values)
+        value: Tensor = torch.stack(values, 1)  # (N, T+1, 2)
+        rows = actor.rows.map(torch.clone)
+        rows.mask[:, -1] = False
+        return Rollout(
+            **vars(rows),
+            logp=torch.stack(logp, 1),
+            value_ext=value[..., 0].contiguous(),
+            value_int=value[..., 1].contiguous(),
+            h=torch.stack(h, 1),
+            z=torch.stack(z, 1),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows and counters; the environments themselves begin anew, and so do their episodes."""
+        actor = self.actor
+        rows = None if actor.rows is None else vars(actor.rows)
+        return {
+            "rows": rows,
+            "episode": actor.episode,
+            "row": actor.row,
+            "episodes": self.episodes.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the remembered rows; the interrupted episodes are over, their last action unanswered."""
+        actor = self.actor
+        self.episodes.load_state_dict(state["episodes"])
+        if state["rows"] is None:
+            return
+        actor.rows = Sequences(**state["rows"]).map(lambda x: x.to(actor.device))
+        actor.row = state["row"]
+        actor.episode = state["episode"].to(actor.device) + 1
+        actor.state = None

@@ -1,0 +1,110 @@
+"""Configuration: where it lies, what may stand in it, and how the parts it names are built."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_method
+from omegaconf import DictConfig, OmegaConf
+
+_HERE = Path(__file__).resolve().parent
+CONFIG_DIR = str(_HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs")
+
+
+class ConfigError(ValueError):
+    """Bad input: one line that names the key, the value and what is allowed."""
+
+
+@contextmanager
+def bad_input() -> Iterator[None]:
+    """What a constructor refuses while the parts are built is bad input, too."""
+    try:
+        yield
+    except InstantiationException as error:
+        raise ConfigError(str(error.__cause__ or error).splitlines()[0]) from error
+    except ValueError as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+
+
+def fill(partial: Callable[..., Any], **available: Any) -> Any:
+    """Call a partial with those of the late arguments that it takes and doesn't have yet.
+
+    Sizes that depend on the environment reach constructors this way, by name.
+    """
+    taken = inspect.signature(partial).parameters
+    given = getattr(partial, "keywords", {})
+    return partial(**{k: v for k, v in available.items() if k in taken and k not in given})
+
+
+def check(cfg: DictConfig) -> None:
+    """Hold every `_target_` node against the signature that it will be called with. Raises ConfigError."""
+    OmegaConf.resolve(cfg)
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise ConfigError(f"{missing[0]}=???: a value must be given")
+    for key, kind in (("total_steps", int), ("seed", int), ("threads", int | None), ("video", bool)):
+        _check_value(key, cfg[key], kind)
+    if cfg.total_steps < 1:
+        raise ConfigError(f"total_steps={cfg.total_steps}: allowed are whole numbers from 1")
+    for path, node in _targets(OmegaConf.to_container(cfg), ""):
+        try:
+            target = get_method(node["_target_"]) if "." in node["_target_"] else None
+        except Exception as error:
+            raise ConfigError(f"{path}._target_={node['_target_']}: not found ({error})".split("\n")[0]) from None
+        _check_call(path, target, {k: v for k, v in node.items() if k not in ("_target_", "_partial_")})
+
+
+def _targets(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from _targets(value, f"{path}.{key}" if path else str(key))
+
+
+def _check_call(path: str, target: Callable[..., Any], given: dict[str, Any]) -> None:
+    parameters = inspect.signature(target).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    for key, value in given.items():
+        if key not in parameters and not open_ended:
+            allowed = ", ".join(p for p in parameters if p not in ("self", "args", "kwargs"))
+            raise ConfigError(f"{path}.{key}={value}: no such key, allowed are {allowed}")
+        if key in hints and not (isinstance(value, dict) and "_target_" in value):
+            _check_value(f"{path}.{key}", value, hints[key])
+
+
+def _check_value(key: str, value: Any, hint: Any) -> None:
+    if not _fits(value, hint):
+        name = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint).replace("typing.", "")
+        raise ConfigError(f"{key}={value}: allowed is {name}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Is a plain YAML value acceptable for an annotation? Annotations that YAML can't express always accept."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, a) for a in args)
+    if origin is Literal:
+        return value in args
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    if origin in (list, tuple):
+        inner = args[0] if args else Any
+        return isinstance(value, list | tuple) and all(_fits(v, inner) for v in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(v, args[1]) for v in value.values())
+    return True

@@ -1,0 +1,17 @@
+"""Squared prediction error."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from worldmodel.curiosity.curiosity import Curiosity
+from worldmodel.types import Rollout
+from worldmodel.world_model import Outputs
+
+
+class Error(Curiosity):
+    """mean_d (delta_d - mu_d)^2 in normalised units: curiosity as in Burda et al. 2018 (arXiv 1808.04355), here
+    with the transformer's own prediction. It is paid for whatever can't be predicted, noise and turns included."""
+
+    def reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        return out.error.square().flatten(2).mean(-1)

@@ -1,0 +1,17 @@
+"""No curiosity: plain PPO in the same harness."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from worldmodel.curiosity.curiosity import Curiosity
+from worldmodel.types import Rollout
+from worldmodel.world_model import Outputs
+
+
+class Nothing(Curiosity):
+    """Pays 0."""
+
+    def reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        return torch.zeros_like(roll.logp)

@@ -1,0 +1,137 @@
+"""The stream of masked sequences: collect, score, yield minibatches, again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning as L
+import torch
+
+from worldmodel.actor import Actor
+from worldmodel.collector import Collector, Episodes
+from worldmodel.envs import VectorEnv
+from worldmodel.replay import Replay, concatenate
+from worldmodel.types import Minibatch
+
+
+class SequenceData(L.LightningDataModule):
+    """One Lightning epoch is one update: a rollout of N x T steps with the current policy, then `epochs` passes
+    over its sequences in minibatches of `batch` sequences.
+
+    The world model takes the first `model_batch` of each (null: all), and `replay_batch` old ones besides: where
+    the policy's gradient stops at the memory, the policy may take more passes than the world model needs.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[int], VectorEnv],
+        *,
+        horizon: int = 128,
+        context: int = 64,
+        epochs: int = 4,
+        batch: int = 4,
+        model_batch: int | None = None,
+        replay_batch: int = 0,
+        replay_capacity: int = 0,
+        success: float | None = None,
+        episode_window: int = 200,
+        seed: int = 0,
+    ):
+        super().__init__()
+        for key, value, low in (
+            ("horizon", horizon, 1), ("context", context, 0), ("epochs", epochs, 1), ("batch", batch, 1)
+        ):  # fmt: skip
+            if value < low:
+                raise ValueError(f"data.{key}={value}: allowed are whole numbers from {low}")
+        if replay_batch and not replay_capacity:
+            raise ValueError(f"data.replay_batch={replay_batch}: needs data.replay_capacity above 0")
+        if model_batch is not None and not 1 <= model_batch <= batch:
+            raise ValueError(f"data.model_batch={model_batch}: allowed are null and 1 to data.batch={batch}")
+        self.model_batch = model_batch or batch
+        self.make_env, self.horizon, self.context = make_env, horizon, context
+        self.epochs, self.batch, self.replay_batch = epochs, batch, replay_batch
+        self.success, self.episode_window, self.seed = success, episode_window, seed
+        self.replay = Replay(replay_capacity)
+        self.collector: Collector | None = None
+        self.env: VectorEnv | None = None
+        self._restored: dict[str, Any] | None = None
+
+    def setup(self, stage: str) -> None:
+        if self.collector is not None:
+            return
+        module, rank = self.trainer.lightning_module, self.trainer.global_rank
+        self.env = self.make_env(self.seed + 1000 * rank)
+        n = self.env.num_envs
+        if module.policy.memory_gradient and self.model_batch < self.batch:
+            raise ValueError(
+                f"data.model_batch={self.model_batch}: must be data.batch={self.batch} with policy.actor.memory_gradient"
+            )
+        if n % self.batch:
+            raise ValueError(f"data.batch={self.batch}: must divide env.num_envs={n}")
+        actor = Actor(
+            module.model,
+            module.policy,
+            self.env.act_space,
+            num_envs=n,
+            context=self.context,
+            horizon=self.horizon,
+            device=self.trainer.strategy.root_device,
+        )
+        self.collector = Collector(self.env, actor, Episodes(n, self.episode_window, self.success))
+        if self._restored is not None:
+            self.collector.load_state_dict(self._restored["collector"])
+            self.replay.load_state_dict(self._restored["replay"])
+            self._restored = None
+
+    def train_dataloader(self) -> Minibatches:
+        return Minibatches(self)
+
+    def transfer_batch_to_device(self, batch: Minibatch, device: torch.device, dataloader_idx: int) -> Minibatch:
+        """Rollouts are made on their device; there is nothing to transfer."""
+        return batch
+
+    @property
+    def steps_per_update(self) -> int:
+        """N x T, on this rank."""
+        return self.env.num_envs * self.horizon
+
+    def teardown(self, stage: str) -> None:
+        if self.env is not None:
+            self.env.close()
+            self.env = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"collector": self.collector.state_dict(), "replay": self.replay.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.collector is None:
+            self._restored = state
+        else:
+            self.collector.load_state_dict(state["collector"])
+            self.replay.load_state_dict(state["replay"])
+
+
+class Minibatches:
+    """An iterable of one update's minibatches; Lightning asks for a new iterator at each epoch's start."""
+
+    def __init__(self, data: SequenceData):
+        self.data = data
+
+    def __len__(self) -> int:
+        return self.data.epochs * (self.data.env.num_envs // self.data.batch)
+
+    def __iter__(self) -> Iterator[Minibatch]:
+        data, module = self.data, self.data.trainer.lightning_module
+        with module.clock("collect"):
+            roll = data.collector.collect()
+        with module.clock("curiosity"):
+            module.score(roll)
+        data.replay.add(roll)
+        for _ in range(data.epochs):
+            for index in torch.randperm(len(roll)).split(data.batch):
+                policy = roll[index.to(roll.act.device)]
+                model = policy if data.model_batch == data.batch else policy[: data.model_batch]
+                if data.replay_batch:
+                    model = concatenate([model, data.replay.sample(data.replay_batch, roll.act.device)])
+                yield Minibatch(model, policy)

@@ -1,0 +1,6 @@
+"""Environments, N at a time."""
+
+from worldmodel.envs.make import make_env
+from worldmodel.envs.vector import Step, VectorEnv
+
+__all__ = ["Step", "VectorEnv", "make_env"]

@@ -1,0 +1,94 @@
+"""Any gymnasium vector environment with NEXT_STEP autoreset, seen as a `VectorEnv`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode
+from torch import Tensor
+
+from worldmodel.envs.spaces import Reader, action_space, to_actions
+from worldmodel.envs.vector import Step
+from worldmodel.types import Obs
+
+
+class Adapter:
+    """Tensors instead of arrays, one vocabulary, and `ignored` steps told apart; see `VectorEnv`.
+
+    seed: given to the engine's first reset (None where the engine was seeded before).
+    copy: the engine reuses its arrays, so copy them.
+    """
+
+    resumable = False
+
+    def __init__(
+        self,
+        venv: gym.vector.VectorEnv,
+        keys: Sequence[str] | None = None,
+        null_action: int | None = None,
+        seed: list[int] | None = None,
+        copy: bool = True,
+    ):
+        if (mode := venv.metadata.get("autoreset_mode")) != AutoresetMode.NEXT_STEP:
+            raise ValueError(f"autoreset_mode={mode}: allowed are {AutoresetMode.NEXT_STEP} and SAME_STEP")
+        self.venv, self.num_envs = venv, venv.num_envs
+        self.read = Reader(venv.single_observation_space, keys, copy)
+        self.obs_space = self.read.space
+        self.act_space = action_space(venv.single_action_space)
+        self.null_action = _check_null(null_action, self.act_space)
+        self._seed, self._own = seed, partial(np.array, copy=copy or None)
+        self._over = torch.zeros(self.num_envs, dtype=torch.bool)
+
+    def reset(self) -> Obs:
+        """Begin new episodes everywhere; (N, *obs_shape)."""
+        seed, self._seed = self._seed, None
+        obs, _ = self.venv.reset() if seed is None else self.venv.reset(seed=seed)
+        self._over = torch.zeros_like(self._over)
+        return self.read(obs)
+
+    def step(self, act: Tensor) -> Step:
+        """One action in each copy, (N, *act_shape)."""
+        actions = to_actions(self.venv.single_action_space, act, self.num_envs)
+        obs, rew, end, trunc, info = self._advance(actions)
+        rew = torch.from_numpy(self._own(rew, np.float32))
+        end, trunc = (torch.from_numpy(self._own(x, np.bool_)) for x in (end, trunc))
+        ignored, self._over = self._over, end | trunc
+        return Step(self.read(obs), rew.masked_fill_(ignored, 0.0), end, trunc, ignored, self._info(info))
+
+    def render(self) -> np.ndarray | None:
+        """(H, W, 3) uint8 picture of copy 0, or None where the environment was made without."""
+        return None if self.venv.render_mode is None else np.asarray(self.venv.render()[0])
+
+    def close(self) -> None:
+        self.venv.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+    def _advance(self, actions: np.ndarray) -> tuple[Any, ...]:
+        return self.venv.step(actions)
+
+    def _info(self, info: dict[str, Any]) -> dict[str, np.ndarray]:
+        """The numeric entries that every copy gave (gymnasium marks in `_x` who gave `x`)."""
+        told = {k: v for k, v in info.items() if k[0] != "_" and np.all(info.get(f"_{k}", True))}
+        return {k: self._own(v) for k, v in told.items() if isinstance(v, np.ndarray) and v.dtype != object}
+
+
+def _check_null(null_action: int | None, space: gym.Space) -> int | None:
+    if null_action is None:
+        return None
+    if isinstance(space, Box):
+        raise ValueError(f"env.null_action={null_action}: allowed is null for the action space {space}")
+    size = int(np.min(space.nvec if isinstance(space, gym.spaces.MultiDiscrete) else space.n))
+    if not 0 <= null_action < size:
+        raise ValueError(f"env.null_action={null_action}: allowed are null and 0..{size - 1}")
+    return null_action

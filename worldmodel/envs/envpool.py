@@ -1,0 +1,54 @@
+"""Environments in C++ threads (envpool): MiniGrid, BabyAI, Atari, MuJoCo, classic control and more."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from worldmodel.envs.adapter import Adapter
+
+_DRAWN = ("atari", "box2d", "classic_control", "highway", "minigrid")
+"""Families that draw in software. MuJoCo needs OpenGL and ends the process without it; toy_text can't."""
+
+
+def envpool_ids() -> list[str]:
+    """The ids that envpool knows; none where it is not installed."""
+    try:
+        import envpool
+    except ImportError:
+        return []
+    return envpool.list_all_envs()
+
+
+class EnvpoolEnv(Adapter):
+    """envpool's `id` in N threads; see `VectorEnv`.
+
+    envpool hands out a fresh array each time, so tensors share its memory. It reports an episode that
+    terminates exactly at its time limit as truncated only.
+    kwargs: go to envpool, e.g. max_episode_steps or stack_num.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        seeds: list[int],
+        keys: Sequence[str] | None = None,
+        null_action: int | None = None,
+        render: bool = False,
+        **kwargs: Any,
+    ):
+        import envpool
+        from envpool.registration import registry
+
+        if render and registry.specs[id][0].split(".")[1] in _DRAWN:
+            kwargs["render_mode"] = "rgb_array"
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*precision lowered by casting")
+            try:
+                # an int would give copy i the seed + i: neighbouring seeds would share all copies but one
+                venv = envpool.make_gymnasium(id, num_envs=len(seeds), seed=seeds, **kwargs)
+            except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+                reason = str(error).split("\n")[0]
+                raise ValueError(f"env.id={id!r}: envpool does not take {kwargs}: {reason}") from error
+            super().__init__(venv, keys, null_action, copy=False)

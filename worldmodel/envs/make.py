@@ -1,0 +1,76 @@
+"""From an id to a vector environment."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+import numpy as np
+
+from worldmodel.envs.envpool import EnvpoolEnv, envpool_ids
+from worldmodel.envs.gymnasium import GymnasiumEnv, gymnasium_ids
+from worldmodel.envs.sticky import Sticky
+from worldmodel.envs.vector import VectorEnv
+
+Engine = Literal["auto", "envpool", "gymnasium"]
+Vectorization = Literal["sync", "async", "vector_entry_point"]
+
+
+def make_env(
+    id: str,
+    engine: Engine = "auto",
+    num_envs: int = 16,
+    seed: int = 0,
+    keys: list[str] | None = None,
+    sticky: float = 0.0,
+    null_action: int | None = None,
+    render: bool = False,
+    vectorization: Vectorization = "sync",
+    **kwargs: Any,
+) -> VectorEnv:
+    """N copies of an environment; the same seed gives the same episodes, and no two copies share a seed.
+
+    engine: `auto` takes envpool where it is installed and knows the id, else gymnasium.
+    keys: of a Dict observation: None takes all but text, one gives that key's plain tensor, several a dict.
+    sticky: probability that a copy repeats its last action instead of taking the new one.
+    null_action: index of the action that does nothing, for those who ask the environment.
+    render: `render()` will be asked for.
+    vectorization: gymnasium only, see `GymnasiumEnv`.
+    kwargs: go to the engine's own constructor, e.g. `max_episode_steps`.
+
+    Raises ValueError, in one line, for values that aren't allowed, unknown ids, and unsupported spaces.
+    """
+    for key, value, kind in (("engine", engine, Engine), ("vectorization", vectorization, Vectorization)):
+        _check(key, value, value in get_args(kind), ", ".join(get_args(kind)))
+    _check("num_envs", num_envs, isinstance(num_envs, int) and num_envs >= 1, "whole numbers from 1")
+    _check("seed", seed, isinstance(seed, int) and seed >= 0, "whole numbers from 0")
+    _check("sticky", sticky, isinstance(sticky, int | float) and 0 <= sticky < 1, "0 <= sticky < 1")
+    # 31 bits each, which is all that envpool takes; the last one is for the stickiness
+    seeds = (np.random.SeedSequence(seed).generate_state(num_envs + 1) >> 1).tolist()
+    common = {"seeds": seeds[:num_envs], "keys": keys, "null_action": null_action, "render": render, **kwargs}
+
+    pool = [] if engine == "gymnasium" else envpool_ids()
+    if engine == "envpool" and not pool:
+        raise ValueError("env.engine='envpool': envpool is not installed, allowed are auto and gymnasium")
+    if id in pool:
+        env: VectorEnv = EnvpoolEnv(id, **common)
+    elif engine == "envpool":
+        raise ValueError(_unknown(id, "envpool", pool))
+    else:
+        try:
+            env = GymnasiumEnv(id, vectorization=vectorization, **common)
+        except gym.error.UnregisteredEnv:
+            names = "envpool and gymnasium" if pool else "gymnasium"
+            raise ValueError(_unknown(id, names, pool + gymnasium_ids())) from None
+    return Sticky(env, sticky, seeds[num_envs]) if sticky else env
+
+
+def _check(key: str, value: Any, good: bool, allowed: str) -> None:
+    if not good:
+        raise ValueError(f"env.{key}={value!r}: allowed are {allowed}")
+
+
+def _unknown(id: str, engines: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(id, sorted(set(known)), n=3)
+    return f"env.id={id!r}: unknown to {engines}, close matches are {', '.join(close) or 'none'}"

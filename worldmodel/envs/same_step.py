@@ -1,0 +1,67 @@
+"""SAME_STEP autoreset turned into NEXT_STEP rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+
+class NextStep(gym.vector.VectorWrapper):
+    """A vector environment that resets within the step that ends an episode, with its rows told apart.
+
+    On an end this emits `info["final_obs"]`, the true terminal observation. The environment has reset by
+    then and waits for nobody: at the next step, whose action is ignored, it gets a null action
+    (`null_action`, or else 0, or what is nearest to 0), and what comes back is emitted. So the first
+    observation of such an episode is the one AFTER A NULL ACTION, and `Adapter` drops the reward for that
+    action. Should the null action end the episode, the next one begins in its place.
+    """
+
+    def __init__(self, env: gym.vector.VectorEnv, null_action: int | None = None):
+        super().__init__(env)
+        self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
+        space = env.single_action_space
+        if isinstance(space, gym.spaces.Box):
+            self._null = np.clip(np.zeros(space.shape), space.low, space.high).astype(space.dtype)
+        else:
+            self._null = space.start + np.full(space.shape, null_action or 0, dtype=space.dtype)
+        self._over = np.zeros(env.num_envs, dtype=bool)
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        self._over = np.zeros_like(self._over)
+        return self.env.reset(**kwargs)
+
+    def step(self, actions: np.ndarray) -> tuple[Any, ...]:
+        ignored = self._over
+        actions = np.where(ignored.reshape(-1, *[1] * (actions.ndim - 1)), self._null, actions)
+        obs, rew, end, trunc, info = self.env.step(actions.astype(self.env.single_action_space.dtype))
+        self._over = shown = (end | trunc) & ~ignored
+        if shown.any():
+            if "final_obs" not in info:
+                raise ValueError(f"{self.env} resets in the same step but gives no info['final_obs']")
+            obs, info = _overlay(obs, info, shown)
+        return obs, rew, end & ~ignored, trunc & ~ignored, info
+
+
+def _overlay(obs: Any, info: dict[str, Any], rows: np.ndarray) -> tuple[Any, dict[str, Any]]:
+    """Put the final observations and infos of `rows` over those of the episodes that have just begun."""
+    final, final_info = info["final_obs"], info.get("final_info", {})
+    info = {
+        k: _put(v, final_info[k], rows) if isinstance(v, np.ndarray) and k in final_info else v
+        for k, v in info.items()
+        if k not in ("final_obs", "final_info")
+    }
+    if isinstance(obs, dict):
+        # gymnasium gives an array with a dict for each copy that ended; others may give a dict of arrays
+        leaf = final if isinstance(final, dict) else {k: [f and f[k] for f in final] for k in obs}
+        return {k: _put(v, leaf[k], rows) if isinstance(v, np.ndarray) else v for k, v in obs.items()}, info
+    return _put(obs, final, rows), info
+
+
+def _put(value: np.ndarray, source: Any, rows: np.ndarray) -> np.ndarray:
+    value = value.copy()
+    for i in np.flatnonzero(rows):
+        value[i] = source[i]
+    return value

@@ -1,0 +1,43 @@
+"""Pictures of runs."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+PANELS = (
+    ("return_ext", "return (last 200 episodes)"),
+    ("rew_int", "intrinsic reward"),
+    ("delta_skill", "delta skill"),
+    ("entropy", "policy entropy (nats)"),
+)
+
+
+def read_metrics(path: Path) -> dict[str, np.ndarray]:
+    """metrics.csv by column; empty cells are nan."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {k: np.array([float(r[k] or "nan") for r in rows]) for k in (rows[0] if rows else ())}
+
+
+def learning_curve(run_dir: Path) -> None:
+    """Draw metrics.csv into learning_curve.png."""
+    metrics = read_metrics(run_dir / "metrics.csv")
+    if not metrics:
+        return
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(14, 3), layout="constrained")
+    for axis, (key, title) in zip(axes, PANELS, strict=True):
+        axis.plot(metrics["env_steps"], metrics[key], lw=1.5)
+        axis.set(title=title, xlabel="environment steps")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylim(-0.02, max(1.0, np.nanmax(metrics["return_ext"], initial=0.0) * 1.05))
+    figure.suptitle(f"{run_dir.name}: {metrics['wall_s'][-1]:.0f} s", fontsize=10)
+    figure.savefig(run_dir / "learning_curve.png", dpi=110)
+    plt.close(figure)

@@ -1,0 +1,78 @@
+"""What the memory predicts of the next step: a Gaussian over the latent's change, the reward, the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LOGVAR_MIN, LOGVAR_MAX = -7.0, 3.0
+
+
+def bound_logvar(raw: Tensor) -> Tensor:
+    """Log-variance kept softly within [-7, 3], so that it never loses its gradient (Chua et al. 2018, app. A.1)."""
+    raw = LOGVAR_MAX - F.softplus(LOGVAR_MAX - raw)
+    return LOGVAR_MIN + F.softplus(raw - LOGVAR_MIN)
+
+
+@dataclass
+class Prediction:
+    """What the model expects of a transition; mean and logvar in normalised units."""
+
+    mean: Tensor  # (*lead, *latent)
+    logvar: Tensor  # (*lead, *latent)
+    rew: Tensor  # (*lead) symlog of the extrinsic reward
+    end: Tensor  # (*lead) logit of termination
+
+
+class VectorDelta(nn.Module):
+    """(u (*lead, width), y unused) -> mean and raw log-variance of a vector latent's change."""
+
+    def __init__(self, width: int, latent: tuple[int, ...]):
+        super().__init__()
+        self.out = nn.Linear(width, 2 * latent[0])
+
+    def forward(self, u: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.out(u).chunk(2, -1)
+
+
+class MapDelta(nn.Module):
+    """The same for a map (C, H, W): convolutions over the present map, conditioned on u by FiLM (Perez et al. 2018),
+    so that a local change costs a local delta."""
+
+    def __init__(self, width: int, latent: tuple[int, ...], channels: int = 32):
+        super().__init__()
+        self.inp = nn.Conv2d(latent[0], channels, 3, padding=1)
+        self.film = nn.Linear(width, 2 * channels)
+        self.out = nn.Conv2d(channels, 2 * latent[0], 3, padding=1)
+
+    def forward(self, u: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        lead = u.shape[:-1]
+        scale, shift = self.film(u.flatten(0, -2))[..., None, None].chunk(2, 1)  # (rows, channels, 1, 1)
+        hidden = self.inp(y.reshape(-1, *y.shape[-3:]))
+        hidden = F.gelu(hidden * (1 + scale) + shift)
+        return self.out(hidden).unflatten(0, lead).chunk(2, -3)
+
+
+class Heads(nn.Module):
+    """(h, embedded action, y) -> Prediction. One hidden layer serves all three heads."""
+
+    def __init__(self, dim: int, latent: tuple[int, ...], hidden: int = 256):
+        super().__init__()
+        self.trunk = nn.Linear(dim, hidden)
+        self.act = nn.Linear(dim, hidden, bias=False)
+        self.delta = (MapDelta if len(latent) == 3 else VectorDelta)(hidden, latent)
+        self.outcome = nn.Linear(hidden, 2)
+
+    def forward(self, h: Tensor, act: Tensor, y: Tensor) -> Prediction:
+        u = F.gelu(self.trunk(h) + self.act(act))  # (*lead, hidden)
+        mean, raw = self.delta(u, y)
+        rew, end = self.outcome(u).unbind(-1)
+        return Prediction(mean, bound_logvar(raw), rew, end)
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) log(1 + |x|) (Hafner et al. 2023)."""
+    return torch.sign(x) * torch.log1p(x.abs())

@@ -1,0 +1,123 @@
+"""The LightningModule: wiring only."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from worldmodel.config import ConfigError
+from worldmodel.curiosity import Curiosity, RewardScale
+from worldmodel.losses import masked_mean
+from worldmodel.policy import PPO, ActorCritic
+from worldmodel.targets.collapse import effective_rank, latent_std
+from worldmodel.types import Minibatch, Rollout
+from worldmodel.world_model import WorldModel
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss was nan or infinite; the weights of before the step are kept."""
+
+
+class CuriousAgent(L.LightningModule):
+    """World model, curiosity and policy under one joint loss.
+
+    The loss is the weighted sum of the masked means of unreduced (B, T) losses; a loss that `weights` doesn't name
+    weighs 1.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        policy: ActorCritic,
+        curiosity: Curiosity,
+        reward_scale: RewardScale,
+        ppo: PPO,
+        make_optimizer: Callable[[L.LightningModule], Any],
+        weights: dict[str, float],
+        total_steps: int,
+        config: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.model, self.policy, self.curiosity, self.reward_scale = model, policy, curiosity, reward_scale
+        self.ppo, self.make_optimizer, self.weights = ppo, make_optimizer, dict(weights)
+        self.total_steps = total_steps
+        self.config = config or {}  # travels in every checkpoint, so that one file is enough to act
+        self.register_buffer("env_steps", torch.zeros((), dtype=torch.long))
+        self.sums: dict[str, Tensor] = {}
+        self.batches = 0
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.row: dict[str, float] = {}
+
+    @contextmanager
+    def clock(self, part: str) -> Iterator[None]:
+        """Add the wall-clock of a part of the update to `seconds`."""
+        start = time.perf_counter()
+        yield
+        self.seconds[part] += time.perf_counter() - start
+
+    @torch.no_grad()
+    def score(self, roll: Rollout) -> None:
+        """Pay a fresh rollout its curiosity, compute its returns, and begin this update's metrics."""
+        mask = roll.tail(roll.mask)
+        out = self.model.review(roll)
+        raw = self.curiosity.reward(roll, out)
+        roll.rew_int = self.reward_scale(raw, mask)
+        self.ppo.add_returns(roll)
+        self.env_steps += mask.numel() * self.trainer.world_size
+        self.policy.anneal(float(self.env_steps) / self.total_steps)
+        y = out.y[:, :-1].flatten(0, 1).flatten(1)
+        self.row = {
+            "rew_int_raw": float(masked_mean(raw, mask)),
+            "rew_int": float(masked_mean(roll.rew_int, mask)),
+            "rew_int_std": float(self.reward_scale.moments.std),
+            "delta_skill": 1 - float(masked_mean(out.skill_error, mask) / masked_mean(out.skill_base, mask).clamp_min(1e-12)),
+            "latent_std": float(latent_std(y, roll.tail(roll.valid).flatten())),
+            "latent_rank": float(effective_rank(y, roll.tail(roll.valid).flatten())),
+            "temperature": float(self.policy.temperature),
+        }  # fmt: skip
+
+    def training_step(self, batch: Minibatch, batch_idx: int) -> Tensor:
+        out = self.model(batch.model)
+        mask, policy_mask = (roll.tail(roll.mask) for roll in (batch.model, batch.policy))
+        losses = self.model.losses(out, batch.model) | self.curiosity.losses(batch.model, out)
+        if self.policy.memory_gradient:
+            count = len(batch.policy)
+            h, z = out.h[:count], out.z[:count, :-1]
+        else:  # what the policy read while acting: its ratio is then free of what the memory has learnt since
+            h, z = batch.policy.h, batch.policy.z
+        policy_losses = self.ppo.losses(self.policy, h, z, batch.policy)
+        if unknown := self.weights.keys() - losses.keys() - policy_losses.keys():
+            allowed = ", ".join([*losses, *policy_losses])
+            raise ConfigError(f"weights.{min(unknown)}: no such loss, allowed are {allowed}")
+        terms = {k: masked_mean(x, mask) for k, x in losses.items()}
+        terms |= {k: masked_mean(x, policy_mask) for k, x in policy_losses.items()}
+        total = sum(self.weights.get(k, 1.0) * x for k, x in terms.items())
+        if not torch.isfinite(total):
+            bad = [k for k, x in terms.items() if not torch.isfinite(x)]
+            raise NonFiniteLoss(f"loss is not finite at env_steps={int(self.env_steps)}: {', '.join(bad)}")
+        for key, x in terms.items():
+            self.sums[key] = self.sums.get(key, 0.0) + x.detach()
+        self.batches += 1
+        return total
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.model.target.update()
+
+    def report(self) -> dict[str, float]:
+        """This update's metrics, by their names in metrics.csv; the sums begin anew."""
+        losses = {f"loss_{key}": float(x) / self.batches for key, x in self.sums.items()}
+        self.sums, self.batches = {}, 0
+        return self.row | {"entropy": -losses.pop("loss_entropy")} | losses
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.config
+
+    def configure_optimizers(self) -> Any:
+        return self.make_optimizer(self)

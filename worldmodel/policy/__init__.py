@@ -1,0 +1,6 @@
+"""The policy: (h, z) -> act, and how it learns."""
+
+from worldmodel.policy.actor_critic import ActorCritic
+from worldmodel.policy.ppo import PPO
+
+__all__ = ["PPO", "ActorCritic"]

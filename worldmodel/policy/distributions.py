@@ -1,0 +1,122 @@
+"""Action distributions, as plain functions of the policy head's numbers: sampling is in the hot loop."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Categorical(nn.Module):
+    """One discrete action. `null_bias` is added to the logit of the null action: a propensity to do nothing."""
+
+    def __init__(self, space: gym.spaces.Discrete, null_action: int | None = None, null_bias: float = 0.0):
+        super().__init__()
+        self.size = int(space.n)
+        if null_bias and null_action is None:
+            raise ValueError(f"policy.null_bias={null_bias}: needs env.null_action, allowed are 0..{self.size - 1}")
+        bias = torch.zeros(self.size)
+        if null_bias:
+            bias[null_action] = null_bias
+        self.register_buffer("bias", bias, persistent=False)
+
+    def _logp(self, params: Tensor, temperature: Tensor | float) -> Tensor:
+        return F.log_softmax((params + self.bias) / temperature, -1)
+
+    def sample(self, params: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
+        """params (N, size) -> action (N,), log-probability (N,). By the Gumbel trick: two cheap ops."""
+        logp = self._logp(params, temperature)
+        act = (logp - torch.empty_like(logp).exponential_().log_()).argmax(-1)
+        return act, logp.gather(-1, act[..., None]).squeeze(-1)
+
+    def mode(self, params: Tensor) -> Tensor:
+        return (params + self.bias).argmax(-1)
+
+    def evaluate(self, params: Tensor, act: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Log-probability and entropy (nats), each (*lead)."""
+        logp = self._logp(params, temperature)
+        return logp.gather(-1, act[..., None]).squeeze(-1), -(logp.exp() * logp).sum(-1)
+
+
+class MultiCategorical(nn.Module):
+    """Several independent discrete actions: (*lead, M)."""
+
+    def __init__(self, space: gym.spaces.MultiDiscrete, null_action: int | None = None, null_bias: float = 0.0):
+        super().__init__()
+        sizes = [int(n) for n in space.nvec.flatten()]
+        self.parts = nn.ModuleList(Categorical(gym.spaces.Discrete(n), null_action, null_bias) for n in sizes)
+        self.sizes, self.size = sizes, sum(sizes)
+
+    def sample(self, params: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
+        pairs = [p.sample(x, temperature) for p, x in zip(self.parts, params.split(self.sizes, -1), strict=True)]
+        return torch.stack([a for a, _ in pairs], -1), sum(logp for _, logp in pairs)
+
+    def mode(self, params: Tensor) -> Tensor:
+        return torch.stack([p.mode(x) for p, x in zip(self.parts, params.split(self.sizes, -1), strict=True)], -1)
+
+    def evaluate(self, params: Tensor, act: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
+        pairs = [
+            p.evaluate(x, a, temperature)
+            for p, x, a in zip(self.parts, params.split(self.sizes, -1), act.unbind(-1), strict=True)
+        ]
+        return sum(logp for logp, _ in pairs), sum(entropy for _, entropy in pairs)
+
+
+class Gaussian(nn.Module):
+    """A box action. noise: `learned` (one log-std a dimension, state-independent), `fixed` (std stays `std`), or
+    `none` (the mean itself: no density, so the log-probability and entropy are 0 and PPO leaves it alone)."""
+
+    def __init__(self, space: gym.spaces.Box, noise: Literal["learned", "fixed", "none"] = "learned", std: float = 1.0):
+        super().__init__()
+        if noise not in ("learned", "fixed", "none"):
+            raise ValueError(f"policy.noise={noise}: allowed are learned, fixed, none")
+        self.noise, self.shape = noise, space.shape
+        self.size = math.prod(space.shape)
+        log_std = torch.full((self.size,), math.log(std))
+        if noise == "learned":
+            self.log_std = nn.Parameter(log_std)
+        else:
+            self.register_buffer("log_std", log_std)
+
+    def _logp(self, params: Tensor, act: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
+        log_std = self.log_std + torch.as_tensor(temperature).log()
+        unit = (act - params) * torch.exp(-log_std)
+        half = 0.5 * math.log(2 * math.pi)
+        return (-0.5 * unit.square() - log_std - half).sum(-1), (log_std + half + 0.5).sum().expand(params.shape[:-1])
+
+    def sample(self, params: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
+        if self.noise == "none":
+            return self.mode(params), params.new_zeros(params.shape[:-1])
+        act = params + torch.randn_like(params) * torch.exp(self.log_std) * temperature
+        return act.unflatten(-1, self.shape), self._logp(params, act, temperature)[0]
+
+    def mode(self, params: Tensor) -> Tensor:
+        return params.unflatten(-1, self.shape)
+
+    def evaluate(self, params: Tensor, act: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
+        if self.noise == "none":
+            zero = params.new_zeros(params.shape[:-1])
+            return zero, zero
+        return self._logp(params, act.flatten(params.ndim - 1), temperature)
+
+
+def make_distribution(
+    space: gym.Space,
+    *,
+    noise: Literal["learned", "fixed", "none"] = "learned",
+    std: float = 1.0,
+    null_action: int | None = None,
+    null_bias: float = 0.0,
+) -> Categorical | MultiCategorical | Gaussian:
+    """The distribution that fits an action space."""
+    if isinstance(space, gym.spaces.Discrete):
+        return Categorical(space, null_action, null_bias)
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return MultiCategorical(space, null_action, null_bias)
+    if isinstance(space, gym.spaces.Box):
+        return Gaussian(space, noise, std)
+    raise ValueError(f"act_space={space}: allowed are Discrete, MultiDiscrete and Box")

@@ -1,0 +1,77 @@
+"""run.json: what a run was, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "lightning", "transformers", "gymnasium", "envpool", "minigrid", "numpy", "hydra-core")
+
+
+class RunRecord:
+    """Keeps DIR/run.json: status running, then done, stopped or failed."""
+
+    def __init__(self, run_dir: Path, seed: int):
+        self.path = run_dir / "run.json"
+        self.data: dict[str, Any] = {
+            "status": "running",
+            "seed": seed,
+            "env_steps": 0,
+            "wall_s": 0.0,
+            "steps_per_s": 0.0,
+            "git": _git(),
+            "packages": _versions(),
+            "machine": _machine(),
+        }
+
+    def write(self, **changes: Any) -> None:
+        """Update and save in one step that can't leave half a file."""
+        self.data |= changes
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(self.data, indent=2) + "\n")
+        os.replace(part, self.path)
+
+
+def _git() -> str | None:
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        model = next((x.split(":")[1].strip() for x in cpuinfo.read_text().splitlines() if "model name" in x), model)
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.system(),
+    }

@@ -1,0 +1,15 @@
+"""Losses of categorical predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def cross_entropy(logits: Tensor, codes: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Unreduced, in nats, summed over components: logits (*lead, sum(sizes)), codes (*lead, len(sizes)) ->
+    (*lead)."""
+    parts = zip(logits.flatten(0, -2).split(list(sizes), -1), codes.flatten(0, -2).unbind(-1), strict=True)
+    return sum(F.cross_entropy(x, code, reduction="none") for x, code in parts).view(codes.shape[:-1])

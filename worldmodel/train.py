@@ -1,0 +1,156 @@
+"""The training CLI: `python -m worldmodel.train --help`."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from worldmodel.build import build_agent, build_data, env_spec
+from worldmodel.callbacks import Checkpoints, Metrics, ProgressBar, StopOnSignal
+from worldmodel.checkpoint import fit_check, read_checkpoint, run_dir_of
+from worldmodel.command import run_command
+from worldmodel.config import CONFIG_DIR, ConfigError, bad_input, check
+from worldmodel.figures import learning_curve
+from worldmodel.run import RunRecord
+from worldmodel.video import film
+
+RESUMABLE = 75
+_RUN_DIR = "WORLDMODEL_RUN_DIR"  # how the ranks that Lightning launches find the first one's folder
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Train as configured; returns what run.json holds. Raises ConfigError for bad input."""
+    checkpoint_path = find_checkpoint(cfg)
+    run_dir = make_run_dir(cfg)
+    cfg.run_dir = str(run_dir)
+    check(cfg)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    L.seed_everything(cfg.seed, verbose=False)
+    with bad_input():
+        agent = build_agent(cfg, env_spec(cfg))
+        data = build_data(cfg)
+    if checkpoint_path:
+        fit_check(read_checkpoint(checkpoint_path)["state_dict"], agent, checkpoint_path)
+    metrics, stop = Metrics(run_dir), StopOnSignal()
+    callbacks = [metrics, ProgressBar(metrics, cfg.total_steps), stop, Checkpoints(run_dir, metrics)]
+    trainer = make_trainer(cfg, callbacks, data)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    record = RunRecord(run_dir, cfg.seed)
+    main = trainer.is_global_zero
+    if main:
+        (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+        record.write()
+    try:
+        trainer.fit(agent, data, ckpt_path=checkpoint_path, weights_only=True)
+    except BaseException as error:
+        if main:
+            record.write(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0], **_speed(metrics))
+        raise
+    if main:
+        record.write(status="stopped" if stop.received else "done", signal=stop.received, **_speed(metrics))
+        learning_curve(run_dir)
+        if cfg.video and not stop.received:
+            record.write(video=film(agent, cfg, run_dir / "video.mp4"))
+    return record.data
+
+
+def _speed(metrics: Metrics) -> dict[str, float]:
+    row = metrics.row
+    if not row:
+        return {}
+    steps, wall = row["env_steps"], row["wall_s"]
+    return {"env_steps": steps, "wall_s": wall, "steps_per_s": round(steps / wall, 1)}
+
+
+def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: L.LightningDataModule) -> L.Trainer:
+    """Lightning's Trainer with our callbacks; as many epochs as `total_steps` needs."""
+    loggers = [instantiate(cfg.logger)] if "_target_" in cfg.logger else False
+    trainer: L.Trainer = instantiate(
+        cfg.trainer,
+        callbacks=callbacks,
+        logger=loggers,
+        max_epochs=-1,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=cfg.run_dir,
+        _convert_="all",
+    )
+    per_update = cfg.env.num_envs * data.horizon * trainer.world_size
+    trainer.fit_loop.max_epochs = math.ceil(cfg.total_steps / per_update)
+    return trainer
+
+
+def make_run_dir(cfg: DictConfig) -> Path:
+    """The run's folder: as given, or a new one that no other run of this moment has."""
+    if cfg.run_dir:
+        return Path(cfg.run_dir)
+    if _RUN_DIR in os.environ and "LOCAL_RANK" in os.environ:
+        return Path(os.environ[_RUN_DIR])
+    stem = Path("runs") / cfg.name / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{cfg.seed}"
+    path, copy = stem, 1
+    while path.exists():
+        copy += 1
+        path = stem.with_name(f"{stem.name}_{copy}")
+    path.mkdir(parents=True)
+    os.environ[_RUN_DIR] = str(path)
+    return path
+
+
+def find_checkpoint(cfg: DictConfig) -> str | None:
+    """The checkpoint to go on from, or None for a new run."""
+    if cfg.checkpoint is None:
+        return None
+    if cfg.checkpoint != "auto":
+        return str(cfg.checkpoint)
+    if not cfg.run_dir:
+        raise ConfigError("checkpoint=auto: needs run_dir, the folder to look in")
+    last = Path(cfg.run_dir) / "checkpoints" / "last.ckpt"
+    return str(last) if last.is_file() else None
+
+
+def continued(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    """The configuration of the run that a checkpoint belongs to, with this command's overrides on top."""
+    path = find_checkpoint(cfg)
+    if path is None:
+        return cfg
+    saved = OmegaConf.create(read_checkpoint(path)["config"])
+    for override in overrides:
+        key = override.lstrip("+~").split("=", 1)[0]
+        if key == "experiment":
+            raise ConfigError(f"{override}: not with checkpoint=, whose run has its experiment already")
+        OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False)
+    saved.checkpoint = path
+    saved.run_dir = cfg.run_dir or str(run_dir_of(path))
+    return saved
+
+
+@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="train")
+def _main(cfg: DictConfig) -> None:
+    record = train(continued(cfg, list(HydraConfig.get().overrides.task)))
+    if record["status"] == "stopped":
+        sys.exit(RESUMABLE)
+
+
+def main() -> None:
+    """Console entry point. Exit codes: 0 done, 2 bad input, 75 stopped and resumable, 1 anything else."""
+    warnings.filterwarnings("ignore", module="lightning")
+    run_command(_main)
+
+
+if __name__ == "__main__":
+    main()
