@@ -39,8 +39,7 @@ class Grid(nn.Module):
             raise ValueError(f"encoder.hidden={list(hidden)}: allowed is [] where encoder.spatial=true")
         height, width, _ = space.shape
         self.num_values = tuple(num_values)
-        self.cells = height * width
-        per_position = list(num_values) * self.cells
+        per_position = list(num_values) * (height * width)
         self.convolved = spatial or bool(channels)
         if self.convolved:
             kernel = 3 if spatial else 2

@@ -57,9 +57,9 @@ class ActionHead(nn.Module):
             low, high = (torch.as_tensor(np.ravel(b), dtype=torch.float32) for b in (space.low, space.high))
             bounded = (high - low).isfinite() & (low < high) & (high - low < 1e6)
             centre = torch.where(bounded, (low + high) / 2, 0.0)
-            half = torch.where(bounded, (high - low) / 2, 1.0)
+            scale = torch.where(bounded, (high - low) / 2, 1.0)
             self.register_buffer("centre", centre, persistent=False)
-            self.register_buffer("half", half, persistent=False)
+            self.register_buffer("scale", scale, persistent=False)
         else:
             raise ValueError(f"target=inverse with act_space={space}: allowed are Discrete, MultiDiscrete and Box")
         self.net = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
@@ -69,7 +69,7 @@ class ActionHead(nn.Module):
         components, or the mean squared error in units of half the Box's range. Zero where masked."""
         out, act = self.net(x), act.flatten(2) if act.ndim > 2 else act[..., None]
         if self.sizes is None:
-            error = (out - (act - self.centre) / self.half).square().mean(-1)
+            error = (out - (act - self.centre) / self.scale).square().mean(-1)
             return torch.where(mask, error, 0.0)
         codes = torch.where(mask[..., None], act - self.start, 0).long()  # masked rows may hold anything
         return torch.where(mask, cross_entropy(out, codes, self.sizes), 0.0)

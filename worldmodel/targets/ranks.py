@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -14,8 +16,18 @@ def differentiable_sum(x: Tensor) -> Tensor:
     in the average over ranks that DDP takes, the gradient of one rank with the whole batch. Without gradients
     nothing is exchanged: one rank may then evaluate alone.
     """
-    if not (torch.is_grad_enabled() and dist.is_available() and dist.is_initialized()):
-        return x
-    from torch.distributed.nn.functional import all_reduce  # not in every build of torch
+    if torch.is_grad_enabled() and dist.is_available() and dist.is_initialized():
+        return _AllReduce.apply(x)
+    return x
 
-    return all_reduce(x)
+
+class _AllReduce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _AllReduce.apply(grad)
