@@ -1,14 +1,25 @@
 """Memories: causality, isolation, and that acting and learning compute the same h."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
+from hydra.utils import instantiate
+from torch.nn import functional as F
 
 from worldmodel.memory import GRU, MLP, HuggingFace, Memory, Transformer
+from worldmodel.memory import linear as linear_module
+from worldmodel.memory.attention import Attention, rotations
+from worldmodel.memory.linear import Linear
+from worldmodel.memory.mask import additive, block_mask, visible
 
 DIM, N, K, T = 32, 3, 5, 9
 L = K + T
 MAKERS = {
     "transformer": lambda: Transformer(DIM, depth=2, heads=4),
+    "multihead": lambda: Transformer(DIM, depth=2, heads=4, kv_heads=4),
+    "grouped": lambda: Transformer(DIM, depth=2, heads=4, kv_heads=2, activation="silu"),
     "learned": lambda: Transformer(DIM, depth=2, heads=2, position="learned", max_length=64, activation="relu"),
     "gru": lambda: GRU(DIM, depth=2),
     "mlp": lambda: MLP(DIM, depth=2),
@@ -157,3 +168,112 @@ def test_autocast(memory):
         full, acted = memory(x, episode, valid), act(memory, x, episode, valid, K)
     assert (full - acted).float()[valid].abs().max() < 0.1
     assert (full.float() - memory(x, episode, valid))[valid].abs().max() < 0.2
+
+
+def test_rope_does_not_count_from_the_window():
+    """The last rows of a window give the same h wherever the window began, if their episode did not begin earlier."""
+    torch.manual_seed(0)
+    memory = Transformer(DIM, depth=2, heads=4)
+    x, episode, valid = window()
+    late = memory(x[1:2], episode[1:2], valid[1:2])[:, 8:]
+    early = memory(x[1:2, 8:], episode[1:2, 8:], valid[1:2, 8:])
+    torch.testing.assert_close(late, early, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("position", ["rope", "learned"])
+def test_order_matters(position):
+    torch.manual_seed(0)
+    memory = Transformer(DIM, depth=1, heads=4, position=position)
+    x, episode, valid = (rows[:1] for rows in window())
+    swapped = x[:, [1, 0, *range(2, L)]]
+    assert (memory(x, episode, valid) - memory(swapped, episode, valid))[0, -1].abs().max() > 1e-5
+
+
+def test_learned_positions_end():
+    memory = Transformer(DIM, position="learned", max_length=L - 1)
+    with pytest.raises(ValueError, match=f"max_length={L - 1}"):
+        memory(*window())
+
+
+@pytest.mark.parametrize(
+    "key, kwargs",
+    [
+        ("dim", {"dim": 0}),
+        ("depth", {"depth": 1.5}),
+        ("heads", {"heads": 3}),
+        ("heads", {"dim": 6, "heads": 2}),
+        ("kv_heads", {"kv_heads": 3}),
+        ("position", {"position": "sine"}),
+        ("attention", {"attention": "fast"}),
+        ("activation", {"activation": "tanh"}),
+        ("dropout", {"dropout": 1.0}),
+        ("mlp_ratio", {"mlp_ratio": 0}),
+    ],
+)
+def test_bad_options_are_named(key, kwargs):
+    with pytest.raises(ValueError, match=rf"^memory\.{key}="):
+        Transformer(**kwargs)
+
+
+def test_unknown_backbone_is_named():
+    with pytest.raises(ValueError, match=r"^memory\.model_type=gpt99"):
+        HuggingFace(model_type="gpt99")
+
+
+def test_flex_needs_cuda():
+    with pytest.raises(ValueError, match="flex on cpu"):
+        Transformer(DIM, attention="flex")(*window())
+
+
+def test_flex_equals_sdpa():
+    torch.manual_seed(0)
+    attention = Attention(DIM, heads=4, kv_heads=2)
+    x, episode, valid = window()
+    turn = rotations(L, DIM // 4, x.device)[:, None]
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        dense = attention(x, turn, additive(visible(episode, valid)))[0]
+        blocks = attention(x, turn, block_mask(episode, valid))[0]
+    torch.testing.assert_close(dense, blocks, atol=1e-5, rtol=0)
+
+
+def test_dropout_only_in_training():
+    torch.manual_seed(0)
+    memory = Transformer(DIM, dropout=0.5)
+    rows = window()
+    assert not memory(*rows).equal(memory(*rows))
+    memory.eval()
+    assert memory(*rows).equal(memory(*rows))
+
+
+@pytest.mark.skipif(not linear_module.AVAILABLE, reason="this torch has no oneDNN")
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_fast_products_equal_plain_ones(monkeypatch, contiguous):
+    torch.manual_seed(0)
+    layer = Linear(8, 24)
+    x = torch.randn(16, 32, 8) if contiguous else torch.randn(32, 16, 8).transpose(0, 1)
+    grad = torch.randn(16, 32, 24) if contiguous else torch.randn(16, 1, 24).expand(16, 32, 24)
+    results = []
+    for rows in (10**9, 1):
+        monkeypatch.setattr(linear_module, "ROWS", rows)
+        leaf = x.clone().requires_grad_()
+        y = layer(leaf)
+        assert ("OneDNN" in type(y.grad_fn).__name__) == (rows == 1)
+        results.append([y, *torch.autograd.grad(y, (leaf, layer.weight), grad)])
+    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(results[0][0], F.linear(x, layer.weight))
+
+
+@pytest.mark.parametrize("options", [{}, {"position": "learned", "kv_heads": 4, "activation": "relu"}])
+def test_compiles_in_one_graph(options):
+    torch.manual_seed(0)
+    memory, rows = Transformer(DIM, **options), window()
+    compiled = torch.compile(memory, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*rows), memory(*rows), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["transformer", "gru", "mlp", "huggingface"])
+def test_configs_build_and_agree(name):
+    config = yaml.safe_load((Path(__file__).parents[1] / f"configs/memory/{name}.yaml").read_text())
+    memory = instantiate(config)
+    x = torch.randn(2, 3, memory.dim)
+    assert memory.dim == 128 and len(memory.layers(x, torch.zeros(2, 3).long(), torch.ones(2, 3).bool())) == 2

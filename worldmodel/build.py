@@ -30,7 +30,9 @@ def build_env(cfg: DictConfig, seed: int, **overrides: Any) -> VectorEnv:
 
 
 def env_spec(cfg: DictConfig) -> EnvSpec:
-    """Read the spaces off one copy of the environment."""
+    """Read the spaces off one copy of the environment. Raises ValueError for `env.num_envs`."""
+    if cfg.env.num_envs < 1:
+        raise ValueError(f"env.num_envs={cfg.env.num_envs}: allowed are whole numbers from 1")
     env = build_env(cfg, seed=0, num_envs=1)
     spec = EnvSpec(env.obs_space, env.act_space, cfg.env.num_envs, env.null_action)
     env.close()
@@ -58,10 +60,17 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
         make_optimizer=instantiate(cfg.optimizer),
         weights=OmegaConf.to_container(cfg.weights),
         total_steps=cfg.total_steps,
-        config=OmegaConf.to_container(cfg, resolve=True),
+        config=OmegaConf.to_container(cfg),
     )
 
 
 def build_data(cfg: DictConfig) -> SequenceData:
     """The data stream of a configuration; environments are made when Lightning sets it up, one set a rank."""
-    return instantiate(cfg.data)(make_env=lambda seed: build_env(cfg, seed), seed=cfg.seed)
+    data: SequenceData = instantiate(cfg.data)(make_env=lambda seed: build_env(cfg, seed), seed=cfg.seed)
+    if cfg.env.num_envs % data.batch:
+        raise ValueError(f"data.batch={data.batch}: allowed are divisors of env.num_envs={cfg.env.num_envs}")
+    if cfg.policy.actor.memory_gradient and data.model_batch < data.batch:
+        raise ValueError(
+            f"data.model_batch={data.model_batch}: allowed with policy.actor.memory_gradient is null or {data.batch}"
+        )
+    return data

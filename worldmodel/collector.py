@@ -49,10 +49,13 @@ class Episodes:
 
 
 class Collector:
-    """T steps at a time of N environments, with the memory kept from one rollout to the next."""
+    """T steps at a time of N environments, with the memory kept from one rollout to the next.
 
-    def __init__(self, env: VectorEnv, actor: Actor, episodes: Episodes):
-        self.env, self.actor, self.episodes = env, actor, episodes
+    `greedy` takes the most probable action instead of a sampled one, for evaluation.
+    """
+
+    def __init__(self, env: VectorEnv, actor: Actor, episodes: Episodes, greedy: bool = False):
+        self.env, self.actor, self.episodes, self.greedy = env, actor, episodes, greedy
         self.obs = env.reset()
 
     @torch.no_grad()
@@ -64,7 +67,7 @@ class Collector:
             actor.roll()
         logp, h, z, values = [], [], [], []
         for _ in range(actor.horizon):
-            thought = actor.observe(self.obs)
+            thought = actor.observe(self.obs, self.greedy)
             step: Step = self.env.step(thought.act)
             self.episodes.add(step.rew.numpy(), (step.end | step.trunc).numpy(), step.ignored.numpy())
             actor.feedback(*(x.to(device) for x in (step.rew, step.end, step.trunc, step.ignored)))
@@ -97,11 +100,12 @@ class Collector:
             "episodes": self.episodes.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the remembered rows; the interrupted episodes are over, their last action unanswered."""
+    def load_state_dict(self, state: dict[str, Any], rows: bool = True) -> None:
+        """Go on, with the remembered rows if asked to; the interrupted episodes are over, their last action
+        unanswered."""
         actor = self.actor
         self.episodes.load_state_dict(state["episodes"])
-        if state["rows"] is None:
+        if state["rows"] is None or not rows:
             return
         actor.rows = Sequences(**state["rows"]).map(lambda x: x.to(actor.device))
         actor.row = state["row"]

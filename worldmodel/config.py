@@ -14,6 +14,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 _HERE = Path(__file__).resolve().parent
+HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
 CONFIG_DIR = str(_HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs")
 
 
@@ -27,7 +28,10 @@ def bad_input() -> Iterator[None]:
     try:
         yield
     except InstantiationException as error:
-        raise ConfigError(str(error.__cause__ or error).splitlines()[0]) from error
+        cause, where = error.__cause__ or error, str(error).rpartition("full_key: ")[2]
+        words = str(cause).splitlines()[0]
+        # our own refusals name their key; those of a library don't
+        raise ConfigError(words if isinstance(cause, ValueError) else f"{where}: {words}") from error
     except ValueError as error:
         raise ConfigError(str(error).splitlines()[0]) from error
 
@@ -44,19 +48,32 @@ def fill(partial: Callable[..., Any], **available: Any) -> Any:
 
 def check(cfg: DictConfig) -> None:
     """Hold every `_target_` node against the signature that it will be called with. Raises ConfigError."""
-    OmegaConf.resolve(cfg)
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(f"{missing[0]}=???: a value must be given")
-    for key, kind in (("total_steps", int), ("seed", int), ("threads", int | None), ("video", bool)):
-        _check_value(key, cfg[key], kind)
-    if cfg.total_steps < 1:
-        raise ConfigError(f"total_steps={cfg.total_steps}: allowed are whole numbers from 1")
-    for path, node in _targets(OmegaConf.to_container(cfg), ""):
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)
+    for key in sorted(plain.keys() - (known := top_level())):
+        raise ConfigError(f"{key}={plain[key]}: no such key, allowed are {', '.join(sorted(known))}")
+    for key, kind in (("name", str), ("total_steps", int), ("seed", int), ("threads", int | None), ("video", bool)):
+        _check_value(key, plain[key], kind)
+    for key, low in (("total_steps", 1), ("seed", 0), ("threads", 1)):
+        if plain[key] is not None and plain[key] < low:
+            raise ConfigError(f"{key}={plain[key]}: allowed are whole numbers from {low}")
+    for key, value in plain["weights"].items():
+        _check_value(f"weights.{key}", value, float)
+    for path, node in _targets(plain, ""):
         try:
             target = get_method(node["_target_"]) if "." in node["_target_"] else None
         except Exception as error:
             raise ConfigError(f"{path}._target_={node['_target_']}: not found ({error})".split("\n")[0]) from None
-        _check_call(path, target, {k: v for k, v in node.items() if k not in ("_target_", "_partial_")})
+        _check_call(path, target, {k: v for k, v in node.items() if k not in HYDRA_KEYS})
+
+
+def top_level() -> set[str]:
+    """The keys of the training configuration: its groups and its own."""
+    main = OmegaConf.load(Path(CONFIG_DIR) / "train.yaml")
+    groups = {str(key) for entry in main.defaults if not isinstance(entry, str) for key in entry}
+    own = {str(key) for key in main} | {key for key in groups if not key.startswith("override ")}
+    return own - {"defaults", "hydra", "experiment"}
 
 
 def _targets(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -81,7 +98,7 @@ def _check_call(path: str, target: Callable[..., Any], given: dict[str, Any]) ->
 
 def _check_value(key: str, value: Any, hint: Any) -> None:
     if not _fits(value, hint):
-        name = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint).replace("typing.", "")
+        name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
         raise ConfigError(f"{key}={value}: allowed is {name}")
 
 

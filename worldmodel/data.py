@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 
 from worldmodel.actor import Actor
@@ -19,8 +20,9 @@ class SequenceData(L.LightningDataModule):
     """One Lightning epoch is one update: a rollout of N x T steps with the current policy, then `epochs` passes
     over its sequences in minibatches of `batch` sequences.
 
-    The world model takes the first `model_batch` of each (null: all), and `replay_batch` old ones besides: where
-    the policy's gradient stops at the memory, the policy may take more passes than the world model needs.
+    `batch` divides the number of environments. The world model takes the first `model_batch` of each (null: all),
+    and `replay_batch` old ones besides: where the policy's gradient stops at the memory, the policy may take more
+    passes than the world model needs.
     """
 
     def __init__(
@@ -40,12 +42,13 @@ class SequenceData(L.LightningDataModule):
     ):
         super().__init__()
         for key, value, low in (
-            ("horizon", horizon, 1), ("context", context, 0), ("epochs", epochs, 1), ("batch", batch, 1)
+            ("horizon", horizon, 1), ("context", context, 0), ("epochs", epochs, 1), ("batch", batch, 1),
+            ("replay_batch", replay_batch, 0), ("replay_capacity", replay_capacity, 0),
         ):  # fmt: skip
             if value < low:
                 raise ValueError(f"data.{key}={value}: allowed are whole numbers from {low}")
         if replay_batch and not replay_capacity:
-            raise ValueError(f"data.replay_batch={replay_batch}: needs data.replay_capacity above 0")
+            raise ValueError(f"data.replay_batch={replay_batch}: allowed with data.replay_capacity=0 is 0")
         if model_batch is not None and not 1 <= model_batch <= batch:
             raise ValueError(f"data.model_batch={model_batch}: allowed are null and 1 to data.batch={batch}")
         self.model_batch = model_batch or batch
@@ -55,34 +58,31 @@ class SequenceData(L.LightningDataModule):
         self.replay = Replay(replay_capacity)
         self.collector: Collector | None = None
         self.env: VectorEnv | None = None
+        self.rollouts = 0  # collected so far, restarts included
         self._restored: dict[str, Any] | None = None
 
     def setup(self, stage: str) -> None:
-        if self.collector is not None:
-            return
+        if self.collector is None:
+            self._open()
+        if self._restored is not None:
+            self.load_state_dict(self._restored)
+            self._restored = None
+
+    def _open(self) -> None:
+        """Make the environments, other ones after a restart than at the start, and the collector."""
         module, rank = self.trainer.lightning_module, self.trainer.global_rank
-        self.env = self.make_env(self.seed + 1000 * rank)
-        n = self.env.num_envs
-        if module.policy.memory_gradient and self.model_batch < self.batch:
-            raise ValueError(
-                f"data.model_batch={self.model_batch}: must be data.batch={self.batch} with policy.actor.memory_gradient"
-            )
-        if n % self.batch:
-            raise ValueError(f"data.batch={self.batch}: must divide env.num_envs={n}")
+        self.env = self.make_env(self.seed + 1000 * rank + 10**9 * self.rollouts)
         actor = Actor(
             module.model,
             module.policy,
             self.env.act_space,
-            num_envs=n,
+            num_envs=self.env.num_envs,
             context=self.context,
             horizon=self.horizon,
             device=self.trainer.strategy.root_device,
         )
-        self.collector = Collector(self.env, actor, Episodes(n, self.episode_window, self.success))
-        if self._restored is not None:
-            self.collector.load_state_dict(self._restored["collector"])
-            self.replay.load_state_dict(self._restored["replay"])
-            self._restored = None
+        episodes = Episodes(self.env.num_envs, self.episode_window, self.success)
+        self.collector = Collector(self.env, actor, episodes)
 
     def train_dataloader(self) -> Minibatches:
         return Minibatches(self)
@@ -102,14 +102,32 @@ class SequenceData(L.LightningDataModule):
             self.env = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"collector": self.collector.state_dict(), "replay": self.replay.state_dict()}
+        return {
+            "rollouts": self.rollouts,
+            "window": [self.context, self.horizon],
+            "collector": self.collector.state_dict(),
+            "replay": self.replay.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a checkpoint stopped: with new environments, and with the old rows where their windows fit."""
         if self.collector is None:
             self._restored = state
-        else:
-            self.collector.load_state_dict(state["collector"])
+            return
+        self.rollouts = state["rollouts"]
+        self.env.close()
+        self._open()
+        same = state["window"] == [self.context, self.horizon]
+        self.collector.load_state_dict(state["collector"], rows=same)
+        if same:
             self.replay.load_state_dict(state["replay"])
+
+    def seed_sampling(self) -> None:
+        """Actions and minibatches of an update depend on the seed, the rank and the update alone: no restart and no
+        other rank draws the same numbers."""
+        words = np.random.SeedSequence((self.seed, self.trainer.global_rank, self.rollouts)).generate_state(1)
+        torch.manual_seed(int(words[0]))
+        self.rollouts += 1
 
 
 class Minibatches:
@@ -123,6 +141,7 @@ class Minibatches:
 
     def __iter__(self) -> Iterator[Minibatch]:
         data, module = self.data, self.data.trainer.lightning_module
+        data.seed_sampling()
         with module.clock("collect"):
             roll = data.collector.collect()
         with module.clock("curiosity"):

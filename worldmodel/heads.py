@@ -63,11 +63,13 @@ class Heads(nn.Module):
         super().__init__()
         self.trunk = nn.Linear(dim, hidden)
         self.act = nn.Linear(dim, hidden, bias=False)
+        self.now = nn.Linear(latent[0], hidden, bias=False) if len(latent) == 1 else None
         self.delta = (MapDelta if len(latent) == 3 else VectorDelta)(hidden, latent)
         self.outcome = nn.Linear(hidden, 2)
 
     def forward(self, h: Tensor, act: Tensor, y: Tensor) -> Prediction:
-        u = F.gelu(self.trunk(h) + self.act(act))  # (*lead, hidden)
+        u = self.trunk(h) + self.act(act)  # (*lead, hidden)
+        u = F.gelu(u if self.now is None else u + self.now(y))
         mean, raw = self.delta(u, y)
         rew, end = self.outcome(u).unbind(-1)
         return Prediction(mean, bound_logvar(raw), rew, end)

@@ -107,7 +107,8 @@ class CuriousAgent(L.LightningModule):
         self.batches += 1
         return total
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
         self.model.target.update()
 
     def report(self) -> dict[str, float]:

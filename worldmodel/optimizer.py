@@ -34,19 +34,41 @@ def make_adamw(
     if unknown := part_lr.keys() - PARTS.keys():
         raise ValueError(f"optimizer.part_lr={sorted(unknown)}: allowed are {', '.join(PARTS)}")
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    # A group for each part and kind, whatever the rates: a run goes on with other ones.
+    groups: dict[tuple[str | None, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        part = next((p for p, prefix in PARTS.items() if name.startswith(prefix)), None)
-        decays = parameter.ndim >= 2 and id(parameter) not in embeddings
-        key = (float(part_lr.get(part, lr)), weight_decay if decays else 0.0)
-        groups.setdefault(key, []).append(parameter)
+        if parameter.requires_grad:
+            part = next((p for p, prefix in PARTS.items() if name.startswith(prefix)), None)
+            decays = parameter.ndim >= 2 and id(parameter) not in embeddings
+            groups.setdefault((part, decays), []).append(parameter)
     optimizer = torch.optim.AdamW(
-        [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()],
+        [
+            {"params": params, "lr": float(part_lr.get(part, lr)), "weight_decay": weight_decay if decays else 0.0}
+            for (part, decays), params in groups.items()
+        ],
         betas=tuple(betas),
         eps=eps,
         fused=True,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    optimizer.register_load_state_dict_pre_hook(_keep_settings)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": WarmUp(optimizer, warmup), "interval": "step"}}
+
+
+class WarmUp(torch.optim.lr_scheduler.LambdaLR):
+    """Rates rise linearly over the first `steps` steps. A restart takes over the step, not the rates."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, steps: int):
+        super().__init__(optimizer, lambda step: min(1.0, (step + 1) / max(1, steps)))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict | {"base_lrs": self.base_lrs})
+        self._last_lr = [lr * rise(self.last_epoch) for lr, rise in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+        for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = lr
+
+
+def _keep_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Rates, decay and the like are the configuration's; only the moments come from the checkpoint."""
+    pairs = zip(state["param_groups"], optimizer.param_groups, strict=False)
+    groups = [there | {k: v for k, v in here.items() if k != "params"} for there, here in pairs]
+    return state | {"param_groups": groups}

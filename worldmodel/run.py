@@ -12,20 +12,26 @@ from typing import Any
 
 import torch
 
+from worldmodel.files import write_json
+
 PACKAGES = ("torch", "lightning", "transformers", "gymnasium", "envpool", "minigrid", "numpy", "hydra-core")
 
 
 class RunRecord:
-    """Keeps DIR/run.json: status running, then done, stopped or failed."""
+    """Keeps DIR/run.json: status running, then done, stopped or failed.
 
-    def __init__(self, run_dir: Path, seed: int):
+    `before` is what it held, where the run `goes_on`; the counts go on from there.
+    """
+
+    def __init__(self, run_dir: Path, seed: int, goes_on: bool = False):
         self.path = run_dir / "run.json"
+        self.before: dict[str, Any] = json.loads(self.path.read_text()) if goes_on and self.path.exists() else {}
         self.data: dict[str, Any] = {
             "status": "running",
             "seed": seed,
-            "env_steps": 0,
-            "wall_s": 0.0,
-            "steps_per_s": 0.0,
+            "env_steps": self.before.get("env_steps", 0),
+            "wall_s": self.before.get("wall_s", 0.0),
+            "steps_per_s": self.before.get("steps_per_s", 0.0),
             "git": _git(),
             "packages": _versions(),
             "machine": _machine(),
@@ -34,9 +40,7 @@ class RunRecord:
     def write(self, **changes: Any) -> None:
         """Update and save in one step that can't leave half a file."""
         self.data |= changes
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(self.data, indent=2) + "\n")
-        os.replace(part, self.path)
+        write_json(self.path, self.data)
 
 
 def _git() -> str | None:

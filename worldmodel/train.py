@@ -7,6 +7,8 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ import hydra
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.build import build_agent, build_data, env_spec
 from worldmodel.callbacks import Checkpoints, Metrics, ProgressBar, StopOnSignal
 from worldmodel.checkpoint import fit_check, read_checkpoint, run_dir_of
-from worldmodel.command import run_command
+from worldmodel.command import bad_input_exits, run_command
 from worldmodel.config import CONFIG_DIR, ConfigError, bad_input, check
 from worldmodel.figures import learning_curve
 from worldmodel.run import RunRecord
@@ -35,23 +39,26 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     checkpoint_path = find_checkpoint(cfg)
     run_dir = make_run_dir(cfg)
     cfg.run_dir = str(run_dir)
-    check(cfg)
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
-    L.seed_everything(cfg.seed, verbose=False)
-    with bad_input():
-        agent = build_agent(cfg, env_spec(cfg))
-        data = build_data(cfg)
-    if checkpoint_path:
-        fit_check(read_checkpoint(checkpoint_path)["state_dict"], agent, checkpoint_path)
-    metrics, stop = Metrics(run_dir), StopOnSignal()
-    callbacks = [metrics, ProgressBar(metrics, cfg.total_steps), stop, Checkpoints(run_dir, metrics)]
-    trainer = make_trainer(cfg, callbacks, data)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    record = RunRecord(run_dir, cfg.seed)
+    with only_if_used(run_dir):
+        check(cfg)
+        if cfg.threads:
+            torch.set_num_threads(cfg.threads)
+        L.seed_everything(cfg.seed, verbose=False)
+        with bad_input():
+            agent = build_agent(cfg, env_spec(cfg))
+            data = build_data(cfg)
+        record = RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None)
+        if checkpoint_path:
+            state = read_checkpoint(checkpoint_path)["state_dict"]
+            fit_check(state, agent, checkpoint_path)
+            if (steps := int(state["env_steps"])) >= cfg.total_steps:
+                return finished(cfg, steps, record)
+        metrics, stop = Metrics(run_dir), StopOnSignal()
+        callbacks = [metrics, ProgressBar(metrics, cfg.total_steps), stop, Checkpoints(run_dir, metrics)]
+        trainer = make_trainer(cfg, callbacks, data)
     main = trainer.is_global_zero
     if main:
-        (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+        (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
         record.write()
     try:
         trainer.fit(agent, data, ckpt_path=checkpoint_path, weights_only=True)
@@ -60,9 +67,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             record.write(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0], **_speed(metrics))
         raise
     if main:
-        record.write(status="stopped" if stop.received else "done", signal=stop.received, **_speed(metrics))
+        stopped = stop.received is not None and metrics.row.get("env_steps", 0) < cfg.total_steps
+        record.write(status="stopped" if stopped else "done", signal=stop.received, **_speed(metrics))
         learning_curve(run_dir)
-        if cfg.video and not stop.received:
+        if cfg.video and not stopped:
             record.write(video=film(agent, cfg, run_dir / "video.mp4"))
     return record.data
 
@@ -78,18 +86,24 @@ def _speed(metrics: Metrics) -> dict[str, float]:
 def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: L.LightningDataModule) -> L.Trainer:
     """Lightning's Trainer with our callbacks; as many epochs as `total_steps` needs."""
     loggers = [instantiate(cfg.logger)] if "_target_" in cfg.logger else False
-    trainer: L.Trainer = instantiate(
-        cfg.trainer,
-        callbacks=callbacks,
-        logger=loggers,
-        max_epochs=-1,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=cfg.run_dir,
-        _convert_="all",
-    )
+    with bad_input():
+        trainer: L.Trainer = instantiate(
+            cfg.trainer,
+            callbacks=callbacks,
+            logger=loggers,
+            max_epochs=-1,
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=cfg.run_dir,
+            _convert_="all",
+        )
+    if trainer.world_size > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ConfigError(f"trainer.devices={cfg.trainer.devices}: allowed in a sweep is 1")
+    if isinstance(trainer.strategy, DDPStrategy):
+        # statistics agree by themselves; the sums in which rewards are measured are each rank's own
+        trainer.strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
     per_update = cfg.env.num_envs * data.horizon * trainer.world_size
     trainer.fit_loop.max_epochs = math.ceil(cfg.total_steps / per_update)
     return trainer
@@ -97,18 +111,43 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: L.Lightning
 
 def make_run_dir(cfg: DictConfig) -> Path:
     """The run's folder: as given, or a new one that no other run of this moment has."""
-    if cfg.run_dir:
-        return Path(cfg.run_dir)
-    if _RUN_DIR in os.environ and "LOCAL_RANK" in os.environ:
+    if cfg.run_dir is not None:
+        return Path(str(cfg.run_dir))
+    if "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:  # one process of several
+        if _RUN_DIR not in os.environ:
+            raise ConfigError("run_dir=null: must be given where torchrun or a cluster starts the processes")
         return Path(os.environ[_RUN_DIR])
-    stem = Path("runs") / cfg.name / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{cfg.seed}"
+    stem = Path("runs") / str(cfg.name) / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{cfg.seed}"
     path, copy = stem, 1
     while path.exists():
         copy += 1
         path = stem.with_name(f"{stem.name}_{copy}")
-    path.mkdir(parents=True)
     os.environ[_RUN_DIR] = str(path)
     return path
+
+
+@contextmanager
+def only_if_used(run_dir: Path) -> Iterator[None]:
+    """Reserve the folder at once; bad input found within leaves none behind where there was none."""
+    new = not run_dir.exists()
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"run_dir={run_dir}: can't be made ({error.strerror})") from None
+    try:
+        yield
+    except BaseException:
+        if new and not any(run_dir.iterdir()):
+            run_dir.rmdir()
+        raise
+
+
+def finished(cfg: DictConfig, steps: int, record: RunRecord) -> dict[str, Any]:
+    """Nothing is left to do, which is fine for a run that was done and is started once more."""
+    if record.before.get("status") != "done":
+        raise ConfigError(f"total_steps={cfg.total_steps}: the checkpoint has {steps} steps already, allowed are more")
+    print(f"done before: {steps:,} steps of total_steps={cfg.total_steps:,}")
+    return record.before
 
 
 def find_checkpoint(cfg: DictConfig) -> str | None:
@@ -140,6 +179,7 @@ def continued(cfg: DictConfig, overrides: list[str]) -> DictConfig:
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="train")
+@bad_input_exits()
 def _main(cfg: DictConfig) -> None:
     record = train(continued(cfg, list(HydraConfig.get().overrides.task)))
     if record["status"] == "stopped":

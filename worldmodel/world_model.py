@@ -95,7 +95,7 @@ class WorldModel(nn.Module):
 
     def predict(self, h: Tensor, act: Tensor, y: Tensor) -> Prediction:
         """(h, act, y) of any leading shape -> Prediction."""
-        return self.heads(h, self.act(act), y)
+        return self.heads(h, self.act(act), self.latent_scale(y))
 
     def expected_delta(self, pred: Prediction, y: Tensor) -> Tensor:
         """The mean prediction as a change of the latent in its own units: (*lead, *latent)."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning as L
 
 from worldmodel.callbacks.metrics import Metrics
+from worldmodel.module import NonFiniteLoss
 
 
 class Checkpoints(L.Callback):
@@ -30,18 +31,20 @@ class Checkpoints(L.Callback):
         self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Write `last`, and `best` if it is."""
-        self._write(trainer, "last")
-        value = self.metrics.row.get("return_ext", math.nan)
+        """Write `last`, and `best` if it is. Raises NonFiniteLoss where the last step has broken the weights."""
+        if not all(p.isfinite().all() for p in trainer.lightning_module.parameters()):
+            raise NonFiniteLoss(f"weights are not finite at env_steps={self.metrics.row['env_steps']}")
+        # all ranks save together, so the first one's episodes decide for all
+        value = trainer.strategy.broadcast(self.metrics.row.get("return_ext", math.nan))
+        names = ["last"]
         if value > self.best:
             self.best = value
-            self._write(trainer, "best")
-
-    def _write(self, trainer: L.Trainer, name: str) -> None:
-        part = self.folder / f"{name}.ckpt.part"
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            os.replace(part, self.folder / f"{name}.ckpt")
+            names.append("best")
+        for name in names:
+            part = self.folder / f"{name}.ckpt.part"
+            trainer.save_checkpoint(part)
+            if trainer.is_global_zero:
+                os.replace(part, self.folder / f"{name}.ckpt")
 
     def state_dict(self) -> dict[str, float]:
         return {"best": self.best}

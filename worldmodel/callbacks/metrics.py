@@ -46,7 +46,8 @@ class Metrics(L.Callback):
         rows = []
         if self.path.exists():
             with self.path.open(newline="") as file:
-                rows = [r for r in csv.DictReader(file) if float(r["env_steps"]) <= int(pl_module.env_steps)]
+                whole = [r for r in csv.DictReader(file) if None not in r.values()]  # the last may be half a row
+            rows = [r for r in whole if float(r["env_steps"]) <= int(pl_module.env_steps)]
         if rows:
             self.columns, self.wall_before = list(rows[0]), float(rows[-1]["wall_s"])
         self.file = self.path.open("w", newline="")
@@ -54,6 +55,7 @@ class Metrics(L.Callback):
             writer = csv.DictWriter(self.file, self.columns)
             writer.writeheader()
             writer.writerows(rows)
+            self.file.flush()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         now = time.perf_counter()

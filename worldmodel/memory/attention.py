@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from worldmodel.memory.linear import Linear, shrink
+from worldmodel.memory.linear import Linear, drop, shrink
 
 
 def rotations(rows: int, head_dim: int, device: torch.device) -> Tensor:
@@ -20,62 +21,72 @@ def rotations(rows: int, head_dim: int, device: torch.device) -> Tensor:
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn each pair of neighbours in x (*lead, head_dim) by `rotation`, broadcastable to (*lead, head_dim / 2)."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # one pass over memory, unlike the real formula
-    return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
+    """Turn each pair of neighbours in x (*lead, head_dim) by `rotation`, which broadcasts to (*lead, head_dim / 2)."""
+    # A complex product reads and writes memory once; the real formula does so four times.
+    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * rotation).view(x.shape).to(x.dtype)
 
 
 @cache
-def compiled_flex() -> object:
+def compiled_flex() -> Callable[..., Tensor]:
     """Flex attention is only fast when compiled; once a process."""
     return torch.compile(flex_attention)
 
 
 class Attention(nn.Module):
-    """A pre-norm residual block: x + W_o attention(norm(x)). Queries and keys are rotated where a rotation is given."""
+    """A pre-norm residual block, x + W_o attention(norm(x)), initialised as one of `branches`.
 
-    def __init__(self, dim: int, heads: int, dropout: float = 0.0, branches: int = 1):
+    `heads` queries share `kv_heads` keys and values (Ainslie et al. 2023). Queries and keys turn by the rotation of
+    their row where one is given.
+    """
+
+    def __init__(self, dim: int, heads: int, kv_heads: int, dropout: float = 0.0, branches: int = 1):
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.kv_heads, self.head_dim, self.dropout = heads, kv_heads, dim // heads, dropout
         self.norm = nn.LayerNorm(dim, bias=False)
-        self.qkv, self.out = Linear(dim, 3 * dim), Linear(dim, dim)
+        self.qkv = Linear(dim, (heads + 2 * kv_heads) * self.head_dim)
+        self.out = Linear(dim, dim)
         shrink(self.out, branches)
 
     def project(self, x: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """x (*lead, D) -> q, k, v (*lead, heads, head_dim).
-
-        The rotation must broadcast to (*lead, 2, heads, head_dim / 2).
-        """
-        qkv = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1))
+        """x (*lead, D) -> q (*lead, heads, head_dim), k and v (*lead, kv_heads, head_dim)."""
+        qkv = self.qkv(self.norm(x)).view(*x.shape[:-1], -1, self.head_dim)
         if rotation is None:
-            return qkv.unbind(-3)
-        qk, v = qkv.split((2, 1), -3)  # not slices: their gradients would each be padded with zeros and added
-        q, k = rotate(qk, rotation).unbind(-3)
-        return q, k, v.squeeze(-3)
+            return qkv.split((self.heads, self.kv_heads, self.kv_heads), -2)
+        # split, not slices: each slice's gradient would be padded with zeros and added to the others
+        qk, v = qkv.split((self.heads + self.kv_heads, self.kv_heads), -2)
+        q, k = rotate(qk, rotation).split((self.heads, self.kv_heads), -2)
+        return q, k, v
 
     def forward(self, x: Tensor, rotation: Tensor | None, mask: Tensor | BlockMask) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, L, D) -> x (B, L, D), and the keys and values (B, heads, L, head_dim) of its rows."""
+        """x (B, L, D) -> x (B, L, D), and the keys and values (B, kv_heads, L, head_dim) of its rows."""
         q, k, v = (part.transpose(1, 2) for part in self.project(x, rotation))  # (B, heads, L, head_dim)
+        shared = self.kv_heads < self.heads
         if isinstance(mask, BlockMask):
-            y = compiled_flex()(q, k, v, block_mask=mask)
+            y = compiled_flex()(q, k, v, block_mask=mask, enable_gqa=shared)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, mask.to(q.dtype))
-        return self.add(x, y.transpose(1, 2).flatten(2)), k, v
+            if shared and q.device.type == "cuda":  # no CUDA kernel that takes a mask lets heads share keys
+                every = [part.repeat_interleave(self.heads // self.kv_heads, 1) for part in (k, v)]
+                y = F.scaled_dot_product_attention(q, *every, mask.to(q.dtype))
+            else:
+                y = F.scaled_dot_product_attention(q, k, v, mask.to(q.dtype), enable_gqa=shared)
+        return self.add(x, y.transpose(1, 2).reshape(x.shape)), k, v
 
     def step(self, x: Tensor, rotation: Tensor | None, mask: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """The newest row x (N, D) against all rows so far, which end with its own.
 
-        Its key and value are written to the last column of `keys` (N * heads, head_dim, rows) and the last row of
-        `values` (N * heads, rows, head_dim); mask (N * heads, 1, rows).
+        Its key and value are written to the last column of `keys` (N * kv_heads, head_dim, rows) and the last row of
+        `values` (N * kv_heads, rows, head_dim); mask (N * kv_heads, 1, rows).
         """
-        q, k, v = (part.reshape(-1, part.shape[-1]) for part in self.project(x, rotation))  # (N * heads, head_dim)
-        keys[:, :, -1] = k
-        values[:, -1] = v
-        # Two batched products are faster for a single query than the fused kernel, and keys lie in the order they read.
-        scores = torch.baddbmm(mask, q[:, None], keys, alpha=q.shape[-1] ** -0.5)
+        q, k, v = self.project(x, rotation)
+        keys[:, :, -1] = k.reshape(-1, self.head_dim)
+        values[:, -1] = v.reshape(-1, self.head_dim)
+        q = q.reshape(len(keys), -1, self.head_dim)  # (N * kv_heads, queries that share a key, head_dim)
+        # For one query a row, two batched products beat the fused kernel; keys lie in the order in which they are read.
+        scores = torch.baddbmm(mask, q, keys, alpha=self.head_dim**-0.5)
         y = torch.bmm(scores.softmax(-1).to(values.dtype), values)
         return self.add(x, y.view(x.shape))
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """The residual connection."""
-        return x + F.dropout(self.out(y), self.dropout, self.training)
+        return x + drop(self.out(y), self.dropout, self.training)

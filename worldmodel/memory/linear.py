@@ -16,7 +16,7 @@ AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
     """x (*lead, I), weight (O, I) -> (*lead, O) by oneDNN; float32 on a CPU only, not differentiable."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise.default(x, weight, None, "none", [], "")
 
 
 class OneDNN(torch.autograd.Function):
@@ -59,3 +59,8 @@ class Linear(nn.Linear):
 def shrink(layer: nn.Linear, branches: int) -> None:
     """Scale the last layer of one of `branches` residual branches (GPT-2's initialisation)."""
     layer.weight.mul_(branches**-0.5)
+
+
+def drop(x: Tensor, rate: float, training: bool) -> Tensor:
+    """Dropout that costs nothing where it does nothing."""
+    return F.dropout(x, rate) if training and rate else x

@@ -12,7 +12,8 @@ def visible(episode: Tensor, valid: Tensor, queries: int | None = None) -> Tenso
     rows = episode.shape[1]
     queries = rows if queries is None else queries
     same = episode[:, rows - queries :, None] == episode[:, None]  # (B, Q, L)
-    return (same & valid[:, None]).tril(rows - queries)
+    see = same & valid[:, None]
+    return see.tril(rows - queries) if queries > 1 else see  # after the last row there is none to hide
 
 
 def additive(see: Tensor) -> Tensor:
@@ -21,9 +22,9 @@ def additive(see: Tensor) -> Tensor:
     A row that sees nothing, since it is not valid, is shown itself: a softmax over nothing is NaN on some devices.
     Nothing else changes, because no row sees that row.
     """
-    own = torch.diagonal(see, see.shape[2] - see.shape[1], 1, 2)
-    see = torch.diagonal_scatter(see, torch.ones_like(own), see.shape[2] - see.shape[1], 1, 2)
-    return torch.where(see, 0.0, -torch.inf)[:, None]
+    mask = torch.where(see, 0.0, -torch.inf)
+    mask.diagonal(see.shape[2] - see.shape[1], 1, 2).zero_()
+    return mask[:, None]
 
 
 def positions(see: Tensor) -> Tensor:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldmodel.memory.linear import Linear, shrink
+from worldmodel.memory.linear import Linear, drop, shrink
 from worldmodel.memory.memory import Memory, State, check_capacity, check_positive
 
-# The hidden layer is not needed again before the activation, so the cheapest one overwrites it.
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "relu": partial(F.relu, inplace=True),
-}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "silu": F.silu, "relu": F.relu}
 
 
 class Feedforward(nn.Module):
@@ -37,7 +31,7 @@ class Feedforward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (*lead, D) -> (*lead, D)."""
-        return x + F.dropout(self.down(self.activation(self.up(self.norm(x)))), self.dropout, self.training)
+        return x + drop(self.down(self.activation(self.up(self.norm(x)))), self.dropout, self.training)
 
 
 class MLP(Memory):

@@ -19,18 +19,20 @@ from worldmodel.memory.mlp import Feedforward
 class Cache(Rows):
     """Keys and values of all rows so far, laid out once and written in place."""
 
-    keys: Tensor | None = None  # (depth, N * heads, head_dim, capacity)
-    values: Tensor | None = None  # (depth, N * heads, capacity, head_dim)
+    keys: Tensor | None = None  # (depth, N * kv_heads, head_dim, capacity)
+    values: Tensor | None = None  # (depth, N * kv_heads, capacity, head_dim)
     rotation: Tensor | None = None  # (capacity, head_dim / 2) complex
 
 
 class Transformer(Memory):
     """Causal pre-norm blocks (Radford et al. 2019) without biases, masked to the valid rows of each row's episode.
 
+    `kv_heads`: how many keys and values the `heads` queries share. One (Shazeer 2019) makes a cached step cheap, since
+    reading the cache is what a long context costs; as many as `heads` is ordinary attention.
     `position`: `rope` counts the rows of the window and only differences matter; `learned` adds an embedding of the
     row's index in its episode, as far as the window shows it, up to `max_length`. Neither sees padding or other
-    episodes. `attention`: `sdpa`, or `flex` for learning on CUDA, where long windows of short episodes gain from
-    skipped blocks.
+    episodes.
+    `attention`: `sdpa`, or `flex` on CUDA, where long windows of short episodes gain from skipped blocks.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Transformer(Memory):
         dim: int = 128,
         depth: int = 2,
         heads: int = 4,
+        kv_heads: int = 1,
         mlp_ratio: int = 4,
         activation: str = "gelu",
         position: Literal["rope", "learned"] = "rope",
@@ -46,24 +49,21 @@ class Transformer(Memory):
         dropout: float = 0.0,
     ):
         super().__init__()
-        check_positive(dim=dim, depth=depth, heads=heads, max_length=max_length)
+        check_positive(dim=dim, depth=depth, heads=heads, kv_heads=kv_heads, max_length=max_length)
         if dim % heads:
             raise ValueError(f"memory.heads={heads}: allowed are divisors of memory.dim={dim}")
+        if heads % kv_heads:
+            raise ValueError(f"memory.kv_heads={kv_heads}: allowed are divisors of memory.heads={heads}")
         if position not in ("rope", "learned"):
             raise ValueError(f"memory.position={position}: allowed are rope, learned")
         if position == "rope" and dim // heads % 2:
             raise ValueError(f"memory.heads={heads}: allowed with rope are heads of even width, not {dim // heads}")
         if attention not in ("sdpa", "flex"):
             raise ValueError(f"memory.attention={attention}: allowed are sdpa, flex")
-        self.dim, self.depth, self.heads, self.attention, self.max_length = (
-            dim,
-            depth,
-            heads,
-            attention,
-            max_length,
-        )
+        self.dim, self.depth, self.kv_heads, self.head_dim = dim, depth, kv_heads, dim // heads
+        self.attention, self.max_length = attention, max_length
         self.place = nn.Embedding(max_length, dim) if position == "learned" else None
-        self.attentions = nn.ModuleList(Attention(dim, heads, dropout, 2 * depth) for _ in range(depth))
+        self.attentions = nn.ModuleList(Attention(dim, heads, kv_heads, dropout, 2 * depth) for _ in range(depth))
         self.feedforwards = nn.ModuleList(
             Feedforward(dim, mlp_ratio, activation, dropout, 2 * depth) for _ in range(depth)
         )
@@ -80,11 +80,11 @@ class Transformer(Memory):
         """See `Memory.prefill`."""
         n, rows, _ = x.shape
         check_capacity(rows, capacity)
-        state, head_dim = Cache(capacity), self.dim // self.heads
+        state = Cache(capacity)
         state.fill(episode, valid)
-        dtype, batch = compute_dtype(x), n * self.heads
-        state.keys = torch.empty(self.depth, batch, head_dim, capacity, dtype=dtype, device=x.device)
-        state.values = torch.empty(self.depth, batch, capacity, head_dim, dtype=dtype, device=x.device)
+        dtype, batch = compute_dtype(x), n * self.kv_heads
+        state.keys = torch.empty(self.depth, batch, self.head_dim, capacity, dtype=dtype, device=x.device)
+        state.values = torch.empty(self.depth, batch, capacity, self.head_dim, dtype=dtype, device=x.device)
         state.rotation = self._rotation(capacity, x.device)
         return (self._encode(x, episode, valid, state)[-1] if rows else x), state
 
@@ -94,7 +94,7 @@ class Transformer(Memory):
         t = state.append(episode, valid)
         rows = t + 1
         see = visible(state.episode[:, :rows], state.valid[:, :rows], queries=1)  # (N, 1, rows)
-        mask = additive(see).expand(-1, self.heads, -1, -1).reshape(-1, 1, rows).to(state.keys.dtype)
+        mask = additive(see).expand(-1, self.kv_heads, -1, -1).reshape(-1, 1, rows).to(state.keys.dtype)
         rotation = None if state.rotation is None else state.rotation[t]
         x = self._placed(x[:, None], see)[:, 0]
         keys, values = state.keys[..., :rows], state.values[:, :, :rows]
@@ -110,14 +110,14 @@ class Transformer(Memory):
         mask = self._mask(see, episode, valid)
         rotation = self._rotation(rows, x.device)
         if rotation is not None:
-            rotation = rotation[:, None, None]  # (L, 1, 1, head_dim / 2), for (B, L, 2, heads, head_dim / 2)
+            rotation = rotation[:, None]  # (L, 1, head_dim / 2), for (B, L, heads, head_dim / 2)
         out = []
         for i, (attention, feedforward) in enumerate(zip(self.attentions, self.feedforwards, strict=True)):
             x, k, v = attention(x, rotation, mask)
             out.append(x := feedforward(x))
             if state is not None:
-                state.keys[i].view(batch, self.heads, -1, state.capacity)[..., :rows] = k.transpose(2, 3)
-                state.values[i].view(batch, self.heads, state.capacity, -1)[:, :, :rows] = v
+                state.keys[i].view(batch, self.kv_heads, -1, state.capacity)[..., :rows] = k.transpose(2, 3)
+                state.values[i].view(batch, self.kv_heads, state.capacity, -1)[:, :, :rows] = v
         return [*out[:-1], self.norm(x)]
 
     def _mask(self, see: Tensor, episode: Tensor, valid: Tensor) -> Tensor | BlockMask:
@@ -128,7 +128,7 @@ class Transformer(Memory):
         return block_mask(episode, valid)
 
     def _rotation(self, rows: int, device: torch.device) -> Tensor | None:
-        return rotations(rows, self.dim // self.heads, device) if self.place is None else None
+        return rotations(rows, self.head_dim, device) if self.place is None else None
 
     def _placed(self, x: Tensor, see: Tensor) -> Tensor:
         """x (B, Q, D) with the embedding of each row's place in its episode, if places are learned."""

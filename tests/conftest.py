@@ -1,0 +1,62 @@
+"""Fixtures shared by several test files: the command line in this process, and a tiny trained run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from tiny import TINY, fitting
+
+from worldmodel import train
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Ended]:
+    """Runs `worldmodel.train` with tiny sizes and these arguments, or another `main` with these alone, in this process
+    and in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, tiny: list[str] = TINY, main: Callable[[], None] = train.main) -> Ended:
+        capfd.readouterr()
+        return Ended(run_main(fitting(tiny, arguments), main), *capfd.readouterr())
+
+    return run
+
+
+def run_main(arguments: list[str], main: Callable[[], None] = train.main) -> int:
+    """A command with these arguments; returns the exit code. torch's threads are left as they were."""
+    threads, before, environment = torch.get_num_threads(), sys.argv, dict(os.environ)
+    sys.argv = ["worldmodel.train", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = before
+        torch.set_num_threads(threads)
+        GlobalHydra.instance().clear()
+        os.environ.clear()
+        os.environ.update(environment)
+    return 0
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of 8 updates with 4 environments, 8 new steps and 4 of context; read-only."""
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    assert run_main([*TINY, "total_steps=256", f"run_dir={folder}", "logger=tensorboard", "video=true"]) == 0
+    return folder

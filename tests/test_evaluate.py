@@ -1,0 +1,271 @@
+"""Evaluation: whole episodes without bias, and open-loop predictions held against what came."""
+
+import json
+import re
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tiny import EASY, tiny_agent
+from torch import Tensor
+
+from worldmodel.build import build_env
+from worldmodel.envs import Step
+from worldmodel.evaluate import evaluate, interval, main, skill
+from worldmodel.module import CuriousAgent
+from worldmodel.open_loop import Errors, Window, imagine, imagines_latents, open_loop
+from worldmodel.rollouts import Tally, freeze, play
+from worldmodel.types import Rollout
+
+LONG = [EASY[0], "+env.max_episode_steps=100"]
+
+
+def lived(*overrides: str, easy: list[str] = EASY) -> tuple[CuriousAgent, Rollout]:
+    """An untrained agent that has scored two rollouts of 4 x 8 steps, and the second one."""
+    torch.manual_seed(1)
+    agent, data, _ = tiny_agent(*easy, *overrides)
+    for _ in range(2):
+        roll = data.collector.collect()
+        agent.score(roll)
+    data.env.close()
+    return agent, roll
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("agent") / "agent.ckpt"
+    agent, _ = lived("data.success=0.0")
+    torch.save({"state_dict": agent.state_dict(), "config": agent.config}, path)
+    return path
+
+
+def view(agent: CuriousAgent, roll: Rollout) -> Window:
+    """The rollout as a frozen agent sees it."""
+    freeze(agent, len(roll))
+    return Window.of(agent.model, roll, agent.model.review(roll).y)
+
+
+# --- the report
+
+
+def test_report(checkpoint: Path, tmp_path: Path):
+    report = evaluate(checkpoint, episodes=6, num_envs=4, horizons=[1, 2, 16], out=tmp_path)
+    assert report == json.loads((tmp_path / "report.json").read_text())
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]  # no part of a file is left
+    sampled = report["sampled"]
+    for key in ("return_mean", "return_ci", "success", "length"):
+        assert report[key] == sampled[key]
+    assert report["env_steps"] == 64 and report["episodes"] == 6 and report["seed"] == 0
+    assert report["machine"]["device"] == "cpu" and report["wall_s"] > 0
+    assert 1 <= report["length"] <= 6 and 0 <= report["success"] <= 1
+    assert sampled["return_ci"][0] <= sampled["return_mean"] <= sampled["return_ci"][1]
+    assert sampled["delta_skill"]["1"]["samples"] > sampled["delta_skill"]["2"]["samples"] > 0
+    assert report["delta_skill"]["1"] == sampled["delta_skill"]["1"]["skill"]
+    # no window of 8 steps holds 16
+    assert sampled["delta_skill"]["16"] == {"skill": None, "ci": None, "samples": 0}
+
+
+def test_same_numbers_again(checkpoint: Path, tmp_path: Path):
+    def numbers(seed: int) -> dict:
+        report = evaluate(checkpoint, episodes=4, num_envs=2, seed=seed, out=tmp_path)
+        return {k: report[k] for k in ("greedy", "sampled")}
+
+    assert numbers(0) == numbers(0) != numbers(1)
+
+
+def test_success_may_be_undefined(checkpoint: Path, tmp_path: Path):
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["config"]["data"]["success"] = None
+    torch.save(saved, tmp_path / "agent.ckpt")
+    report = evaluate(tmp_path / "agent.ckpt", episodes=1)
+    assert report["success"] is None and report["num_envs"] == 1
+    assert (tmp_path / "report.json").exists()
+
+
+def test_curiosity_is_scored_as_in_training_by_frozen_statistics():
+    agent, _ = lived()
+    before = {k: v.clone() for k, v in agent.state_dict().items() if not k.endswith(("count", "reward_scale.sum"))}
+    freeze(agent, 3)
+    env = build_env(OmegaConf.create(agent.config), seed=5, num_envs=3)
+    tally, raws, rews, steps = Tally(3), 0.0, 0.0, 0
+    for roll, out in play(agent, env, tally, context=4, horizon=8, greedy=False):
+        counted = tally.number(roll)[1]
+        raw = agent.curiosity.reward(roll, out)[counted]
+        scale = agent.reward_scale
+        torch.testing.assert_close(roll.rew_int[counted], raw / before["reward_scale.moments.var"].sqrt() * scale.scale)
+        raws, rews, steps = raws + raw.sum(), rews + roll.rew_int[counted].sum(), steps + int(counted.sum())
+    assert steps == tally.length.sum() and raws != 0
+    assert tally.rew_int_raw.sum() == pytest.approx(float(raws), rel=1e-4)
+    assert tally.rew_int.sum() == pytest.approx(float(rews), rel=1e-4)
+    for name, value in before.items():
+        assert agent.state_dict()[name].equal(value), name
+
+
+# --- episodes
+
+
+class Uneven:
+    """Copy i's episodes are 3 (i + 1) steps long; only those of copy 0 pay."""
+
+    obs_space, act_space = gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2)
+    num_envs, null_action, resumable = 3, None, False
+
+    def reset(self) -> Tensor:
+        self.age = torch.zeros(3)
+        return self.obs()
+
+    def obs(self) -> Tensor:
+        return (self.age[:, None] / 10).expand(3, 4).clone()
+
+    def step(self, act: Tensor) -> Step:
+        limit = 3 * torch.arange(1, 4)
+        ignored = self.age == limit
+        self.age = torch.where(ignored, 0, self.age + 1)
+        end = self.age == limit
+        rew = end.float() * torch.tensor([1.0, 0.0, 0.0])
+        return Step(self.obs(), rew, end, torch.zeros_like(end), ignored)
+
+    def close(self) -> None: ...
+
+
+def test_long_episodes_count_as_much_as_short_ones():
+    agent, data, _ = tiny_agent("env=cartpole", "encoder=mlp", "encoder.hidden=[16]")
+    data.env.close()
+    freeze(agent, 3)
+    tally = Tally(7)  # 3 of copy 0, 2 of the others
+    list(play(agent, Uneven(), tally, context=4, horizon=8, greedy=False))
+    np.testing.assert_array_equal(tally.length, [3, 6, 9, 3, 6, 9, 3])
+    np.testing.assert_array_equal(tally.ret, [1, 0, 0, 1, 0, 0, 1])
+    np.testing.assert_array_equal(tally.finished, 1)
+
+
+# --- open loop
+
+
+def test_one_step_ahead_is_the_training_metric():
+    agent, roll = lived()
+    logged = agent.row["delta_skill"]
+    window = view(agent, roll)
+    everywhere = torch.ones_like(roll.tail(roll.mask))
+    errors = open_loop(agent.model, window, range(8), [1], roll.tail(roll.episode), everywhere)[1]
+    assert len(errors.model) == int(roll.tail(roll.mask).sum()) < 32  # some rows close an episode
+    assert 1 - errors.model.sum() / errors.still.sum() == pytest.approx(logged, abs=1e-4)
+    assert skill(errors, 0)["skill"] == pytest.approx(logged, abs=1e-4)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.0, 1.0), (0.0, 0.0), (0.5, 0.75)])
+def test_skill_by_hand(monkeypatch: pytest.MonkeyPatch, share: float, expected: float):
+    """Latents that grow by 1 a step, predicted to grow by `share`: after h steps the error is h (1 - share)."""
+    agent, roll = lived()
+    window = view(agent, roll)
+    window.y = torch.arange(9.0)[None, :, None].expand(4, 9, 8)
+    monkeypatch.setattr(agent.model, "expected_delta", lambda pred, y: torch.full_like(y, share))
+    number, counted = torch.arange(4)[:, None].expand(4, 8), torch.ones(4, 8, dtype=torch.bool)
+    counted[3] = False
+    found = open_loop(agent.model, window, [0, 2, 3, 6], [1, 3, 4, 8], number, counted)
+    real = roll.tail(roll.mask)[:3]
+    for h, errors in found.items():
+        fits = sum(int(real[b, s : s + h].all()) for b in range(3) for s in (0, 2, 3, 6) if s + h <= 8)
+        assert len(errors.model) == fits
+        assert not fits or 1 - errors.model.sum() / errors.still.sum() == pytest.approx(expected, abs=1e-5)
+    assert len(found[1].model) > len(found[3].model) > len(found[8].model) == 0  # episodes of 6 steps at most
+
+
+@pytest.mark.parametrize(
+    ("target", "own"),
+    [("vicreg", True), ("ema", True), ("ema target.normalise=l2", False), ("random", False), ("inverse", False)],
+)
+def test_open_loop_sees_nothing_of_the_future_but_actions(target: str, own: bool):
+    name, *changes = target.split()
+    agent, roll = lived(f"target={name}", *changes)
+    window = view(agent, roll)
+    assert imagines_latents(agent.model) == own
+    path = imagine(agent.model, window, 2, 5)
+    assert path.shape == (4, 5, *agent.model.target.shape)
+    t = 4 + 2
+    window.z[:, t + 1 :], window.y[:, 3:] = torch.nan, torch.nan
+    assert imagine(agent.model, window, 2, 5).equal(path)
+    window.seq.act[:, t + 2] = (window.seq.act[:, t + 2] + 1) % 7
+    other = imagine(agent.model, window, 2, 5)
+    assert other[:, :2].equal(path[:, :2]) and not other[:, 2].equal(path[:, 2])
+
+
+def test_imagined_memory_is_the_real_one_where_predictions_are_right(monkeypatch: pytest.MonkeyPatch):
+    agent, roll = lived("target=vicreg", easy=LONG)
+    window, seen = view(agent, roll), []
+    model = agent.model
+    predict = model.predict
+    monkeypatch.setattr(model, "predict", lambda h, act, y: seen.append(h) or predict(h, act, y))
+    truth = iter(window.y[:, k + 1] - window.y[:, k] for k in range(1, 6))
+    monkeypatch.setattr(model, "expected_delta", lambda pred, y: next(truth))
+    path = imagine(model, window, 1, 5)
+    torch.testing.assert_close(path, window.y[:, 2:7])
+    with torch.no_grad():
+        h = model.remember(window.z[:, :-1], roll)[:, 5:10]  # rows 4 + 1 and on
+    goes_on = roll.mask[:, 5:10].all(1)
+    assert goes_on.any()
+    torch.testing.assert_close(torch.stack(seen, 1)[goes_on], h[goes_on], atol=1e-5, rtol=1e-4)
+
+
+# --- statistics
+
+
+def test_interval():
+    rng = np.random.default_rng(0)
+    x = rng.normal(3.0, 2.0, 400)
+    low, high = interval(x, np.ones(400), seed=0)
+    assert low < x.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * 2.0 / 20, rel=0.15)  # as the normal approximation has it
+    assert interval(np.full(5, 0.25), np.ones(5), seed=0) == [0.25, 0.25]
+    assert interval(np.array([1.0, 9.0]), np.array([1.0, 9.0]), seed=0) == [1.0, 1.0]  # a ratio of sums
+
+
+def test_skill_resamples_episodes_not_samples():
+    rng = np.random.default_rng(0)
+    model, still = rng.random(300), np.ones(300)
+    narrow = skill(Errors(model, still, np.arange(300)), 0)["ci"]
+    model = np.repeat(rng.random(3), 100)  # 3 episodes of 100 equal errors each
+    wide = skill(Errors(model, still, np.repeat([4, 2, 7], 100)), 0)["ci"]
+    assert wide[0] == pytest.approx(1 - model.max(), abs=1e-5) and wide[1] == pytest.approx(1 - model.min(), abs=1e-5)
+    assert narrow[1] - narrow[0] < 0.1
+    assert skill(Errors(np.zeros(2), np.zeros(2), np.arange(2)), 0)["skill"] is None  # nothing ever changes
+
+
+# --- the command
+
+
+def test_command(cli, checkpoint: Path, tmp_path: Path):
+    done = cli(f"checkpoint={checkpoint}", "episodes=2", "num_envs=2", "horizons=[1]", tiny=[], main=main)
+    assert done.code == 0 and "return_mean" in done.out and "steps ahead" in done.out
+    assert (checkpoint.parent / "report.json").exists()
+    assert not list(tmp_path.iterdir())  # nothing else is left behind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "checkpoint=.*must be given"),
+        (["checkpoint=nowhere.ckpt"], "checkpoint=nowhere.ckpt: no such file"),
+        (["episodes=0"], "episodes=0: allowed are whole numbers from 1"),
+        (["episodes=many"], "episodes=many: allowed are whole numbers from 1"),
+        (["seed=-1"], "seed=-1: allowed are whole numbers from 0"),
+        (["horizons=[1,0]"], "horizons=0: allowed are whole numbers from 1"),
+        (["horizons=4"], "horizons=4: allowed is a list"),
+        (["device=abacus"], "device=abacus: not available"),
+        (["episode=3"], "episode.*(not in struct|no such key|Could not override)"),
+    ],
+)
+def test_bad_input(cli, checkpoint: Path, arguments: list[str], words: str):
+    if arguments and not arguments[0].startswith("checkpoint"):
+        arguments = [f"checkpoint={checkpoint}", *arguments]
+    ended = cli(*arguments, tiny=[], main=main)
+    assert ended.code == 2 and ended.err.count("\n") == 1
+    assert re.search(words, ended.err), ended.err
+
+
+def test_help(cli):
+    ended = cli("--help", tiny=[], main=main)
+    assert ended.code == 0 and "worldmodel.evaluate checkpoint=" in ended.out and "horizons" in ended.out

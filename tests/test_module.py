@@ -1,0 +1,149 @@
+"""The joint loss, where its gradients go, and what happens at each step of the optimiser."""
+
+from __future__ import annotations
+
+import math
+
+import lightning as L
+import pytest
+import torch
+from tiny import EASY, clone, tiny_agent, tiny_config
+
+from worldmodel.build import build_agent, build_data, env_spec
+from worldmodel.config import ConfigError
+from worldmodel.module import NonFiniteLoss
+from worldmodel.policy.ppo import policy_kl
+from worldmodel.replay import concatenate, rehearsal
+from worldmodel.types import Minibatch
+
+
+def make(*overrides: str) -> tuple:
+    torch.manual_seed(0)
+    agent, data, _ = tiny_agent(*EASY, *overrides)
+    roll = data.collector.collect()
+    agent.score(roll)
+    data.teardown("fit")
+    return agent, roll
+
+
+def reached(agent, prefix: str) -> bool:
+    parameters = [p for name, p in agent.named_parameters() if name.startswith(prefix) and p.requires_grad]
+    assert parameters
+    return any(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters)
+
+
+def test_the_loss_is_the_weighted_sum_of_masked_means() -> None:
+    agent, roll = make("weights.delta=2", "weights.end=0", "weights.value=0.25")
+    total = agent.training_step(Minibatch(roll, roll), 0)
+    sums = agent.sums
+    assert set(sums) == {"delta", "rew", "end", "policy", "value", "entropy"}
+    w = agent.weights
+    torch.testing.assert_close(total.detach(), sum(w[k] * x for k, x in sums.items()))
+    with torch.no_grad():
+        value = 0.5 * ((roll.value_ext[:, :-1] - roll.ret_ext) ** 2 + (roll.value_int[:, :-1] - roll.ret_int) ** 2)
+        nll = agent.model.losses(agent.model(roll), roll)["delta"]
+    mask = roll.tail(roll.mask)
+    assert not mask.all()
+    torch.testing.assert_close(sums["value"], value[mask].mean())
+    torch.testing.assert_close(sums["delta"], nll[mask].mean())
+
+
+@pytest.mark.parametrize("reaches", [True, False])
+def test_first_minibatch_is_on_policy(reaches: bool) -> None:
+    agent, roll = make(f"policy.actor.memory_gradient={reaches}")
+    h, z = (x.detach() for x in (agent.model(roll).h, agent.model(roll).z[:, :-1]))
+    if not reaches:
+        h, z = roll.h, roll.z
+    params, _ = agent.policy(h, z)
+    logp, entropy = agent.policy.dist.evaluate(params, roll.tail(roll.act), agent.policy.temperature)
+    assert policy_kl(logp, roll.logp).abs().max() < 1e-6
+    losses = agent.ppo.losses(agent.policy, h, z, roll)
+    torch.testing.assert_close(losses["policy"], -roll.adv, atol=1e-5, rtol=0)
+    torch.testing.assert_close(losses["entropy"], -entropy)
+
+
+@pytest.mark.parametrize("reaches", [True, False])
+@pytest.mark.parametrize("old", [True, False], ids=["replay", "fresh"])
+def test_the_policy_shapes_the_memory_only_if_it_may(reaches: bool, old: bool) -> None:
+    agent, roll = make(f"policy.actor.memory_gradient={reaches}")
+    agent.weights |= {"delta": 0.0, "rew": 0.0, "end": 0.0}
+    model = concatenate([roll, rehearsal(roll)[:2]]) if old else roll
+    agent.training_step(Minibatch(model, roll), 0).backward()
+    assert reached(agent, "policy.") and reached(agent, "model.memory.") == reaches
+    assert reached(agent, "model.encoder.") == reaches
+
+
+@pytest.mark.parametrize("reaches", [True, False])
+def test_old_sequences_teach_the_world_model_and_not_the_policy(reaches: bool) -> None:
+    agent, roll = make(f"policy.actor.memory_gradient={reaches}")
+    other = rehearsal(clone(roll))
+    other.obs[..., 0] = (other.obs[..., 0] + 3) % 11
+    agent.training_step(Minibatch(roll, roll), 0)
+    fresh, agent.sums = agent.sums, {}
+    agent.training_step(Minibatch(concatenate([roll, other]), roll), 0)
+    for key in ("policy", "value", "entropy"):
+        torch.testing.assert_close(agent.sums[key], fresh[key])
+    assert not torch.isclose(agent.sums["delta"], fresh["delta"])
+
+
+def test_a_weight_without_a_loss_is_refused() -> None:
+    agent, roll = make("+weights.inverse=1.0")
+    with pytest.raises(ConfigError, match=r"weights.inverse: no such loss, allowed are delta, rew, end, policy"):
+        agent.training_step(Minibatch(roll, roll), 0)
+
+
+def test_a_loss_without_a_weight_weighs_one() -> None:
+    agent, roll = make("target=inverse")
+    total = agent.training_step(Minibatch(roll, roll), 0).detach()
+    weighted = sum(agent.weights.get(k, 1.0) * x for k, x in agent.sums.items())
+    assert agent.sums["inverse"] > 0
+    torch.testing.assert_close(total, weighted)
+
+
+def test_a_loss_that_is_not_finite_is_named() -> None:
+    agent, roll = make()
+    roll.ret_ext[0, 0] = math.inf
+    with pytest.raises(NonFiniteLoss, match="env_steps=32: value"):
+        agent.training_step(Minibatch(roll, roll), 0)
+
+
+def test_what_is_masked_teaches_nothing() -> None:
+    agent, roll = make()
+    before = agent.training_step(Minibatch(roll, roll), 0)
+    other, masked = clone(roll), ~roll.tail(roll.mask)
+    for x in (other.adv, other.ret_ext, other.ret_int, other.tail(other.rew_ext)):
+        x[masked] = 1e3
+    other.tail(other.end)[masked] = True
+    torch.testing.assert_close(agent.training_step(Minibatch(other, other), 0), before)
+
+
+def test_temperature_follows_the_steps() -> None:
+    agent, data, _ = tiny_agent("policy.actor.temperature=3.0", "total_steps=64")
+    for expected in (2.0, 1.0, 1.0):
+        agent.score(data.collector.collect())
+        assert float(agent.policy.temperature) == pytest.approx(expected)
+    assert int(agent.env_steps) == 96
+    data.teardown("fit")
+
+
+@pytest.mark.parametrize("target", ["random", "inverse", "ema", "sigreg", "vicreg", "reconstruction"])
+def test_every_parameter_that_learns_gets_a_gradient(target: str) -> None:
+    """Otherwise several ranks would wait for it for ever."""
+    agent, roll = make(f"target={target}")
+    agent.training_step(Minibatch(roll, roll), 0).backward()
+    assert not [name for name, p in agent.named_parameters() if p.requires_grad and p.grad is None]
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 8), (2, 4), (3, 4)])
+def test_the_target_moves_once_a_step_of_the_optimiser(accumulate: int, steps: int, tmp_path, monkeypatch) -> None:
+    cfg = tiny_config("target=ema")
+    agent, data = build_agent(cfg, env_spec(cfg)), build_data(cfg)
+    moved = []
+    monkeypatch.setattr(agent.model.target, "update", lambda: moved.append(agent.policy.actor.weight.clone()))
+    trainer = L.Trainer(
+        max_epochs=2, accumulate_grad_batches=accumulate, logger=False, enable_checkpointing=False, accelerator="cpu",
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(agent, data)  # two updates of four minibatches
+    assert trainer.global_step == steps == len(moved)
+    assert torch.equal(moved[-1], agent.policy.actor.weight), "it moved before the last step"

@@ -1,0 +1,61 @@
+"""Configurations small enough for tests."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from types import SimpleNamespace
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from worldmodel.build import build_agent, build_data, env_spec
+from worldmodel.config import CONFIG_DIR
+from worldmodel.data import SequenceData
+from worldmodel.module import CuriousAgent
+from worldmodel.types import Rollout
+
+REPO = Path(__file__).parents[1]
+TINY = [
+    *("env.num_envs=4", "data.horizon=8", "data.context=4", "data.batch=2", "data.epochs=2", "data.model_batch=null"),
+    *("data.replay_batch=0", "data.replay_capacity=0", "memory.dim=16", "memory.depth=1", "memory.heads=2"),
+    *("target.dim=8", "encoder.dim=16", "model.hidden=16", "policy.actor.hidden=16", "threads=1"),
+    *("video=false", "logger=none"),
+]
+EASY = ["env.id=MiniGrid-Empty-5x5-v0", "+env.max_episode_steps=6"]  # episodes end within every rollout
+LACKING = {"memory.heads": ("gru", "mlp"), "target.dim": ("ema", "sigreg", "vicreg", "reconstruction")}
+
+
+def fitting(tiny: list[str], overrides: tuple[str, ...]) -> list[str]:
+    """`tiny` and then `overrides`, without the sizes that the chosen memory or target doesn't have."""
+    lacking = [key for key, options in LACKING.items() for o in options if f"{key.split('.')[0]}={o}" in overrides]
+    return [*(x for x in tiny if x.split("=")[0] not in lacking), *overrides]
+
+
+def tiny_config(*overrides: str, tiny: list[str] = TINY) -> DictConfig:
+    """The training configuration with small sizes and `overrides`, resolved."""
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        cfg = compose("train", overrides=fitting(tiny, ("run_dir=unused", *overrides)))
+    OmegaConf.resolve(cfg)
+    return cfg
+
+
+def tiny_agent(*overrides: str, tiny: list[str] = TINY) -> tuple[CuriousAgent, SequenceData, DictConfig]:
+    """An untrained agent beside its data stream, joined as Lightning would join them; close `data` afterwards."""
+    cfg = tiny_config(*overrides, tiny=tiny)
+    agent, data = build_agent(cfg, env_spec(cfg)), build_data(cfg)
+    attach(agent, data)
+    return agent, data, cfg
+
+
+def attach(agent: CuriousAgent, data: SequenceData) -> None:
+    """A stand-in for the trainer."""
+    strategy = SimpleNamespace(root_device=agent.device)
+    trainer = SimpleNamespace(lightning_module=agent, datamodule=data, global_rank=0, world_size=1, strategy=strategy)
+    agent._trainer = data.trainer = trainer
+    data.setup("fit")
+
+
+def clone(roll: Rollout) -> Rollout:
+    """The same rollout in memory of its own."""
+    return copy.deepcopy(roll)

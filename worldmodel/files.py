@@ -1,0 +1,17 @@
+"""Files that appear under their name only when they are whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write `data` in one step that can't leave half a file. ValueError for nan and infinities, which JSON lacks."""
+    text = json.dumps(data, indent=2, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text + "\n")
+    os.replace(part, path)

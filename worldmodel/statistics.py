@@ -1,0 +1,23 @@
+"""Statistics over seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def iqm(scores: np.ndarray) -> np.ndarray:
+    """Interquartile mean over the last axis: a quarter of the scores is cut off at either end (Agarwal et al. 2021).
+
+    As scipy's `trim_mean(scores, .25)`: floor(n / 4) scores go at each end.
+    """
+    cut = scores.shape[-1] // 4
+    return np.sort(scores, -1)[..., cut : scores.shape[-1] - cut].mean(-1)
+
+
+def iqm_interval(
+    scores: np.ndarray, level: float = 0.95, draws: int = 10_000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Interquartile mean of scores (seeds,) with its percentile bootstrap interval over seeds."""
+    picks = np.random.default_rng(seed).integers(len(scores), size=(draws, len(scores)))
+    low, high = np.quantile(iqm(scores[picks]), [(1 - level) / 2, (1 + level) / 2])
+    return float(iqm(scores)), float(low), float(high)
