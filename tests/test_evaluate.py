@@ -254,6 +254,7 @@ def test_command(cli, checkpoint: Path, tmp_path: Path):
         (["seed=-1"], "seed=-1: allowed are whole numbers from 0"),
         (["horizons=[1,0]"], "horizons=0: allowed are whole numbers from 1"),
         (["horizons=4"], "horizons=4: allowed is a list"),
+        (["out=/dev/null/report"], "out=/dev/null/report: can't be made"),
         (["device=abacus"], "device=abacus: not available"),
         (["episode=3"], "episode.*(not in struct|no such key|Could not override)"),
     ],

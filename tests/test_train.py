@@ -73,7 +73,7 @@ def test_video(tiny_run: Path) -> None:
 
 def test_checkpoint_is_plain_data(tiny_run: Path) -> None:
     saved = torch.load(tiny_run / "checkpoints" / "last.ckpt", weights_only=True)
-    assert saved["config"]["data"]["horizon"] == 8 and saved["epoch"] == 8 - 1
+    assert saved["config"]["data"]["horizon"] == 8 and saved["global_step"] == 8 * 4
     assert int(saved["state_dict"]["env_steps"]) == 256
 
 
@@ -95,7 +95,6 @@ def test_going_on(cli, tmp_path: Path, whole: Path, monkeypatch) -> None:
     assert cli("total_steps=192", *overrides).code == 0
     before, table, halfway = last(run), rows(run), record(run)
     restored = {}
-    collect = type.__call__  # noqa: F841
     start = SequenceData.seed_sampling
 
     def look(data: SequenceData) -> None:
@@ -108,7 +107,7 @@ def test_going_on(cli, tmp_path: Path, whole: Path, monkeypatch) -> None:
         start(data)
 
     monkeypatch.setattr(SequenceData, "seed_sampling", look)
-    ended = cli("total_steps=384", f"checkpoint={run}/checkpoints/last.ckpt")
+    ended = cli("total_steps=384", f"checkpoint={run}/checkpoints/last.ckpt", tiny=[])
     assert ended.code == 0, ended.err
     # what was there is there again: weights, statistics, moments, old sequences
     for key, value in before["state_dict"].items():
@@ -125,7 +124,7 @@ def test_going_on(cli, tmp_path: Path, whole: Path, monkeypatch) -> None:
     same, other = last(run), last(whole)
     for saved in (same, other):
         steps = {int(s["step"]) for s in saved["optimizer_states"][0]["state"].values()}
-        assert steps == {48} and saved["global_step"] == 48 and saved["epoch"] == 11
+        assert steps == {48} and saved["global_step"] == 48 and saved["epoch"] == 12
         assert int(saved["state_dict"]["env_steps"]) == 384 and saved["SequenceData"]["rollouts"] == 12
     assert same["SequenceData"]["replay"]["act"].shape[0] == 16
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]

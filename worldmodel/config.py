@@ -53,7 +53,14 @@ def check(cfg: DictConfig) -> None:
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)
     for key in sorted(plain.keys() - (known := top_level())):
         raise ConfigError(f"{key}={plain[key]}: no such key, allowed are {', '.join(sorted(known))}")
-    for key, kind in (("name", str), ("total_steps", int), ("seed", int), ("threads", int | None), ("video", bool)):
+    for key, kind in (
+        ("name", str),
+        ("total_steps", int),
+        ("seed", int),
+        ("threads", int | None),
+        ("stop_return", float | None),
+        ("video", bool),
+    ):
         _check_value(key, plain[key], kind)
     for key, low in (("total_steps", 1), ("seed", 0), ("threads", 1)):
         if plain[key] is not None and plain[key] < low:

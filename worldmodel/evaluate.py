@@ -49,11 +49,18 @@ def evaluate(
     began = time.perf_counter()
     for key, value, low in (("episodes", episodes, 1), ("seed", seed, 0), ("num_envs", num_envs, 1)):
         _check_whole(key, value, low)
+    if not isinstance(horizons, list | tuple):
+        raise ConfigError(f"horizons={horizons}: allowed is a list of whole numbers from 1")
     for horizon in horizons:
         _check_whole("horizons", horizon, 1)
-    module, cfg = load_agent(checkpoint)
+    module, cfg = load_agent(str(checkpoint))
+    folder = Path(str(out or run_dir_of(str(checkpoint))))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out={folder}: can't be made ({error.strerror})") from None
     copies = min(num_envs, episodes)
-    freeze(module.to(pick_device(device)), copies)
+    freeze(module.to(pick_device(str(device))), copies)
     report: dict[str, Any] = {
         "checkpoint": str(checkpoint),
         "env_steps": int(module.env_steps),
@@ -67,11 +74,11 @@ def evaluate(
     report |= {k: sampled[k] for k in ("return_mean", "return_ci", "success", "length")}
     report["delta_skill"] = {h: x["skill"] for h, x in sampled["delta_skill"].items()}
     report["open_loop_latent"] = "imagined" if imagines_latents(module.model) else "unknown"
-    made = RunRecord(run_dir_of(checkpoint), seed).data
+    made = RunRecord(folder, seed).data
     report |= {k: made[k] for k in ("git", "packages", "machine")}
     report["machine"]["device"] = str(module.device)
     report["wall_s"] = round(time.perf_counter() - began, 2)
-    write_json(Path(out or run_dir_of(checkpoint)) / "report.json", report)
+    write_json(folder / "report.json", report)
     return report
 
 
@@ -95,7 +102,9 @@ def section(
                 context=cfg.data.context,
                 horizon=cfg.data.horizon,
                 greedy=greedy,
-                progress=lambda finished: status.update(f"{name} policy: {min(finished, episodes)}/{episodes} episodes"),
+                progress=lambda finished: status.update(
+                    f"{name} policy: {min(finished, episodes)}/{episodes} episodes"
+                ),
             )
             for i, (roll, view) in enumerate(playing):
                 if i % every == 0:
@@ -198,7 +207,9 @@ def _main(cfg: DictConfig) -> None:
     console = Console()
     for table in tables(report):
         console.print(table)
-    console.print(f"{Path(cfg.out or run_dir_of(cfg.checkpoint)) / 'report.json'}", soft_wrap=True, highlight=False)
+    console.print(
+        f"{Path(str(cfg.out or run_dir_of(cfg.checkpoint))) / 'report.json'}", soft_wrap=True, highlight=False
+    )
 
 
 def main() -> None:

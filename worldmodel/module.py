@@ -72,16 +72,17 @@ class CuriousAgent(L.LightningModule):
         self.ppo.add_returns(roll)
         self.env_steps += mask.numel() * self.trainer.world_size
         self.policy.anneal(float(self.env_steps) / self.total_steps)
-        y = out.y[:, :-1].flatten(0, 1).flatten(1)
+        y, valid = out.y[:, :-1].flatten(0, 1).flatten(1), roll.tail(roll.valid).flatten()
+        error, base = masked_mean(out.skill_error, mask), masked_mean(out.skill_base, mask)
         self.row = {
             "rew_int_raw": float(masked_mean(raw, mask)),
             "rew_int": float(masked_mean(roll.rew_int, mask)),
             "rew_int_std": float(self.reward_scale.moments.std),
-            "delta_skill": 1 - float(masked_mean(out.skill_error, mask) / masked_mean(out.skill_base, mask).clamp_min(1e-12)),
-            "latent_std": float(latent_std(y, roll.tail(roll.valid).flatten())),
-            "latent_rank": float(effective_rank(y, roll.tail(roll.valid).flatten())),
+            "delta_skill": 1 - float(error / base.clamp_min(1e-12)),
+            "latent_std": float(latent_std(y, valid)),
+            "latent_rank": float(effective_rank(y, valid)),
             "temperature": float(self.policy.temperature),
-        }  # fmt: skip
+        }
 
     def training_step(self, batch: Minibatch, batch_idx: int) -> Tensor:
         out = self.model(batch.model)

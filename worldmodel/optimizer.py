@@ -19,7 +19,7 @@ def make_adamw(
     module: nn.Module,
     *,
     lr: float = 1e-3,
-    part_lr: dict[str, float] | None = None,
+    part_lr: dict[str, float | None] | None = None,
     weight_decay: float = 1e-2,
     betas: tuple[float, float] = (0.9, 0.99),
     eps: float = 1e-5,
@@ -30,7 +30,7 @@ def make_adamw(
     `part_lr` gives parts (encoder, memory, policy, curiosity) a rate of their own. Only matrices decay: not biases,
     norms, embeddings or other vectors (Brown et al. 2020; nanoGPT). `warmup` counts optimiser steps.
     """
-    part_lr = dict(part_lr or {})
+    part_lr = {k: v for k, v in (part_lr or {}).items() if v is not None}
     if unknown := part_lr.keys() - PARTS.keys():
         raise ValueError(f"optimizer.part_lr={sorted(unknown)}: allowed are {', '.join(PARTS)}")
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}

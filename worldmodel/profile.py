@@ -13,7 +13,7 @@ from typing import Any
 import hydra
 import lightning as L
 import torch
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from rich.console import Console
 from rich.table import Table
 
@@ -167,6 +167,7 @@ def numbers(watch: Watch, num_envs: int, horizon: int, device: torch.device) -> 
     learning = sum(seconds.get(p, 0.0) for p in LEARNING)
     acting = seconds["acting"]
     peak = peak_flops() if device.type == "cpu" else None
+    rss_unit = 2**20 if sys.platform == "darwin" else 2**10
 
     def rate(count: int, took: float) -> dict[str, float | None]:
         per_s = updates * count / took
@@ -193,9 +194,9 @@ def numbers(watch: Watch, num_envs: int, horizon: int, device: torch.device) -> 
             "all": rate(total_flops, watch.wall),
             "peak_gflops_per_s": peak / 1e9 if peak else None,
         },
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10),
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / rss_unit,
         "peak_device_mb": torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None,
-    }  # fmt: skip
+    }
 
 
 def parameters(module: CuriousAgent) -> dict[str, dict[str, int]]:

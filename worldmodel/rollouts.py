@@ -89,10 +89,15 @@ def play(
 
     Rollouts are those of training: `context` and `horizon` are what the agent was trained with.
     """
-    device = module.device
     actor = Actor(
-        module.model, module.policy, env.act_space, num_envs=env.num_envs, context=context, horizon=horizon, device=device
-    )  # fmt: skip
+        module.model,
+        module.policy,
+        env.act_space,
+        num_envs=env.num_envs,
+        context=context,
+        horizon=horizon,
+        device=module.device,
+    )
     collector = Collector(env, actor, Episodes(env.num_envs), greedy)
     while not tally.complete:
         roll = collector.collect()

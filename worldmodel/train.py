@@ -22,7 +22,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.build import build_agent, build_data, env_spec
-from worldmodel.callbacks import Checkpoints, Metrics, ProgressBar, StopOnSignal
+from worldmodel.callbacks import Checkpoints, CollapseGuard, Metrics, ProgressBar, StopOnSignal, StopWhenSolved
 from worldmodel.checkpoint import fit_check, read_checkpoint, run_dir_of
 from worldmodel.command import bad_input_exits, run_command
 from worldmodel.config import CONFIG_DIR, ConfigError, bad_input, check
@@ -54,7 +54,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             if (steps := int(state["env_steps"])) >= cfg.total_steps:
                 return finished(cfg, steps, record)
         metrics, stop = Metrics(run_dir), StopOnSignal()
-        callbacks = [metrics, ProgressBar(metrics, cfg.total_steps), stop, Checkpoints(run_dir, metrics)]
+        callbacks = [
+            metrics,
+            ProgressBar(metrics, cfg.total_steps),
+            CollapseGuard(metrics),
+            StopWhenSolved(metrics, cfg.stop_return),
+            stop,
+            Checkpoints(run_dir, metrics),
+        ]
         trainer = make_trainer(cfg, callbacks, data)
     main = trainer.is_global_zero
     if main:
@@ -67,9 +74,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             record.write(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0], **_speed(metrics))
         raise
     if main:
-        stopped = stop.received is not None and metrics.row.get("env_steps", 0) < cfg.total_steps
+        stopped = metrics.row.get("env_steps", 0) < cfg.total_steps
         record.write(status="stopped" if stopped else "done", signal=stop.received, **_speed(metrics))
-        learning_curve(run_dir)
+        if metrics.row:
+            learning_curve(run_dir)
         if cfg.video and not stopped:
             record.write(video=film(agent, cfg, run_dir / "video.mp4"))
     return record.data

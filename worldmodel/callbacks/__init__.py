@@ -1,8 +1,10 @@
 """What happens around training."""
 
 from worldmodel.callbacks.checkpoints import Checkpoints
+from worldmodel.callbacks.collapse import CollapseGuard
 from worldmodel.callbacks.metrics import Metrics
 from worldmodel.callbacks.progress import ProgressBar
 from worldmodel.callbacks.signals import StopOnSignal
+from worldmodel.callbacks.solved import StopWhenSolved
 
-__all__ = ["Checkpoints", "Metrics", "ProgressBar", "StopOnSignal"]
+__all__ = ["Checkpoints", "CollapseGuard", "Metrics", "ProgressBar", "StopOnSignal", "StopWhenSolved"]
