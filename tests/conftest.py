@@ -32,7 +32,8 @@ def cli(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     def run(*arguments: str, tiny: list[str] = TINY, main: Callable[[], None] = train.main) -> Ended:
         capfd.readouterr()
-        return Ended(run_main(fitting(tiny, arguments), main), *capfd.readouterr())
+        words = sorted(fitting(tiny, arguments), key=lambda word: not word.startswith("-"))  # Hydra's options go first
+        return Ended(run_main(words, main), *capfd.readouterr())
 
     return run
 

@@ -77,14 +77,9 @@ def test_temperature_anneals_linearly() -> None:
         ActorCritic(8, (4,), DISCRETE, temperature=0.0)
 
 
-@pytest.mark.parametrize("reaches", [True, False])
-def test_the_switch_decides_whether_gradients_reach_the_memory(reaches: bool) -> None:
-    policy = ActorCritic(8, (4,), DISCRETE, memory_gradient=reaches)
-    h, z = torch.randn(3, 8, requires_grad=True), torch.randn(3, 4, requires_grad=True)
-    params, values = policy(h, z)
-    assert params.shape == (3, 5) and values.shape == (3, 2)
-    (params.sum() + values.sum()).backward()
-    assert (h.grad is not None) == reaches
+def test_one_trunk_gives_the_action_and_both_values() -> None:
+    params, values = ActorCritic(8, (4,), DISCRETE)(torch.randn(3, 2, 8), torch.randn(3, 2, 4))
+    assert params.shape == (3, 2, 5) and values.shape == (3, 2, 2)
 
 
 def test_a_policy_without_memory_ignores_h() -> None:

@@ -85,6 +85,22 @@ def summarise(rows: list[dict[str, object]], methods: list[str], threshold: floa
     return "\n".join(lines)
 
 
+def provenance(folders: list[Path]) -> str:
+    """How the figures were made, read off the cells' own records."""
+    records = [json.loads(f.read_text()) for d in folders if (f := d / "run.json").exists()]
+    if not records:
+        return "No cell has run."
+    machine, speeds = records[0]["machine"], [r["steps_per_s"] for r in records if r["steps_per_s"]]
+    return (
+        f"{len(records)} runs, {sum(r['wall_s'] for r in records) / 60:.0f} minutes of single-threaded processes on "
+        f"{machine['cores']} cores of {machine['cpu']}, {np.median(speeds):.0f} steps/s a process at the median; "
+        f"code {', '.join(sorted({str(r['git']) for r in records}))}; torch {records[0]['packages']['torch']}. "
+        "The return is the mean over the last 200 episodes of the sampling policy while it trains; a run ends once it "
+        "reaches the threshold. The interval is a bootstrap over seeds; a seed that never reaches the threshold counts "
+        "as infinitely slow."
+    )
+
+
 def benchmark(cfg: DictConfig) -> Path:
     """Run what is missing, then write results.csv, summary.md and curves.png into `out`."""
     suite = cfg.suite
@@ -109,7 +125,8 @@ def benchmark(cfg: DictConfig) -> Path:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    (out / "summary.md").write_text(summarise(rows, methods, suite.threshold) + "\n")
+    notes = provenance([out / f"{m}_seed{s}" for m, s in cells])
+    (out / "summary.md").write_text(f"{summarise(rows, methods, suite.threshold)}\n\n{notes}\n")
     compare_curves({m: [out / f"{m}_seed{s}" for s in range(seeds[m])] for m in methods}, out / "curves.png")
     _show(rows, methods, suite.threshold)
     return out

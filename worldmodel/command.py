@@ -18,7 +18,8 @@ from worldmodel.module import NonFiniteLoss
 def run_command(main: Callable[[], None]) -> None:
     """Run a command; bad input ends it with one line on stderr and exit code 2."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra's errors reach us instead of being printed by it
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     with bad_input_exits():
         main()
 

@@ -28,7 +28,7 @@ from worldmodel.run import RunRecord
 
 SEED_OFFSET = 1_000_000  # keeps evaluation's environments apart from those of any training seed
 RESAMPLES = 2000  # of the bootstrap
-STARTS = 1024  # about as many starts of open-loop predictions
+STARTS = 512  # about as many starts of open-loop predictions
 KEPT = 8  # rollouts that they come from: so many, up to twice as many
 
 
@@ -37,7 +37,7 @@ def evaluate(
     *,
     episodes: int = 100,
     seed: int = 0,
-    num_envs: int = 16,
+    num_envs: int = 25,
     horizons: Sequence[int] = (1, 2, 4, 8, 16),
     device: str = "auto",
     out: str | Path | None = None,

@@ -47,6 +47,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         with bad_input():
             agent = build_agent(cfg, env_spec(cfg))
             data = build_data(cfg)
+            agent.configure_optimizers()  # only to hear now what it refuses
         record = RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None)
         if checkpoint_path:
             state = read_checkpoint(checkpoint_path)["state_dict"]
@@ -74,7 +75,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             record.write(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0], **_speed(metrics))
         raise
     if main:
-        stopped = metrics.row.get("env_steps", 0) < cfg.total_steps
+        stopped = stop.received is not None and metrics.row.get("env_steps", 0) < cfg.total_steps
         record.write(status="stopped" if stopped else "done", signal=stop.received, **_speed(metrics))
         if metrics.row:
             learning_curve(run_dir)

@@ -1,0 +1,141 @@
+"""Invariant 7: two ranks with half the batch each learn what one rank learns from the whole batch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from tiny import EASY, REPO, TINY, clone, tiny_agent
+
+from worldmodel.checkpoint import read_checkpoint
+from worldmodel.moments import Moments
+from worldmodel.types import Minibatch, Rollout
+
+TARGETS = ["random", "inverse", "ema", "sigreg", "vicreg", "reconstruction"]
+
+
+def learn(agent, roll: Rollout, ranks: int) -> dict[str, torch.Tensor]:
+    """What a rank makes of its rollout: rewards, advantages, statistics, and its own gradients of the joint loss."""
+    agent._trainer = SimpleNamespace(world_size=ranks)
+    agent.score(roll)
+    agent.training_step(Minibatch(roll, roll), 0).backward()
+    found = {f"grad/{name}": p.grad for name, p in agent.named_parameters() if p.grad is not None}
+    for name, module in agent.named_modules():
+        if isinstance(module, Moments):
+            found |= {f"moments/{name}/{k}": v.clone() for k, v in module.state_dict().items()}
+    return found | {"roll/rew_int": roll.rew_int, "roll/adv": roll.adv, "env_steps": agent.env_steps}
+
+
+def make_agent(target: str):
+    torch.manual_seed(0)
+    overrides = ["policy.actor.memory_gradient=true", "reward.normalise=mean_std", f"target={target}", *EASY]
+    agent, data, _ = tiny_agent(*overrides)
+    return agent, data
+
+
+def rank_main(rank: int, port: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    for target in TARGETS:
+        agent, data = make_agent(target)
+        data.teardown("fit")
+        roll = Rollout(**torch.load(folder / f"{target}.roll"))[2 * rank : 2 * rank + 2]
+        agent.reward_scale.sum = agent.reward_scale.sum[:2]
+        found = learn(agent, roll, 2)
+        for key, value in found.items():  # as DDP does
+            if key.startswith("grad/"):
+                dist.all_reduce(value)
+                value /= 2
+        torch.save(found, folder / f"{target}.{rank}")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of each target: what two ranks found, and one rank with the whole batch."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for target in TARGETS:
+        agent, data = make_agent(target)
+        roll = clone(data.collector.collect())
+        data.teardown("fit")
+        roll.mask[0, -6:] = False  # masks fall unevenly: rank 0 has far fewer real steps
+        roll.mask[1, -8:-2] = False
+        torch.save(vars(roll), folder / f"{target}.roll")
+        torch.save(learn(agent, roll, 1), folder / f"{target}.whole")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.start_processes(rank_main, (port, folder), nprocs=2, start_method="spawn")
+    return folder
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_gradients_and_statistics_agree(both: Path, target: str) -> None:
+    one, two = (torch.load(both / f"{target}.{rank}") for rank in (0, 1))
+    whole = torch.load(both / f"{target}.whole")
+    assert whole.keys() == one.keys() == two.keys()
+    norm = torch.stack([v.norm() for k, v in whole.items() if k.startswith("grad/")]).norm()
+    assert norm > 0
+    for key, expected in whole.items():
+        if key.startswith("grad/"):
+            assert torch.equal(one[key], two[key])
+            assert (one[key] - expected).norm() <= 1e-5 * max(float(expected.norm()), 1e-3 * float(norm)), key
+        elif key.startswith("roll/"):
+            torch.testing.assert_close(torch.cat([one[key], two[key]]), expected, atol=1e-5, rtol=1e-5)
+        else:
+            torch.testing.assert_close(one[key], expected, atol=1e-6, rtol=1e-6)
+            assert torch.equal(one[key], two[key]), key
+
+
+@pytest.fixture(scope="module")
+def run_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two processes, stopped by a signal and gone on with."""
+    work = tmp_path_factory.mktemp("two")
+    tiny = [x for x in TINY if x.split("=")[0] not in ("env.num_envs", "threads")]
+    command = [sys.executable, "-m", "worldmodel.train"]
+    settings = [*tiny, *EASY, "env.num_envs=2", "trainer.devices=2", "trainer.accelerator=cpu", "threads=1"]
+    environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, *settings, "total_steps=1_000_000"], cwd=work, env=environment, text=True, stderr=subprocess.PIPE
+    )
+    try:
+        limit = time.monotonic() + 80
+        while not any(p.read_text().count("\n") > 3 for p in work.glob("runs/*/*/metrics.csv")):
+            assert process.poll() is None and time.monotonic() < limit
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        error = process.communicate(timeout=60)[1]
+        assert process.returncode == 75, error
+    finally:
+        process.kill()
+    (run,) = work.glob("runs/*/*")
+    assert json.loads((run / "run.json").read_text())["status"] == "stopped"
+    steps = int(read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]["env_steps"])
+    go_on = [*command, "checkpoint=auto", f"run_dir={run}", f"total_steps={steps + 3 * 32}"]
+    ended = subprocess.run(go_on, cwd=work, env=environment, capture_output=True, text=True, timeout=80)
+    assert ended.returncode == 0 and ended.stderr == "", ended.stderr
+    return run
+
+
+def test_a_run_of_two_ranks(run_of_two: Path) -> None:
+    record = json.loads((run_of_two / "run.json").read_text())
+    with (run_of_two / "metrics.csv").open(newline="") as file:
+        steps = [int(row["env_steps"]) for row in csv.DictReader(file)]
+    assert record["status"] == "done" and record["env_steps"] == steps[-1]
+    assert steps == [32 * (i + 1) for i in range(len(steps))]  # 2 ranks of 2 environments and 8 steps
+    saved = read_checkpoint(run_of_two / "checkpoints" / "last.ckpt")
+    assert saved["global_step"] == 2 * len(steps) and saved["state_dict"]["reward_scale.sum"].shape == (2,)
+    assert [p.name for p in run_of_two.parents[1].iterdir()] == [run_of_two.parent.name]
+    assert not list(run_of_two.rglob("*.part"))
