@@ -75,7 +75,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             record.write(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0], **_speed(metrics))
         raise
     if main:
-        stopped = stop.received is not None and metrics.row.get("env_steps", 0) < cfg.total_steps
+        told = stop.received is not None or trainer.received_sigterm  # the latter: before the first update
+        stopped = told and metrics.row.get("env_steps", 0) < cfg.total_steps
         record.write(status="stopped" if stopped else "done", signal=stop.received, **_speed(metrics))
         if metrics.row:
             learning_curve(run_dir)
