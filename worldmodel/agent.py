@@ -40,16 +40,18 @@ class Agent:
     The memory covers at least the last K steps of the configuration it was trained with.
     """
 
-    def __init__(self, module: CuriousAgent, cfg: DictConfig, act_space: gym.Space):
+    def __init__(self, module: CuriousAgent, cfg: DictConfig, obs_space: gym.Space, act_space: gym.Space):
         self.module, self.cfg, self.act_space = module, cfg, act_space
-        self.keys = cfg.env.get("keys")
+        # which parts of a raw dict observation the agent was trained on: several by name, or one alone
+        self.keys = list(obs_space) if isinstance(obs_space, gym.spaces.Dict) else cfg.env.get("keys")
         self.reset()
 
     @classmethod
     def load(cls, checkpoint: str | Path) -> Agent:
         """Read a checkpoint file. Raises ConfigError when it can't be read or doesn't fit."""
         module, cfg = load_agent(checkpoint)
-        return cls(module, cfg, env_spec(cfg).act_space)
+        spec = env_spec(cfg)
+        return cls(module, cfg, spec.obs_space, spec.act_space)
 
     def reset(self) -> None:
         """Begin a new episode: forget."""
@@ -70,6 +72,8 @@ class Agent:
         zero, no = torch.zeros(1), torch.zeros(1, dtype=torch.bool)
         self.actor.feedback(zero, no, no, no)
         act = self.thought.act[0].cpu().numpy()
+        if isinstance(self.act_space, gym.spaces.Box):
+            act = np.clip(act, self.act_space.low, self.act_space.high)
         return int(act) if self.act_space.shape == () else act.astype(self.act_space.dtype)
 
     def _batch(self, obs: Any) -> Obs:

@@ -67,7 +67,7 @@ def collect(suite: str, methods: list[str], seeds: int, threshold: float, out: P
 def summarise(rows: list[dict[str, object]], methods: list[str], threshold: float) -> str:
     """A Markdown table: per method the share of seeds that reach the threshold, medians, and the final return."""
     lines = [
-        f"| method | seeds ≥ {threshold} | median steps to {threshold} | median seconds | return at the end, IQM [95 %] |",
+        f"| method | seeds ≥ {threshold} | median steps to it | median seconds | return at the end, IQM [95 %] |",
         "|---|---|---|---|---|",
     ]
     for method in methods:

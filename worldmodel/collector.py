@@ -77,16 +77,16 @@ class Collector:
             z.append(thought.z)
             values.append(thought.values)
         values.append(actor.observe(self.obs).values)
-        value: Tensor = torch.stack(values, 1)  # (N, T+1, 2)
+        value: Tensor = torch.stack(values, 1).float()  # (N, T+1, 2)
         rows = actor.rows.map(torch.clone)
         rows.mask[:, -1] = False
         return Rollout(
             **vars(rows),
-            logp=torch.stack(logp, 1),
+            logp=torch.stack(logp, 1).float(),
             value_ext=value[..., 0].contiguous(),
             value_int=value[..., 1].contiguous(),
-            h=torch.stack(h, 1),
-            z=torch.stack(z, 1),
+            h=torch.stack(h, 1).float(),
+            z=torch.stack(z, 1).float(),
         )
 
     def state_dict(self) -> dict[str, Any]:

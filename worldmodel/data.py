@@ -142,7 +142,8 @@ class Minibatches:
     def __iter__(self) -> Iterator[Minibatch]:
         data, module = self.data, self.data.trainer.lightning_module
         data.seed_sampling()
-        with module.clock("collect"):
+        # the precision of training, so that what is thought while acting is what is thought while learning
+        with module.clock("collect"), data.trainer.precision_plugin.forward_context():
             roll = data.collector.collect()
         with module.clock("curiosity"):
             module.score(roll)

@@ -50,6 +50,7 @@ def make_adamw(
         eps=eps,
         fused=True,
     )
+    optimizer._step_supports_amp_scaling = False  # with it, Lightning would not clip gradients in mixed precision
     optimizer.register_load_state_dict_pre_hook(_keep_settings)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": WarmUp(optimizer, warmup), "interval": "step"}}
 

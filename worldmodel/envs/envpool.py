@@ -11,6 +11,9 @@ from worldmodel.envs.adapter import Adapter
 _DRAWN = ("atari", "box2d", "classic_control", "highway", "minigrid")
 """Families that draw in software. MuJoCo needs OpenGL and ends the process without it; toy_text can't."""
 
+_CHEAP = ("classic_control", "minigrid", "toy_text")
+"""Families whose steps cost less than waking a second thread."""
+
 
 def envpool_ids() -> list[str]:
     """The ids that envpool knows; none where it is not installed."""
@@ -41,8 +44,11 @@ class EnvpoolEnv(Adapter):
         import envpool
         from envpool.registration import registry
 
-        if render and registry.specs[id][0].split(".")[1] in _DRAWN:
+        family = registry.specs[id][0].split(".")[1]
+        if render and family in _DRAWN:
             kwargs["render_mode"] = "rgb_array"
+        if family in _CHEAP:
+            kwargs.setdefault("num_threads", 1)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*precision lowered by casting")
             try:
