@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -108,8 +109,9 @@ def run_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = [*tiny, *EASY, "env.num_envs=2", "trainer.devices=2", "trainer.accelerator=cpu", "threads=1"]
     environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [*command, *settings, "total_steps=1_000_000"], cwd=work, env=environment, text=True, stderr=subprocess.PIPE
-    )
+        [*command, *settings, "total_steps=1_000_000"],
+        cwd=work, env=environment, text=True, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
     try:
         limit = time.monotonic() + 80
         while not any(p.read_text().count("\n") > 3 for p in work.glob("runs/*/*/metrics.csv")):
@@ -119,7 +121,8 @@ def run_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
         error = process.communicate(timeout=60)[1]
         assert process.returncode == 75, error
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     (run,) = work.glob("runs/*/*")
     assert json.loads((run / "run.json").read_text())["status"] == "stopped"
     steps = int(read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]["env_steps"])
