@@ -42,7 +42,7 @@ def thoughts(agent, roll: Rollout) -> tuple[Tensor, ...]:
     return h, z, logp, values
 
 
-@pytest.mark.parametrize("context", [0, 4, 11])
+@pytest.mark.parametrize("context", [0, 1, 4, 11])
 @pytest.mark.parametrize("memory", MEMORIES)
 @torch.no_grad()
 def test_acting_and_learning_agree(memory: str, context: int) -> None:

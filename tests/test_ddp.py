@@ -21,6 +21,7 @@ import torch.multiprocessing as mp
 from tiny import EASY, REPO, TINY, clone, tiny_agent
 
 from worldmodel.checkpoint import read_checkpoint
+from worldmodel.module import NonFiniteLoss
 from worldmodel.moments import Moments
 from worldmodel.types import Minibatch, Rollout
 
@@ -60,6 +61,11 @@ def rank_main(rank: int, port: int, folder: Path) -> None:
                 dist.all_reduce(value)
                 value /= 2
         torch.save(found, folder / f"{target}.{rank}")
+    if rank:
+        roll.ret_ext[0, 0] = torch.inf
+    with pytest.raises(NonFiniteLoss) as caught:
+        agent.training_step(Minibatch(roll, roll), 0)
+    (folder / f"broken.{rank}").write_text(str(caught.value))
     dist.destroy_process_group()
 
 
@@ -98,6 +104,11 @@ def test_gradients_and_statistics_agree(both: Path, target: str) -> None:
         else:
             torch.testing.assert_close(one[key], expected, atol=1e-6, rtol=1e-6)
             assert torch.equal(one[key], two[key]), key
+
+
+def test_a_loss_that_is_not_finite_stops_all_ranks(both: Path) -> None:
+    one, two = ((both / f"broken.{rank}").read_text() for rank in (0, 1))
+    assert one.endswith("not finite at env_steps=32: on another rank") and two.endswith(": value")
 
 
 @pytest.fixture(scope="module")

@@ -131,6 +131,41 @@ def test_settings_change_when_a_run_goes_on(cli, tmp_path: Path) -> None:
     assert last(elsewhere)["config"]["env"]["id"] == "MiniGrid-Empty-5x5-v0"
 
 
+def test_with_its_environments_a_run_goes_on_bit_for_bit(cli, tmp_path: Path) -> None:
+    """Invariant 8."""
+    overrides = ["env=cartpole", "env.engine=gymnasium", "encoder=mlp", "data.keep_envs=true", "env.sticky=0.25"]
+    overrides += ["data.replay_batch=1", "data.replay_capacity=8", "target=sigreg", "trainer.accumulate_grad_batches=2"]
+    runs = [tmp_path / "whole", tmp_path / "halves"]
+    assert cli("total_steps=192", f"run_dir={runs[0]}", *overrides).code == 0
+    assert cli("total_steps=96", f"run_dir={runs[1]}", *overrides).code == 0
+    go_on = ["checkpoint=auto", "total_steps=192", f"run_dir={runs[1]}"]
+    assert cli(*go_on, "data.keep_envs=true", tiny=[]).code == 0
+    timed = ("wall_s", "steps_per_s")
+    one, two = ([{k: v for k, v in row.items() if k not in timed} for row in rows(run)] for run in runs)
+    assert str(one) == str(two) and len(one) == 6 and one[-1]["length"] > 0
+    one, two = (last(run) for run in runs)
+    for a, b in (
+        (one["state_dict"], two["state_dict"]),
+        (one["optimizer_states"], two["optimizer_states"]),
+        (one["SequenceData"]["collector"], two["SequenceData"]["collector"]),
+        (one["SequenceData"]["replay"], two["SequenceData"]["replay"]),
+    ):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True, msg=str)
+    # the pickled environments are read only on request
+    assert cli("checkpoint=auto", "total_steps=224", f"run_dir={runs[1]}", tiny=[]).code == 0
+    assert last(runs[1])["SequenceData"]["envs"] is None
+
+
+def test_environments_that_can_not_be_kept(cli) -> None:
+    ended = cli("total_steps=32", "data.keep_envs=true")
+    assert ended.code == 2 and ended.err.startswith("error: data.keep_envs=true: allowed with env.engine=gymnasium")
+
+
+def test_auto_begins_where_there_is_nothing_yet(cli, tmp_path: Path) -> None:
+    assert cli("checkpoint=auto", "run_dir=run", "total_steps=32").code == 0
+    check_whole(tmp_path / "run", 1)
+
+
 def test_a_run_that_is_done_has_nothing_left_to_do(cli, tiny_run: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in tiny_run.rglob("*") if p.is_file()}
     ended = cli("checkpoint=auto", f"run_dir={tiny_run}", tiny=[])

@@ -41,11 +41,15 @@ class Episodes:
         return {"return_ext": float(ret.mean()), "success": success, "length": float(length.mean())}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"finished": [list(x) for x in self.finished], "count": self.count}
+        running = [self.ret.tolist(), self.length.tolist()]
+        return {"finished": [list(x) for x in self.finished], "count": self.count, "running": running}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], running: bool) -> None:
+        """Go on counting; also the episodes that were `running`, if they still are."""
         self.finished.extend(tuple(x) for x in state["finished"])
         self.count = state["count"]
+        if running:
+            self.ret[:], self.length[:] = state["running"]
 
 
 class Collector:
@@ -57,12 +61,13 @@ class Collector:
     def __init__(self, env: VectorEnv, actor: Actor, episodes: Episodes, greedy: bool = False):
         self.env, self.actor, self.episodes, self.greedy = env, actor, episodes, greedy
         self.obs = env.reset()
+        self.pending = False  # the window ends with an observation that was valued and not yet acted on
 
     @torch.no_grad()
     def collect(self) -> Rollout:
         """Roll the context over, act T times, and value the observation that closes the last transition."""
         actor, device = self.actor, self.actor.device
-        if actor.state is not None:
+        if self.pending:
             actor.row -= 1  # the closing row of the last rollout is the first to be acted on now
             actor.roll()
         logp, h, z, values = [], [], [], []
@@ -77,37 +82,41 @@ class Collector:
             z.append(thought.z)
             values.append(thought.values)
         values.append(actor.observe(self.obs).values)
-        value: Tensor = torch.stack(values, 1).float()  # (N, T+1, 2)
+        self.pending = True
+        value: Tensor = torch.stack(values, 1)  # (N, T+1, 2)
         rows = actor.rows.map(torch.clone)
         rows.mask[:, -1] = False
         return Rollout(
             **vars(rows),
-            logp=torch.stack(logp, 1).float(),
+            logp=torch.stack(logp, 1),
             value_ext=value[..., 0].contiguous(),
             value_int=value[..., 1].contiguous(),
-            h=torch.stack(h, 1).float(),
-            z=torch.stack(z, 1).float(),
+            h=torch.stack(h, 1),
+            z=torch.stack(z, 1),
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Rows and counters; the environments themselves begin anew, and so do their episodes."""
+        """Rows and counters; not the environments."""
         actor = self.actor
-        rows = None if actor.rows is None else vars(actor.rows)
         return {
-            "rows": rows,
+            "obs": self.obs,
+            "rows": None if actor.rows is None else vars(actor.rows),
             "episode": actor.episode,
             "row": actor.row,
             "episodes": self.episodes.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any], rows: bool = True) -> None:
-        """Go on, with the remembered rows if asked to; the interrupted episodes are over, their last action
-        unanswered."""
+    def load_state_dict(self, state: dict[str, Any], *, same_window: bool, same_envs: bool) -> None:
+        """Go on with the remembered rows, where they fit. With new environments the interrupted episodes are over,
+        their last action unanswered."""
         actor = self.actor
-        self.episodes.load_state_dict(state["episodes"])
-        if state["rows"] is None or not rows:
-            return
-        actor.rows = Sequences(**state["rows"]).map(lambda x: x.to(actor.device))
-        actor.row = state["row"]
-        actor.episode = state["episode"].to(actor.device) + 1
-        actor.state = None
+        self.episodes.load_state_dict(state["episodes"], running=same_envs)
+        if same_window and state["rows"] is not None:
+            actor.rows = Sequences(**state["rows"]).map(lambda x: x.to(actor.device))
+            actor.row, actor.state = state["row"], None
+            self.pending = same_envs
+        actor.episode = state["episode"].to(actor.device)
+        if same_envs:
+            self.obs = state["obs"]
+        else:
+            actor.episode = actor.episode + 1

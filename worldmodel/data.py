@@ -11,6 +11,7 @@ import torch
 
 from worldmodel.actor import Actor
 from worldmodel.collector import Collector, Episodes
+from worldmodel.config import ConfigError
 from worldmodel.envs import VectorEnv
 from worldmodel.replay import Replay, concatenate
 from worldmodel.types import Minibatch
@@ -23,6 +24,10 @@ class SequenceData(L.LightningDataModule):
     `batch` divides the number of environments. The world model takes the first `model_batch` of each (null: all),
     and `replay_batch` old ones besides: where the policy's gradient stops at the memory, the policy may take more
     passes than the world model needs.
+
+    A run that goes on begins new episodes, unless `keep_envs` puts the environments into its checkpoints: then it is
+    bit for bit the run that was never interrupted. Their state is a pickle, which is only read where `keep_envs` is
+    given again: not for checkpoints of strangers.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class SequenceData(L.LightningDataModule):
         replay_capacity: int = 0,
         success: float | None = None,
         episode_window: int = 200,
+        keep_envs: bool = False,
         seed: int = 0,
     ):
         super().__init__()
@@ -54,7 +60,7 @@ class SequenceData(L.LightningDataModule):
         self.model_batch = model_batch or batch
         self.make_env, self.horizon, self.context = make_env, horizon, context
         self.epochs, self.batch, self.replay_batch = epochs, batch, replay_batch
-        self.success, self.episode_window, self.seed = success, episode_window, seed
+        self.success, self.episode_window, self.keep_envs, self.seed = success, episode_window, keep_envs, seed
         self.replay = Replay(replay_capacity)
         self.collector: Collector | None = None
         self.env: VectorEnv | None = None
@@ -72,6 +78,8 @@ class SequenceData(L.LightningDataModule):
         """Make the environments, other ones after a restart than at the start, and the collector."""
         module, rank = self.trainer.lightning_module, self.trainer.global_rank
         self.env = self.make_env(self.seed + 1000 * rank + 10**9 * self.rollouts)
+        if self.keep_envs and not self.env.resumable:
+            raise ConfigError("data.keep_envs=true: allowed with env.engine=gymnasium env.vectorization=sync")
         actor = Actor(
             module.model,
             module.policy,
@@ -106,20 +114,25 @@ class SequenceData(L.LightningDataModule):
             "rollouts": self.rollouts,
             "window": [self.context, self.horizon],
             "collector": self.collector.state_dict(),
+            "envs": self.env.state_dict() if self.keep_envs else None,
             "replay": self.replay.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a checkpoint stopped: with new environments, and with the old rows where their windows fit."""
+        """Go on where a checkpoint stopped; rows and old sequences of another window are dropped."""
         if self.collector is None:
             self._restored = state
             return
         self.rollouts = state["rollouts"]
-        self.env.close()
-        self._open()
-        same = state["window"] == [self.context, self.horizon]
-        self.collector.load_state_dict(state["collector"], rows=same)
-        if same:
+        same_window = state["window"] == [self.context, self.horizon]
+        same_envs = self.keep_envs and same_window and state["envs"] is not None
+        if same_envs:
+            self.env.load_state_dict(state["envs"])
+        else:
+            self.env.close()
+            self._open()
+        self.collector.load_state_dict(state["collector"], same_window=same_window, same_envs=same_envs)
+        if same_window:
             self.replay.load_state_dict(state["replay"])
 
     def seed_sampling(self) -> None:
@@ -142,8 +155,7 @@ class Minibatches:
     def __iter__(self) -> Iterator[Minibatch]:
         data, module = self.data, self.data.trainer.lightning_module
         data.seed_sampling()
-        # the precision of training, so that what is thought while acting is what is thought while learning
-        with module.clock("collect"), data.trainer.precision_plugin.forward_context():
+        with module.clock("collect"):
             roll = data.collector.collect()
         with module.clock("curiosity"):
             module.score(roll)

@@ -37,7 +37,8 @@ def learning_curve(run_dir: Path) -> None:
         axis.plot(metrics["env_steps"], metrics[key], lw=1.5)
         axis.set(title=title, xlabel="environment steps")
         axis.grid(alpha=0.3)
-    axes[0].set_ylim(-0.02, max(1.0, np.nanmax(metrics["return_ext"], initial=0.0) * 1.05))
+    returns = metrics["return_ext"][np.isfinite(metrics["return_ext"])]
+    axes[0].set_ylim(1.05 * returns.min(initial=-0.02), 1.05 * returns.max(initial=0.95))
     figure.suptitle(f"{run_dir.name}: {metrics['wall_s'][-1]:.0f} s", fontsize=10)
     figure.savefig(run_dir / "learning_curve.png", dpi=110)
     plt.close(figure)

@@ -15,6 +15,7 @@ from torch import Tensor
 from worldmodel.config import ConfigError
 from worldmodel.curiosity import Curiosity, RewardScale
 from worldmodel.losses import masked_mean
+from worldmodel.moments import sum_over_ranks
 from worldmodel.policy import PPO, ActorCritic
 from worldmodel.targets.collapse import effective_rank, latent_std
 from worldmodel.types import Minibatch, Rollout
@@ -100,8 +101,8 @@ class CuriousAgent(L.LightningModule):
         terms = {k: masked_mean(x, mask) for k, x in losses.items()}
         terms |= {k: masked_mean(x, policy_mask) for k, x in policy_losses.items()}
         total = sum(self.weights.get(k, 1.0) * x for k, x in terms.items())
-        if not torch.isfinite(total):
-            bad = [k for k, x in terms.items() if not torch.isfinite(x)]
+        if sum_over_ranks(1.0 - torch.isfinite(total).float()):  # all ranks stop together, or the others would wait
+            bad = [k for k, x in terms.items() if not torch.isfinite(x)] or ["on another rank"]
             raise NonFiniteLoss(f"loss is not finite at env_steps={int(self.env_steps)}: {', '.join(bad)}")
         for key, x in terms.items():
             self.sums[key] = self.sums.get(key, 0.0) + x.detach()

@@ -183,6 +183,7 @@ def continued(cfg: DictConfig, overrides: list[str]) -> DictConfig:
         if key == "experiment":
             raise ConfigError(f"{override}: not with checkpoint=, whose run has its experiment already")
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False)
+    saved.data.keep_envs = cfg.data.keep_envs  # a matter of trust in the file, so it has no say in it
     saved.checkpoint = path
     saved.run_dir = cfg.run_dir or str(run_dir_of(path))
     return saved

@@ -54,7 +54,7 @@ class Sequences:
     def starts(self) -> Tensor:
         """(B, L+1) bool: rows that no row of the same episode precedes in this window."""
         same = (self.episode[:, 1:] == self.episode[:, :-1]) & self.valid[:, :-1]
-        return torch.cat([torch.ones_like(same[:, :1]), ~same], 1)
+        return torch.cat([torch.ones_like(self.valid[:, :1]), ~same], 1)
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Sequences:
         """Apply `fn` to every tensor."""

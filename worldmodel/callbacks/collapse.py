@@ -10,9 +10,9 @@ from worldmodel.callbacks.metrics import Metrics
 
 class CollapseGuard(L.Callback):
     """Warns once when the target latents' spread falls below a hundredth of what it was, or their effective rank
-    below 2: a small error then means nothing, since everything looks the same."""
+    below 1.2: a small error then means nothing, since everything looks the same."""
 
-    def __init__(self, metrics: Metrics, share: float = 0.01, rank: float = 2.0):
+    def __init__(self, metrics: Metrics, share: float = 0.01, rank: float = 1.2):
         self.metrics, self.share, self.rank = metrics, share, rank
         self.first: float | None = None
         self.warned = False
