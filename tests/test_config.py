@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from tiny import EASY, REPO, tiny_config
+from tiny import REPO, tiny_config
 
 from worldmodel.config import CONFIG_DIR, ConfigError, check, fill, top_level
 
@@ -40,7 +40,7 @@ PARTS = {
     "bfloat16": ["trainer.precision=bf16-mixed"],
     "idleness": ["policy.actor.null_bias=2", "policy.actor.temperature=2", "policy.actor.anneal=0.5"],
     "gymnasium": ["env.engine=gymnasium", "env.sticky=0.25"],
-    "resnet": ["encoder=resnet", "encoder.channels=[8]", *PIXELS, "env.id=Pong-v5"],
+    "resnet": ["encoder=resnet", "encoder.channels=[8]", *PIXELS],
     "reward": ["reward.normalise=mean_std", "reward.use_symlog=true", "reward.clip=2", "policy.ppo.episodic_int=false"],
 }
 
