@@ -83,9 +83,8 @@ class Transformer(Memory):
         state = Cache(capacity)
         state.fill(episode, valid)
         dtype, batch = compute_dtype(x), n * self.kv_heads
-        # zeros: a batched product over a slice may touch the columns behind it, and stale memory may hold a nan
-        state.keys = torch.zeros(self.depth, batch, self.head_dim, capacity, dtype=dtype, device=x.device)
-        state.values = torch.zeros(self.depth, batch, capacity, self.head_dim, dtype=dtype, device=x.device)
+        state.keys = torch.empty(self.depth, batch, self.head_dim, capacity, dtype=dtype, device=x.device)
+        state.values = torch.empty(self.depth, batch, capacity, self.head_dim, dtype=dtype, device=x.device)
         state.rotation = self._rotation(capacity, x.device)
         return (self._encode(x, episode, valid, state)[-1] if rows else x), state
 
