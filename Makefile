@@ -26,5 +26,8 @@ lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
+benchmark: setup
+	$(PY) -m worldmodel.benchmark $(ARGS)
+
 clean:
 	rm -rf .venv build dist *.egg-info
