@@ -50,6 +50,8 @@ BAD = {
     "weights.delta=abc": ["weights.delta=abc: allowed is float"],
     "+weights.foo=1": ["weights.foo: no such loss, allowed are delta, rew, end, policy, entropy, value"],
     "data.model_batch=1 policy.actor.memory_gradient=true": ["data.model_batch=1: allowed with policy.actor.memory_"],
+    "data.model_every=2 policy.actor.memory_gradient=true": ["data.model_every=2: allowed with policy.actor.memory_"],
+    "data.model_every=3": ["data.model_every=3: allowed are divisors of env.num_envs / data.batch = 2"],
     "data.replay_batch=1": ["data.replay_batch=1: allowed with data.replay_capacity=0 is 0"],
     "trainer.precision=foo": ["trainer.precision=foo: allowed is "],
     "trainer.devices=abc": ["trainer: `devices`"],

@@ -162,6 +162,8 @@ def test_sampling_depends_on_seed_rank_and_update_alone() -> None:
         ({"replay_batch": -1}, "data.replay_batch=-1: allowed"),
         ({"replay_capacity": -1}, "data.replay_capacity=-1: allowed"),
         ({"batch": 2, "model_batch": 3}, "data.model_batch=3: allowed"),
+        ({"batch": 2, "model_every": 2, "model_batch": 5}, "data.model_batch=5: allowed"),
+        ({"model_every": 0}, "data.model_every=0: allowed"),
     ],
 )
 def test_bad_input(settings: dict, words: str) -> None:

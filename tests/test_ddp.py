@@ -117,7 +117,16 @@ def run_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("two")
     tiny = [x for x in TINY if x.split("=")[0] not in ("env.num_envs", "threads")]
     command = [sys.executable, "-m", "worldmodel.train"]
-    settings = [*tiny, *EASY, "env.num_envs=2", "trainer.devices=2", "trainer.accelerator=cpu", "threads=1"]
+    settings = [
+        *tiny,
+        *EASY,
+        "env.num_envs=2",
+        "data.batch=1",
+        "data.model_every=2",
+        "trainer.devices=2",
+        "trainer.accelerator=cpu",
+        "threads=1",
+    ]
     environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [*command, *settings, "total_steps=1_000_000"],
@@ -139,7 +148,8 @@ def run_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     steps = int(read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]["env_steps"])
     go_on = [*command, "checkpoint=auto", f"run_dir={run}", f"total_steps={steps + 3 * 32}"]
     ended = subprocess.run(go_on, cwd=work, env=environment, capture_output=True, text=True, timeout=80)
-    assert ended.returncode == 0 and ended.stderr == "", ended.stderr
+    told = [line for line in ended.stderr.splitlines() if "find_unused_parameters" not in line]  # torch's hint, once
+    assert ended.returncode == 0 and told == [], ended.stderr
     return run
 
 
@@ -150,6 +160,6 @@ def test_a_run_of_two_ranks(run_of_two: Path) -> None:
     assert record["status"] == "done" and record["env_steps"] == steps[-1]
     assert steps == [32 * (i + 1) for i in range(len(steps))]  # 2 ranks of 2 environments and 8 steps
     saved = read_checkpoint(run_of_two / "checkpoints" / "last.ckpt")
-    assert saved["global_step"] == 2 * len(steps) and saved["state_dict"]["reward_scale.sum"].shape == (2,)
+    assert saved["global_step"] == 4 * len(steps) and saved["state_dict"]["reward_scale.sum"].shape == (2,)
     assert [p.name for p in run_of_two.parents[1].iterdir()] == [run_of_two.parent.name]
     assert not list(run_of_two.rglob("*.part"))

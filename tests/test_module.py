@@ -86,6 +86,35 @@ def test_old_sequences_teach_the_world_model_and_not_the_policy(reaches: bool) -
     assert not torch.isclose(agent.sums["delta"], fresh["delta"])
 
 
+def test_the_world_model_takes_its_turn_with_the_sequences_of_several_minibatches() -> None:
+    agent, data, _ = tiny_agent(
+        *EASY, "data.batch=1", "data.model_every=2", "data.model_batch=1", "data.epochs=3", "data.replay_batch=1",
+        "data.replay_capacity=8",
+    )  # fmt: skip
+    batches, length = list(data.train_dataloader()), len(data.train_dataloader())
+    data.teardown("fit")
+    assert len(batches) == length == 3 * 4
+    assert [b.model is not None for b in batches] == [True, False] * 6
+    assert all(len(b.policy) == 1 and (b.model is None or len(b.model) == 2) for b in batches)
+    assert all(torch.equal(b.model.act[0], b.policy.act[0]) for b in batches[::2])
+    for epoch in range(3):  # each sequence once
+        acts = torch.cat([b.policy.act for b in batches[4 * epoch : 4 * epoch + 4]])
+        assert len({tuple(a.tolist()) for a in acts}) == 4
+
+
+def test_a_step_of_the_policy_alone_leaves_the_world_model_as_it_is() -> None:
+    agent, roll = make()
+    agent.training_step(Minibatch(None, roll), 0).backward()
+    assert reached(agent, "policy.") and not reached(agent, "model.")
+    assert all(p.grad is None for p in agent.model.parameters())
+    assert set(agent.sums) == {"policy", "value", "entropy"} and not agent.model_learnt
+    agent.training_step(Minibatch(roll, roll), 0).backward()
+    assert reached(agent, "model.") and agent.model_learnt
+    agent.row = {}
+    nll = agent.model.losses(agent.model(roll), roll)["delta"][roll.tail(roll.mask)].mean()
+    assert agent.report()["loss_delta"] == pytest.approx(float(nll.detach()), rel=1e-5)  # a mean over its own turns
+
+
 def test_a_weight_without_a_loss_is_refused() -> None:
     agent, roll = make("+weights.inverse=1.0")
     with pytest.raises(ConfigError, match=r"weights.inverse: no such loss, allowed are delta, rew, end, policy"):

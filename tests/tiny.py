@@ -17,9 +17,9 @@ from worldmodel.types import Rollout
 
 REPO = Path(__file__).parents[1]
 TINY = [
-    *("env.num_envs=4", "data.horizon=8", "data.context=4", "data.batch=2", "data.epochs=2", "data.model_batch=null"),
-    *("data.replay_batch=0", "data.replay_capacity=0", "memory.dim=16", "memory.depth=1", "memory.heads=2"),
-    *("target.dim=8", "encoder.dim=16", "model.hidden=16", "policy.actor.hidden=16", "threads=1"),
+    *("env.num_envs=4", "data.horizon=8", "data.context=4", "data.batch=2", "data.epochs=2", "data.model_every=1"),
+    *("data.model_batch=null", "data.replay_batch=0", "data.replay_capacity=0", "memory.dim=16", "memory.depth=1"),
+    *("memory.heads=2", "target.dim=8", "encoder.dim=16", "model.hidden=16", "policy.actor.hidden=16", "threads=1"),
     *("video=false", "logger=none"),
 ]
 EASY = ["env.id=MiniGrid-Empty-5x5-v0", "+env.max_episode_steps=6"]  # episodes end within every rollout

@@ -69,8 +69,15 @@ def build_data(cfg: DictConfig) -> SequenceData:
     data: SequenceData = instantiate(cfg.data)(make_env=lambda seed: build_env(cfg, seed), seed=cfg.seed)
     if cfg.env.num_envs % data.batch:
         raise ValueError(f"data.batch={data.batch}: allowed are divisors of env.num_envs={cfg.env.num_envs}")
-    if cfg.policy.actor.memory_gradient and data.model_batch < data.batch:
+    if (groups := cfg.env.num_envs // data.batch) % data.model_every:
         raise ValueError(
-            f"data.model_batch={data.model_batch}: allowed with policy.actor.memory_gradient is null or {data.batch}"
+            f"data.model_every={data.model_every}: allowed are divisors of env.num_envs / data.batch = {groups}"
         )
+    if cfg.policy.actor.memory_gradient:
+        for key, value, allowed in (
+            ("model_every", data.model_every, 1),
+            ("model_batch", data.model_batch, data.batch),
+        ):
+            if value != allowed:
+                raise ValueError(f"data.{key}={value}: allowed with policy.actor.memory_gradient is {allowed}")
     return data

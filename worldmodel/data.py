@@ -21,9 +21,9 @@ class SequenceData(L.LightningDataModule):
     """One Lightning epoch is one update: a rollout of N x T steps with the current policy, then `epochs` passes
     over its sequences in minibatches of `batch` sequences.
 
-    `batch` divides the number of environments. The world model takes the first `model_batch` of each (null: all),
-    and `replay_batch` old ones besides: where the policy's gradient stops at the memory, the policy may take more
-    passes than the world model needs.
+    `batch` divides the number of environments. Where the policy's gradient stops at the memory, the world model may
+    take larger and fewer steps than the policy: one with every `model_every`-th of its minibatches, on the first
+    `model_batch` (null: all) of the sequences of these minibatches together and on `replay_batch` old ones.
 
     A run that goes on begins new episodes, unless `keep_envs` puts the environments into its checkpoints: then it is
     bit for bit the run that was never interrupted. Their state is a pickle, which is only read where `keep_envs` is
@@ -38,6 +38,7 @@ class SequenceData(L.LightningDataModule):
         context: int = 64,
         epochs: int = 4,
         batch: int = 4,
+        model_every: int = 1,
         model_batch: int | None = None,
         replay_batch: int = 0,
         replay_capacity: int = 0,
@@ -49,15 +50,16 @@ class SequenceData(L.LightningDataModule):
         super().__init__()
         for key, value, low in (
             ("horizon", horizon, 1), ("context", context, 0), ("epochs", epochs, 1), ("batch", batch, 1),
-            ("replay_batch", replay_batch, 0), ("replay_capacity", replay_capacity, 0),
+            ("model_every", model_every, 1), ("replay_batch", replay_batch, 0), ("replay_capacity", replay_capacity, 0),
         ):  # fmt: skip
             if value < low:
                 raise ValueError(f"data.{key}={value}: allowed are whole numbers from {low}")
         if replay_batch and not replay_capacity:
             raise ValueError(f"data.replay_batch={replay_batch}: allowed with data.replay_capacity=0 is 0")
-        if model_batch is not None and not 1 <= model_batch <= batch:
-            raise ValueError(f"data.model_batch={model_batch}: allowed are null and 1 to data.batch={batch}")
-        self.model_batch = model_batch or batch
+        most = batch * model_every
+        if model_batch is not None and not 1 <= model_batch <= most:
+            raise ValueError(f"data.model_batch={model_batch}: allowed are null and 1 to batch * model_every = {most}")
+        self.model_every, self.model_batch = model_every, model_batch or most
         self.make_env, self.horizon, self.context = make_env, horizon, context
         self.epochs, self.batch, self.replay_batch = epochs, batch, replay_batch
         self.success, self.episode_window, self.keep_envs, self.seed = success, episode_window, keep_envs, seed
@@ -161,9 +163,10 @@ class Minibatches:
             module.score(roll)
         data.replay.add(roll)
         for _ in range(data.epochs):
-            for index in torch.randperm(len(roll)).split(data.batch):
-                policy = roll[index.to(roll.act.device)]
-                model = policy if data.model_batch == data.batch else policy[: data.model_batch]
+            for index in torch.randperm(len(roll)).split(data.batch * data.model_every):
+                group = roll[index.to(roll.act.device)]
+                model = group[: data.model_batch]
                 if data.replay_batch:
                     model = concatenate([model, data.replay.sample(data.replay_batch, roll.act.device)])
-                yield Minibatch(model, policy)
+                for start in range(0, len(group), data.batch):
+                    yield Minibatch(None if start else model, group[start : start + data.batch])

@@ -8,14 +8,19 @@ from torch import Tensor
 from worldmodel.moments import sum_over_ranks, world_size
 
 
-def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of x (B, T) where mask, counted over all ranks.
+def masked_means(losses: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
+    """Mean of each loss (B, T) where mask, counted over all ranks.
 
     The count is the mean count per rank, so that the average of gradients over ranks (DDP) is the gradient of the
     mean over the whole batch, however unevenly the masks fall.
     """
-    count = sum_over_ranks(mask.sum().to(x.dtype)) / world_size()
-    return torch.where(mask, x, 0.0).sum() / count.clamp_min(1.0)
+    count = (sum_over_ranks(mask.sum().float()) / world_size()).clamp_min(1.0)
+    return {key: torch.where(mask, x, 0.0).sum() / count for key, x in losses.items()}
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """The same of one x (B, T)."""
+    return masked_means({"": x}, mask)[""]
 
 
 def clipped_policy_loss(logp: Tensor, old_logp: Tensor, adv: Tensor, clip: float) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from worldmodel.config import ConfigError
 from worldmodel.curiosity import Curiosity, RewardScale
-from worldmodel.losses import masked_mean
+from worldmodel.losses import masked_mean, masked_means
 from worldmodel.moments import sum_over_ranks
 from worldmodel.policy import PPO, ActorCritic
 from worldmodel.targets.collapse import effective_rank, latent_std
@@ -52,7 +52,8 @@ class CuriousAgent(L.LightningModule):
         self.config = config or {}  # travels in every checkpoint, so that one file is enough to act
         self.register_buffer("env_steps", torch.zeros((), dtype=torch.long))
         self.sums: dict[str, Tensor] = {}
-        self.batches = 0
+        self.counts: Counter[str] = Counter()
+        self.model_learnt = False  # since the last step of the optimiser
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.row: dict[str, float] = {}
 
@@ -86,37 +87,42 @@ class CuriousAgent(L.LightningModule):
         }
 
     def training_step(self, batch: Minibatch, batch_idx: int) -> Tensor:
-        out = self.model(batch.model)
-        mask, policy_mask = (roll.tail(roll.mask) for roll in (batch.model, batch.policy))
-        losses = self.model.losses(out, batch.model) | self.curiosity.losses(batch.model, out)
+        losses: dict[str, Tensor] = {}
+        if batch.model is not None:
+            out = self.model(batch.model)
+            losses = self.model.losses(out, batch.model) | self.curiosity.losses(batch.model, out)
         if self.policy.memory_gradient:
             count = len(batch.policy)
             h, z = out.h[:count], out.z[:count, :-1]
         else:  # what the policy read while acting: its ratio is then free of what the memory has learnt since
             h, z = batch.policy.h, batch.policy.z
         policy_losses = self.ppo.losses(self.policy, h, z, batch.policy)
-        if unknown := self.weights.keys() - losses.keys() - policy_losses.keys():
+        if losses and (unknown := self.weights.keys() - losses.keys() - policy_losses.keys()):
             allowed = ", ".join([*losses, *policy_losses])
             raise ConfigError(f"weights.{min(unknown)}: no such loss, allowed are {allowed}")
-        terms = {k: masked_mean(x, mask) for k, x in losses.items()}
-        terms |= {k: masked_mean(x, policy_mask) for k, x in policy_losses.items()}
+        terms = masked_means(policy_losses, batch.policy.tail(batch.policy.mask))
+        if batch.model is not None:
+            terms |= masked_means(losses, batch.model.tail(batch.model.mask))
         total = sum(self.weights.get(k, 1.0) * x for k, x in terms.items())
         if sum_over_ranks(1.0 - torch.isfinite(total).float()):  # all ranks stop together, or the others would wait
             bad = [k for k, x in terms.items() if not torch.isfinite(x)] or ["on another rank"]
             raise NonFiniteLoss(f"loss is not finite at env_steps={int(self.env_steps)}: {', '.join(bad)}")
         for key, x in terms.items():
             self.sums[key] = self.sums.get(key, 0.0) + x.detach()
-        self.batches += 1
+            self.counts[key] += 1
+        self.model_learnt |= batch.model is not None
         return total
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        self.model.target.update()
+        if self.model_learnt:
+            self.model.target.update()
+        self.model_learnt = False
 
     def report(self) -> dict[str, float]:
         """This update's metrics, by their names in metrics.csv; the sums begin anew."""
-        losses = {f"loss_{key}": float(x) / self.batches for key, x in self.sums.items()}
-        self.sums, self.batches = {}, 0
+        losses = {f"loss_{key}": float(x) / self.counts[key] for key, x in self.sums.items()}
+        self.sums, self.counts = {}, Counter()
         return self.row | {"entropy": -losses.pop("loss_entropy")} | losses
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

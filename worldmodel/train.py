@@ -114,6 +114,8 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: L.Lightning
     if isinstance(trainer.strategy, DDPStrategy):
         # statistics agree by themselves; the sums in which rewards are measured are each rank's own
         trainer.strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
+        if data.model_every > 1:  # steps of the policy alone leave the world model's parameters out
+            trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
     per_update = cfg.env.num_envs * data.horizon * trainer.world_size
     trainer.fit_loop.max_epochs = math.ceil(cfg.total_steps / per_update)
     return trainer

@@ -96,10 +96,10 @@ class Rollout(Sequences):
 
 @dataclass
 class Minibatch:
-    """One optimiser step: sequences for the world model, and sequences for the policy.
+    """One optimiser step: sequences for the policy, and sequences for the world model unless this is not its turn.
 
     Where the policy's gradient reaches the memory, the first sequences of `model` are those of `policy`.
     """
 
-    model: Rollout
+    model: Rollout | None
     policy: Rollout
