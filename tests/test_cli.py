@@ -47,6 +47,7 @@ BAD = {
     "reward.normalise=foo": ["reward.normalise=foo: allowed is Literal['return', 'mean_std', 'none']"],
     "optimizer.lr=abc": ["optimizer.lr=abc: allowed is float"],
     "+optimizer.part_lr.heads=1": ["optimizer.part_lr=['heads']: allowed are encoder, memory, policy, curiosity"],
+    "+policy.foo=1": ["policy.foo=1: no such key, allowed are actor, ppo"],
     "weights.delta=abc": ["weights.delta=abc: allowed is float"],
     "+weights.foo=1": ["weights.foo: no such loss, allowed are delta, rew, end, policy, entropy, value"],
     "data.model_batch=1 policy.actor.memory_gradient=true": ["data.model_batch=1: allowed with policy.actor.memory_"],

@@ -87,7 +87,7 @@ def test_old_sequences_teach_the_world_model_and_not_the_policy(reaches: bool) -
 
 
 def test_the_world_model_takes_its_turn_with_the_sequences_of_several_minibatches() -> None:
-    agent, data, _ = tiny_agent(
+    _, data, _ = tiny_agent(
         *EASY, "data.batch=1", "data.model_every=2", "data.model_batch=1", "data.epochs=3", "data.replay_batch=1",
         "data.replay_capacity=8",
     )  # fmt: skip

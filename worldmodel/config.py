@@ -67,6 +67,11 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(f"{key}={plain[key]}: allowed are whole numbers from {low}")
     for key, value in plain["weights"].items():
         _check_value(f"weights.{key}", value, float)
+    for group, node in plain.items():
+        if isinstance(node, dict) and "_target_" not in node and group != "weights":
+            parts = [key for key, part in node.items() if isinstance(part, dict) and "_target_" in part]
+            for key in sorted(node.keys() - set(parts)):  # nothing would read it
+                raise ConfigError(f"{group}.{key}={node[key]}: no such key, allowed are {', '.join(parts)}")
     for path, node in _targets(plain, ""):
         try:
             target = get_method(node["_target_"]) if "." in node["_target_"] else None

@@ -1,0 +1,42 @@
+"""Does it learn? Minutes each: `make test-slow`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from worldmodel.config import CONFIG_DIR
+from worldmodel.figures import read_metrics
+from worldmodel.train import train
+
+
+def learn(run_dir: Path, *overrides: str) -> dict[str, np.ndarray]:
+    """The metrics of a shipped experiment."""
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        cfg = compose("train", overrides=["video=false", "logger=none", f"run_dir={run_dir}", *overrides])
+    assert train(cfg)["status"] == "done"
+    return read_metrics(run_dir / "metrics.csv")
+
+
+@pytest.mark.slow
+def test_curiosity_opens_the_door(tmp_path: Path) -> None:
+    metrics = learn(tmp_path, "experiment=doorkey", "seed=100", "stop_return=0.9")
+    assert metrics["return_ext"][-1] >= 0.9
+    assert metrics["env_steps"][-1] <= 200_000
+    assert metrics["delta_skill"][-1] > 0.7
+
+
+@pytest.mark.slow
+def test_without_curiosity_the_door_stays_shut(tmp_path: Path) -> None:
+    metrics = learn(tmp_path, "experiment=doorkey", "curiosity=none", "seed=100", "total_steps=100_000")
+    assert np.nanmax(metrics["return_ext"]) < 0.3
+    assert not metrics["rew_int"].any()
+
+
+@pytest.mark.slow
+def test_a_dense_reward_is_learnt(tmp_path: Path) -> None:
+    metrics = learn(tmp_path, "experiment=cartpole", "seed=100", "total_steps=150_000", "stop_return=300")
+    assert metrics["return_ext"][-1] >= 300
