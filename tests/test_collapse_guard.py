@@ -1,10 +1,15 @@
-"""The guard speaks once, and only when the space dies."""
+"""The collapse guard's figures, and that it speaks once, and only when the space dies."""
 
+from math import log, sqrt
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from worldmodel.callbacks import CollapseGuard
+from worldmodel.targets import effective_rank, latent_std
 
 TRAINER = SimpleNamespace(is_global_zero=True)
 
@@ -18,3 +23,29 @@ def test_warning_in_words(capsys: pytest.CaptureFixture, std: float, rank: float
     guard.on_train_epoch_end(TRAINER, None)
     guard.on_train_epoch_end(TRAINER, None)
     assert capsys.readouterr().err.count("collapsing at env_steps=2048") == speaks
+
+
+def test_latent_std_by_hand():
+    y = torch.tensor([[[1.0, 0.0], [-1.0, 0.0], [77.0, 77.0]]])
+    mask = torch.tensor([[True, True, False]])
+    assert latent_std(y, mask).item() == pytest.approx((sqrt(2) + 0) / 2)
+    assert latent_std(torch.full((4, 5, 2), 0.3), torch.ones(4, 5).bool()).item() == pytest.approx(0, abs=1e-6)
+    assert latent_std(y, torch.zeros(1, 3).bool()).isnan()
+
+
+def test_effective_rank_by_hand():
+    ones = torch.ones(1, 8, dtype=torch.bool)
+    cross = torch.cat([torch.eye(4), -torch.eye(4)])[None]  # isotropic in 4 of 6 dimensions
+    cross = nn.functional.pad(cross, (0, 2))
+    assert effective_rank(5 + cross, ones).item() == pytest.approx(4, rel=1e-4)
+    assert effective_rank(cross.view(1, 8, 2, 3, 1), ones).item() == pytest.approx(4, rel=1e-4)
+    line = torch.arange(8.0)[None, :, None] * torch.tensor([1.0, 2.0, 3.0])
+    assert effective_rank(line, ones).item() == pytest.approx(1, abs=1e-3)
+    uneven = cross * torch.tensor([3.0, 1, 0, 0, 0, 0])  # singular values 3 : 1
+    entropy = -(0.75 * log(0.75) + 0.25 * log(0.25))
+    assert effective_rank(uneven, ones).item() == pytest.approx(np.exp(entropy), rel=1e-4)
+    assert effective_rank(torch.full((1, 8, 3), 0.1), ones).item() == 1.0
+    assert effective_rank(cross, torch.zeros_like(ones)).isnan()
+    torch.manual_seed(0)
+    many = torch.randn(10, 1000, 16)
+    assert effective_rank(many, torch.ones(10, 1000).bool()).item() > 15
