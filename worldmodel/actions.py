@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class ActionEmbedding(nn.Module):
@@ -32,6 +36,30 @@ class ActionEmbedding(nn.Module):
             return self.map(act.flatten(act.ndim - self.lead).float())
         embedded = self.map(act + self.offset)
         return embedded.sum(-2) if self.lead else embedded
+
+
+class ActionCode(nn.Module):
+    """(*lead, *act_shape) -> (*lead, width) floats that don't learn: one-hot for discrete actions, one-hots side by
+    side for multi-discrete ones, the flat values of boxes."""
+
+    def __init__(self, space: gym.Space):
+        super().__init__()
+        self.lead = len(space.shape or ())
+        self.sizes: list[int] | None = None
+        if isinstance(space, gym.spaces.Box):
+            self.width = prod(space.shape)
+        elif isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+            self.sizes = [int(n) for n in np.ravel(getattr(space, "nvec", getattr(space, "n", 0)))]
+            self.width = sum(self.sizes)
+        else:
+            raise ValueError(f"act_space={space}: allowed are Discrete, MultiDiscrete and Box")
+
+    def forward(self, act: Tensor) -> Tensor:
+        act = act.flatten(act.ndim - self.lead) if self.lead else act[..., None]  # (*lead, components)
+        if self.sizes is None:
+            return act.float()
+        parts = zip(act.unbind(-1), self.sizes, strict=True)
+        return torch.cat([F.one_hot(x, n).float() for x, n in parts], -1)
 
 
 def empty_actions(space: gym.Space, lead: tuple[int, ...], device: torch.device | str) -> Tensor:

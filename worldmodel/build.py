@@ -43,8 +43,8 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
     """World model, curiosity, policy and optimiser of a configuration."""
     make_encoder = instantiate(cfg.encoder)
 
-    def new_encoder(**changes: Any) -> Any:
-        return make_encoder(spec.obs_space, **changes)
+    def new_encoder(space: gym.Space = spec.obs_space, **changes: Any) -> Any:
+        return make_encoder(space, **changes)
 
     encoder, memory = new_encoder(), instantiate(cfg.memory)
     known = dict(spec._asdict(), encoder=encoder, make_encoder=new_encoder, memory=memory, dim=memory.dim)

@@ -117,6 +117,7 @@ class CuriousAgent(L.LightningModule):
         super().optimizer_step(*args, **kwargs)
         if self.model_learnt:
             self.model.target.update()
+            self.curiosity.update()
         self.model_learnt = False
 
     def report(self) -> dict[str, float]:

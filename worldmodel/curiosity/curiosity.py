@@ -9,12 +9,24 @@ from worldmodel.world_model import Outputs
 
 
 class Curiosity(nn.Module):
-    """rollout -> raw reward; minibatch -> losses of the signal's own networks, if it has any."""
+    """rollout -> raw reward; minibatch -> losses of the signal's own networks, if it has any.
+
+    Constructors take what they need of `obs_space`, `act_space`, `num_envs`, `encoder` (the main one), `make_encoder`
+    (builds a fresh one of the same configuration; keywords override it, `space=` is another space of the same kind),
+    `target_shape` and `dim` (the width of h).
+    """
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        """Raw intrinsic reward (B, T) of the transitions t -> t+1, under the frozen model that acted."""
+        """Raw intrinsic reward (B, T) of the transitions t -> t+1, under the frozen model that acted.
+
+        Called once for each rollout, before anything is learnt from it: running statistics take it in here.
+        """
         raise NotImplementedError
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
-        """Unreduced (B, T) losses; none by default."""
+        """Unreduced (B, T) losses under names of the signal's own; none by default. Sequences from the replay have no
+        h, z or rewards of their own. Gradients must not reach `out`, which belongs to the world model."""
         return {}
+
+    def update(self) -> None:
+        """Called after each step of the optimiser."""

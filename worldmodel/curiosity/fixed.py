@@ -1,0 +1,26 @@
+"""Networks that no gradient moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Fixed(nn.Module):
+    """A network in evaluation mode and without gradients, whatever is done to the modules around it."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Fixed:
+        super().train(mode)
+        self.net.eval()
+        return self
+
+    @torch.no_grad()
+    def forward(self, *args: Any) -> Tensor:
+        return self.net(*args)
