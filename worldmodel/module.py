@@ -113,6 +113,20 @@ class CuriousAgent(L.LightningModule):
         self.model_learnt |= batch.model is not None
         return total
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Curiosity's networks have a norm of their own: a signal with large losses must not slow the others down."""
+        if gradient_clip_algorithm == "value":
+            return self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if gradient_clip_val:
+            rest = [*self.model.parameters(), *self.policy.parameters()]
+            for part in (rest, list(self.curiosity.parameters())):
+                torch.nn.utils.clip_grad_norm_(part, gradient_clip_val)
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         if self.model_learnt:

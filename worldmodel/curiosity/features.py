@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from encoders import Encoder
 from worldmodel.curiosity.fixed import Fixed
 from worldmodel.curiosity.whitening import Whitening
+from worldmodel.moments import Moments
 from worldmodel.targets.inverse import ActionHead
 from worldmodel.types import Obs, Rollout, map_obs
 
@@ -38,21 +39,29 @@ class Flat(nn.Module):
 
 
 class RandomFeatures(nn.Module):
-    """Features of a random network that never learns, of whitened observations (Burda et al. 2019, "Large-scale study
-    of curiosity-driven learning"). They stay put, so an error that falls is a prediction that got better."""
+    """Features of a random network that never learns, of whitened observations and in units of their own running std
+    (Burda et al. 2019, "Large-scale study of curiosity-driven learning", section 2). They stay put, so an error that
+    falls is a prediction that got better."""
 
     def __init__(self, make_encoder: Callable[..., Encoder], obs_space: gym.Space, encoder: Encoder, *, dim: int):
         super().__init__()
         self.whitening = Whitening(obs_space, encoder)
         self.features = Fixed(Flat(make_encoder(space=self.whitening.space, dim=dim)))
         self.width = self.features.net.width
+        self.scale = Moments((self.width,), eps=1e-2)
 
-    def update(self, roll: Rollout) -> None:
-        """Bring the whitening up to date, once for each rollout."""
+    def review(self, roll: Rollout) -> Tensor:
+        """The features of a fresh rollout, (B, T+1, width), which the statistics take in first."""
         self.whitening.update(roll)
+        phi = self._raw(roll)
+        self.scale.update(phi[:, :-1], roll.tail(roll.valid))
+        return self.scale(phi)
 
     def forward(self, roll: Rollout) -> Tensor:
         """The features at both ends of the T new transitions: (B, T+1, width), without gradients."""
+        return self.scale(self._raw(roll))
+
+    def _raw(self, roll: Rollout) -> Tensor:
         return self.features(self.whitening(new_obs(roll)))
 
 

@@ -6,7 +6,7 @@ import copy
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -45,10 +45,15 @@ class EMA(Target):
         y = self.slow(obs)
         return F.normalize(y, dim=-len(self.shape)) if self.normalise == "l2" else y
 
-    @torch.no_grad()
     def update(self) -> None:
-        (fast,) = self.fast
-        average = get_ema_multi_avg_fn(self.decay)
-        average(list(self.slow.parameters()), list(fast.parameters()), None)
-        for slow, new in zip(self.slow.buffers(), fast.buffers(), strict=True):
-            slow.copy_(new)
+        follow(self.slow, *self.fast, self.decay)
+
+
+@torch.no_grad()
+def follow(slow: nn.Module, fast: nn.Module, decay: float) -> None:
+    """Move the weights of `slow` towards those of `fast`, in place: slow <- decay * slow + (1 - decay) * fast.
+    Buffers are copied."""
+    average = get_ema_multi_avg_fn(decay)
+    average(list(slow.parameters()), list(fast.parameters()), None)
+    for old, new in zip(slow.buffers(), fast.buffers(), strict=True):
+        old.copy_(new)

@@ -1,0 +1,57 @@
+"""Prediction error without the part that is expected to be noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gymnasium as gym
+from torch import Tensor
+
+from encoders import Encoder
+from worldmodel.curiosity.curiosity import Curiosity
+from worldmodel.curiosity.features import RandomFeatures
+from worldmodel.curiosity.forward_model import ForwardModel
+from worldmodel.heads import bound_logvar
+from worldmodel.types import Rollout
+from worldmodel.world_model import Outputs
+
+
+class AMA(Curiosity):
+    """|| phi(o_t+1) - mu ||^2 - eta tr(Sigma), where a forward model gives mean mu and diagonal Sigma: curiosity less
+    what is expected to be aleatoric (Mavor-Parker et al. 2022, "How to stay curious while avoiding noisy TVs", arXiv
+    2102.04399).
+
+    Here in the space of fixed random features instead of pixels. `Surprise` divides by the variance instead. Loss: ama,
+    mean_d (phi - mu)^2 / sigma^2 + log sigma^2, halved.
+    """
+
+    def __init__(
+        self,
+        make_encoder: Callable[..., Encoder],
+        obs_space: gym.Space,
+        act_space: gym.Space,
+        encoder: Encoder,
+        *,
+        dim: int = 128,
+        hidden: int = 256,
+        blocks: int = 4,
+        eta: float = 1.0,
+    ):
+        super().__init__()
+        self.features = RandomFeatures(make_encoder, obs_space, encoder, dim=dim)
+        width = self.features.width
+        self.model = ForwardModel(width, act_space, hidden=hidden, blocks=blocks, outputs=2 * width)
+        self.eta = eta
+
+    def reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        squares, logvar = self._predict(self.features.review(roll), roll)
+        return squares.sum(-1) - self.eta * logvar.exp().sum(-1)
+
+    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+        squares, logvar = self._predict(self.features(roll), roll)
+        return {"ama": 0.5 * (squares * (-logvar).exp() + logvar).mean(-1)}
+
+    def _predict(self, phi: Tensor, roll: Rollout) -> tuple[Tensor, Tensor]:
+        """phi (B, T+1, width) -> squared errors and log-variances (B, T, width)."""
+        mean, raw = self.model(phi[:, :-1], roll.tail(roll.act))[0].chunk(2, -1)
+        return (phi[:, 1:] - mean).square(), bound_logvar(raw)

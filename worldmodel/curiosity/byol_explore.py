@@ -1,0 +1,119 @@
+"""Open-loop prediction of a slow copy's latents."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders import Encoder
+from encoders.encoder import perceptron
+from worldmodel.actions import ActionCode
+from worldmodel.curiosity.curiosity import Curiosity
+from worldmodel.curiosity.features import Flat
+from worldmodel.curiosity.fixed import Fixed
+from worldmodel.losses import masked_mean
+from worldmodel.memory import GRU
+from worldmodel.moments import sum_over_ranks, world_size
+from worldmodel.targets.ema import follow
+from worldmodel.types import Rollout
+from worldmodel.world_model import Outputs
+
+
+class BYOLExplore(Curiosity):
+    """The error of predicting a slow copy's latents several steps ahead (Guo et al. 2022, arXiv 2206.08332).
+
+    A GRU reads (phi(o_t), a_t-1) into a belief b_t; a second one rolls it forward open loop, b_t,k from b_t,k-1 and
+    a_t+k-1, and a perceptron q predicts the latent of o_t+k from it: L(t, k) = || q(b_t,k)/|.| - phi'(o_t+k)/|.| ||^2,
+    where phi' is the moving average of the encoder phi. A transition's error is the sum of L(p, k) over all predictions
+    of where it led, p + k = t + 1, k up to `horizon`, none of them across an episode's end or before the window.
+    Its reward is that error over its running std, less the running mean of that, if positive.
+
+    Loss: byol_explore, the error over `horizon` (the paper divides by the steps that a start has left, which is the
+    same but for the last ones of an episode or window).
+    """
+
+    def __init__(
+        self,
+        make_encoder: Callable[..., Encoder],
+        act_space: gym.Space,
+        *,
+        dim: int = 128,
+        hidden: int = 128,
+        horizon: int = 8,
+        decay: float = 0.99,
+    ):
+        super().__init__()
+        if horizon < 1:
+            raise ValueError(f"curiosity.horizon={horizon}: allowed are whole numbers from 1")
+        if not 0.0 <= decay <= 1.0:
+            raise ValueError(f"curiosity.decay={decay}: allowed is 0 to 1")
+        self.encoder = Flat(make_encoder(dim=dim))
+        self.slow = Fixed(copy.deepcopy(self.encoder))
+        self.code = ActionCode(act_space)
+        self.token = nn.Linear(self.encoder.width + self.code.width, hidden)
+        self.belief = GRU(hidden, depth=1)
+        self.ahead = nn.GRUCell(self.code.width, hidden)
+        self.predictor = perceptron([hidden, 2 * hidden, self.encoder.width])
+        self.horizon, self.decay = horizon, decay
+        self.error, self.square, self.level = RunningMean(), RunningMean(), RunningMean()
+
+    def reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        error, mask = self.errors(roll), roll.tail(roll.mask)
+        mean, square = self.error(error, mask), self.square(error.square(), mask)
+        error = error / (square - mean.square()).clamp_min(1e-8).sqrt()
+        return (error - self.level(error, mask)).clamp_min(0.0)
+
+    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+        return {"byol_explore": self.errors(roll) / self.horizon}
+
+    def update(self) -> None:
+        follow(self.slow.net, self.encoder, self.decay)
+
+    def errors(self, roll: Rollout) -> Tensor:
+        """The summed error of each new transition: (B, T)."""
+        count, new, last = len(roll), roll.new, roll.mask.shape[1] - 1
+        goal = F.normalize(self.slow(roll.obs), dim=-1)  # (B, L+1, width)
+        belief, code = self._beliefs(roll)
+        first = max(0, last - new - self.horizon + 1)  # the first row from which a new transition can be foreseen
+        state, real = belief[:, first:last], roll.mask[:, first:last]
+        total = goal.new_zeros(count, new)
+        for k in range(min(self.horizon, last - first)):
+            rows = slice(first + k, last)  # the transitions that come k steps after their starts
+            act, starts = code[:, rows], last - first - k
+            state = self.ahead(act.flatten(0, 1), state[:, :starts].flatten(0, 1)).unflatten(0, (count, starts))
+            real = real[:, :starts] & roll.mask[:, rows]
+            error = (F.normalize(self.predictor(state), dim=-1) - goal[:, first + k + 1 :]).square().sum(-1)
+            error = torch.where(real, error, 0.0)[:, -new:]
+            total = total + F.pad(error, (new - error.shape[1], 0))
+        return total
+
+    def _beliefs(self, roll: Rollout) -> tuple[Tensor, Tensor]:
+        """b (B, L+1, hidden) of all rows, and the codes of their actions (B, L+1, code)."""
+        code = self.code(roll.act)
+        before = F.pad(code[:, :-1], (0, 0, 1, 0)).masked_fill(roll.starts[..., None], 0.0)
+        x = self.token(torch.cat([self.encoder(roll.obs), before], -1))
+        return self.belief(x, roll.episode, roll.valid), code
+
+
+class RunningMean(nn.Module):
+    """Exponential moving average of rollouts' means, corrected for its beginning; the same on every rank."""
+
+    def __init__(self, decay: float = 0.99):
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("total", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(()))
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Take in x (B, T) where mask, unless in evaluation mode, and give the average."""
+        if self.training:
+            mean = sum_over_ranks(masked_mean(x, mask)) / world_size()
+            self.total.lerp_(mean, 1 - self.decay)
+            self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
+        return self.total / self.weight.clamp_min(1e-8)

@@ -1,0 +1,57 @@
+"""What several forward models disagree on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gymnasium as gym
+from torch import Tensor
+from torch.nn import functional as F
+
+from encoders import Encoder
+from worldmodel.curiosity.curiosity import Curiosity
+from worldmodel.curiosity.features import RandomFeatures
+from worldmodel.curiosity.forward_model import ForwardModel
+from worldmodel.types import Rollout
+from worldmodel.world_model import Outputs
+
+
+class Disagreement(Curiosity):
+    """mean_d var_k f_k(phi(o_t), a_t)_d: the variance over an ensemble of forward models in the space of fixed random
+    features (Pathak et al. 2019, arXiv 1906.04161). It doesn't look at what came: members that have all learnt the
+    mean of a noise agree on it.
+
+    Loss: disagreement, the sum of the members' mean squared errors, each with a share `drop` of its steps left out at
+    random and the others weighed up, as in the authors' code, so that members see different data.
+    """
+
+    def __init__(
+        self,
+        make_encoder: Callable[..., Encoder],
+        obs_space: gym.Space,
+        act_space: gym.Space,
+        encoder: Encoder,
+        *,
+        members: int = 5,
+        dim: int = 128,
+        hidden: int = 256,
+        blocks: int = 4,
+        drop: float = 0.2,
+    ):
+        super().__init__()
+        if members < 2:
+            raise ValueError(f"curiosity.members={members}: allowed are whole numbers from 2")
+        if not 0.0 <= drop < 1.0:
+            raise ValueError(f"curiosity.drop={drop}: allowed is 0 to below 1")
+        self.features = RandomFeatures(make_encoder, obs_space, encoder, dim=dim)
+        self.model = ForwardModel(self.features.width, act_space, hidden=hidden, blocks=blocks, count=members)
+        self.drop = drop
+
+    def reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        phi = self.features.review(roll)
+        return self.model(phi[:, :-1], roll.tail(roll.act)).var(0, correction=0).mean(-1)
+
+    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+        phi = self.features(roll)
+        error = self.model(phi[:, :-1], roll.tail(roll.act)) - phi[:, 1:]  # (members, B, T, width)
+        return {"disagreement": F.dropout(error.square().mean(-1), self.drop).sum(0)}

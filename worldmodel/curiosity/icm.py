@@ -1,0 +1,55 @@
+"""The intrinsic curiosity module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gymnasium as gym
+from torch import Tensor
+
+from encoders import Encoder
+from worldmodel.curiosity.curiosity import Curiosity
+from worldmodel.curiosity.features import InverseFeatures
+from worldmodel.curiosity.forward_model import ForwardModel
+from worldmodel.types import Rollout
+from worldmodel.world_model import Outputs
+
+
+class ICM(Curiosity):
+    """1/2 || f(phi(o_t), a_t) - phi(o_t+1) ||^2 with features phi that learn to tell the action (Pathak et al. 2017,
+    arXiv 1705.05363, eq. 5-7).
+
+    Losses: icm_inverse, .8 of the action's cross-entropy, and icm_forward, .2 of the reward's formula (the paper's
+    beta). As in the authors' code the latter shapes phi, too, which pulls features together that can't be predicted;
+    `stop_gradient` keeps it out.
+    """
+
+    def __init__(
+        self,
+        make_encoder: Callable[..., Encoder],
+        act_space: gym.Space,
+        *,
+        dim: int = 128,
+        hidden: int = 256,
+        inverse_weight: float = 0.8,
+        forward_weight: float = 0.2,
+        stop_gradient: bool = False,
+    ):
+        super().__init__()
+        self.features = InverseFeatures(make_encoder, act_space, dim=dim, hidden=hidden)
+        self.model = ForwardModel(self.features.width, act_space, hidden=hidden, blocks=0)
+        self.inverse_weight, self.forward_weight = inverse_weight, forward_weight
+        self.stop_gradient = stop_gradient
+
+    def reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        return self._error(self.features(roll), roll)
+
+    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+        phi = self.features(roll)
+        inverse = self.features.loss(phi, roll)
+        error = self._error(phi.detach() if self.stop_gradient else phi, roll)
+        return {"icm_inverse": self.inverse_weight * inverse, "icm_forward": self.forward_weight * error}
+
+    def _error(self, phi: Tensor, roll: Rollout) -> Tensor:
+        (expected,) = self.model(phi[:, :-1], roll.tail(roll.act))
+        return 0.5 * (expected - phi[:, 1:]).square().sum(-1)

@@ -1,0 +1,76 @@
+"""How much better the model has become."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+
+from encoders import Encoder
+from encoders.encoder import perceptron
+from worldmodel.actions import ActionCode
+from worldmodel.curiosity.curiosity import Curiosity
+from worldmodel.curiosity.features import RandomFeatures
+from worldmodel.curiosity.fixed import Fixed
+from worldmodel.curiosity.forward_model import ForwardModel
+from worldmodel.types import Rollout
+from worldmodel.world_model import Outputs
+
+
+class LearningProgress(Curiosity):
+    """g(phi_t, a_t) - e_t: the error that the forward model of one update ago was expected to make, less the error
+    e_t = mean_d (f(phi_t, a_t) - phi_t+1)^2 that today's makes (learning progress monitoring, Hou et al. 2025,
+    arXiv 2509.25438; phi are fixed random features).
+
+    Noise is as bad to predict as it was, so it pays 0 on average, and so does what is known; what is being learnt pays.
+    It can be below 0: what is new and worse than it was expected to be. The first rollout, which no model came before,
+    pays 0. Losses: learning_progress_model, e_t, and learning_progress_error, (g - e'_t)^2 / 2 with the error e'_t of
+    the model as it was when the rollout was scored.
+    """
+
+    def __init__(
+        self,
+        make_encoder: Callable[..., Encoder],
+        obs_space: gym.Space,
+        act_space: gym.Space,
+        encoder: Encoder,
+        *,
+        dim: int = 128,
+        hidden: int = 256,
+        blocks: int = 4,
+    ):
+        super().__init__()
+        self.features = RandomFeatures(make_encoder, obs_space, encoder, dim=dim)
+        width = self.features.width
+        self.model = ForwardModel(width, act_space, hidden=hidden, blocks=blocks)
+        self.past = Fixed(copy.deepcopy(self.model))
+        self.code = ActionCode(act_space)
+        self.expected = perceptron([width + self.code.width, hidden, hidden, 1])
+        self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
+
+    def reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        phi = self.features.review(roll)
+        progress = self._expected(phi, roll) - self._error(self.model, phi, roll)
+        progress = torch.where(self.begun, progress, 0.0)
+        if self.training:  # a rollout of an evaluation is no update
+            self.past.net.load_state_dict(self.model.state_dict())
+            self.begun.fill_(True)
+        return progress
+
+    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+        phi = self.features(roll)
+        was = self._error(self.past, phi, roll)
+        return {
+            "learning_progress_model": self._error(self.model, phi, roll),
+            "learning_progress_error": 0.5 * (self._expected(phi, roll) - was).square(),
+        }
+
+    def _error(self, model: nn.Module, phi: Tensor, roll: Rollout) -> Tensor:
+        (expected,) = model(phi[:, :-1], roll.tail(roll.act))
+        return (expected - phi[:, 1:]).square().mean(-1)
+
+    def _expected(self, phi: Tensor, roll: Rollout) -> Tensor:
+        return self.expected(torch.cat([phi[:, :-1], self.code(roll.tail(roll.act))], -1))[..., 0]

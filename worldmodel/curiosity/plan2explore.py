@@ -1,0 +1,58 @@
+"""Disagreement about the next latent."""
+
+from __future__ import annotations
+
+from math import prod
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+from worldmodel.actions import ActionCode
+from worldmodel.curiosity.curiosity import Curiosity
+from worldmodel.curiosity.ensemble import Ensemble
+from worldmodel.moments import Moments
+from worldmodel.types import Rollout
+from worldmodel.world_model import Outputs
+
+
+class Plan2Explore(Curiosity):
+    """mean_d std_k g_k(h_t, y_t, a_t)_d: the spread of an ensemble of one-step predictions of the world model's next
+    latent (Sekar et al. 2020, arXiv 2005.05960; the std is that of the authors' code, the paper's eq. 6 has the
+    variance).
+
+    Latents are in units of their own std. Here it is a reward of what was done; the paper trains the policy on it in
+    imagination. Loss: plan2explore, the sum over members of mean_d (y_t+1 - g_k)^2 / 2.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        target_shape: tuple[int, ...],
+        act_space: gym.Space,
+        *,
+        members: int = 10,
+        hidden: int = 128,
+        layers: int = 4,
+    ):
+        super().__init__()
+        if layers < 1:
+            raise ValueError(f"curiosity.layers={layers}: allowed are whole numbers from 1")
+        width = prod(target_shape)
+        self.state = Moments((width,))
+        self.code = ActionCode(act_space)
+        self.ensemble = Ensemble(members, [dim + width + self.code.width, *[hidden] * layers, width])
+
+    def reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        y = out.y.flatten(2)
+        self.state.update(y[:, :-1], roll.tail(roll.valid))
+        return self.predict(out.h, y[:, :-1], roll.tail(roll.act)).std(0, correction=0).mean(-1)
+
+    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+        y = out.y.detach().flatten(2)
+        error = self.predict(out.h.detach(), y[:, :-1], roll.tail(roll.act)) - self.state(y[:, 1:])
+        return {"plan2explore": 0.5 * error.square().mean(-1).sum(0)}
+
+    def predict(self, h: Tensor, y: Tensor, act: Tensor) -> Tensor:
+        """h (B, T, D), y (B, T, width), act (B, T, *act_shape) -> the normalised next latent (members, B, T, width)."""
+        return self.ensemble(torch.cat([h, self.state(y), self.code(act)], -1))

@@ -1,0 +1,49 @@
+"""Prediction error in the space of a random network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gymnasium as gym
+from torch import Tensor
+
+from encoders import Encoder
+from worldmodel.curiosity.curiosity import Curiosity
+from worldmodel.curiosity.features import RandomFeatures
+from worldmodel.curiosity.forward_model import ForwardModel
+from worldmodel.types import Rollout
+from worldmodel.world_model import Outputs
+
+
+class RandomFeatureError(Curiosity):
+    """mean_d ( f(phi(o_t), a_t) - phi(o_t+1) )^2 with fixed random features phi (Burda et al. 2019, "Large-scale study
+    of curiosity-driven learning", arXiv 1808.04355).
+
+    Unlike `Error` it has a forward model of its own that sees one observation and no past. The paper lets it go on
+    beyond the episode's end (policy.ppo.episodic_int=false) and pays nothing else. Loss: random_features.
+    """
+
+    def __init__(
+        self,
+        make_encoder: Callable[..., Encoder],
+        obs_space: gym.Space,
+        act_space: gym.Space,
+        encoder: Encoder,
+        *,
+        dim: int = 128,
+        hidden: int = 256,
+        blocks: int = 4,
+    ):
+        super().__init__()
+        self.features = RandomFeatures(make_encoder, obs_space, encoder, dim=dim)
+        self.model = ForwardModel(self.features.width, act_space, hidden=hidden, blocks=blocks)
+
+    def reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        return self._error(self.features.review(roll), roll)
+
+    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+        return {"random_features": self._error(self.features(roll), roll)}
+
+    def _error(self, phi: Tensor, roll: Rollout) -> Tensor:
+        (expected,) = self.model(phi[:, :-1], roll.tail(roll.act))
+        return (expected - phi[:, 1:]).square().mean(-1)
