@@ -21,11 +21,15 @@ import torch.multiprocessing as mp
 from tiny import EASY, REPO, TINY, clone, tiny_agent
 
 from worldmodel.checkpoint import read_checkpoint
+from worldmodel.curiosity.byol_explore import RunningMean
 from worldmodel.module import NonFiniteLoss
 from worldmodel.moments import Moments
 from worldmodel.types import Minibatch, Rollout
 
-TARGETS = ["random", "inverse", "ema", "sigreg", "vicreg", "reconstruction"]
+CASES = [
+    *(f"target={x}" for x in ("random", "inverse", "ema", "sigreg", "vicreg", "reconstruction")),
+    *(f"curiosity={x}" for x in ("rnd", "max", "byol_explore", "learning_progress")),  # those with statistics
+]
 
 
 def learn(agent, roll: Rollout, ranks: int) -> dict[str, torch.Tensor]:
@@ -35,14 +39,14 @@ def learn(agent, roll: Rollout, ranks: int) -> dict[str, torch.Tensor]:
     agent.training_step(Minibatch(roll, roll), 0).backward()
     found = {f"grad/{name}": p.grad for name, p in agent.named_parameters() if p.grad is not None}
     for name, module in agent.named_modules():
-        if isinstance(module, Moments):
+        if isinstance(module, Moments | RunningMean):
             found |= {f"moments/{name}/{k}": v.clone() for k, v in module.state_dict().items()}
     return found | {"roll/rew_int": roll.rew_int, "roll/adv": roll.adv, "env_steps": agent.env_steps}
 
 
-def make_agent(target: str):
+def make_agent(case: str):
     torch.manual_seed(0)
-    overrides = ["policy.actor.memory_gradient=true", "reward.normalise=mean_std", f"target={target}", *EASY]
+    overrides = ["policy.actor.memory_gradient=true", "reward.normalise=mean_std", case, *EASY]
     agent, data, _ = tiny_agent(*overrides)
     return agent, data
 
@@ -50,17 +54,17 @@ def make_agent(target: str):
 def rank_main(rank: int, port: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    for target in TARGETS:
-        agent, data = make_agent(target)
+    for case in CASES:
+        agent, data = make_agent(case)
         data.teardown("fit")
-        roll = Rollout(**torch.load(folder / f"{target}.roll"))[2 * rank : 2 * rank + 2]
+        roll = Rollout(**torch.load(folder / f"{case}.roll"))[2 * rank : 2 * rank + 2]
         agent.reward_scale.sum = agent.reward_scale.sum[:2]
         found = learn(agent, roll, 2)
         for key, value in found.items():  # as DDP does
             if key.startswith("grad/"):
                 dist.all_reduce(value)
                 value /= 2
-        torch.save(found, folder / f"{target}.{rank}")
+        torch.save(found, folder / f"{case}.{rank}")
     if rank:
         roll.ret_ext[0, 0] = torch.inf
     with pytest.raises(NonFiniteLoss) as caught:
@@ -71,16 +75,16 @@ def rank_main(rank: int, port: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files of each target: what two ranks found, and one rank with the whole batch."""
+    """Files of each case: what two ranks found, and one rank with the whole batch."""
     folder = tmp_path_factory.mktemp("ranks")
-    for target in TARGETS:
-        agent, data = make_agent(target)
+    for case in CASES:
+        agent, data = make_agent(case)
         roll = clone(data.collector.collect())
         data.teardown("fit")
         roll.mask[0, -6:] = False  # masks fall unevenly: rank 0 has far fewer real steps
         roll.mask[1, -8:-2] = False
-        torch.save(vars(roll), folder / f"{target}.roll")
-        torch.save(learn(agent, roll, 1), folder / f"{target}.whole")
+        torch.save(vars(roll), folder / f"{case}.roll")
+        torch.save(learn(agent, roll, 1), folder / f"{case}.whole")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -88,10 +92,10 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_gradients_and_statistics_agree(both: Path, target: str) -> None:
-    one, two = (torch.load(both / f"{target}.{rank}") for rank in (0, 1))
-    whole = torch.load(both / f"{target}.whole")
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_and_statistics_agree(both: Path, case: str) -> None:
+    one, two = (torch.load(both / f"{case}.{rank}") for rank in (0, 1))
+    whole = torch.load(both / f"{case}.whole")
     assert whole.keys() == one.keys() == two.keys()
     norm = torch.stack([v.norm() for k, v in whole.items() if k.startswith("grad/")]).norm()
     assert norm > 0
