@@ -226,3 +226,16 @@ def test_a_loud_signal_does_not_slow_the_others_down() -> None:
     (quiet, _), (beside, own) = clipped(1.0), clipped(1e4)
     assert all(torch.equal(a, b) for a, b in zip(quiet, beside, strict=True))
     torch.testing.assert_close(own, torch.tensor(0.1), rtol=1e-4, atol=0.0)
+
+
+@pytest.mark.parametrize("signal", ["learning_progress", "byol_explore"], indirect=True)
+def test_a_run_that_goes_on_is_the_one_never_stopped(signal: str, cli, tmp_path: Path) -> None:
+    overrides = ["env=cartpole", "env.engine=gymnasium", "encoder=mlp", "data.keep_envs=true", f"curiosity={signal}"]
+    overrides += [*OTHERS, "data.replay_batch=1", "data.replay_capacity=8"]
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert cli("total_steps=128", f"run_dir={whole}", *overrides).code == 0
+    assert cli("total_steps=64", f"run_dir={halves}", *overrides).code == 0
+    ended = cli("checkpoint=auto", "total_steps=128", f"run_dir={halves}", "data.keep_envs=true", tiny=[])
+    assert ended.code == 0, ended.err
+    one, two = (read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (whole, halves))
+    assert one.keys() == two.keys() and all(torch.equal(x, two[k]) for k, x in one.items())

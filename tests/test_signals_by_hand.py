@@ -390,7 +390,7 @@ def test_byol_explore_pays_what_is_above_the_average() -> None:
     seen = iter([torch.tensor([[1.0, 3.0]]), torch.tensor([[5.0, 5.0]])])
     signal.errors = lambda roll: next(seen)
     torch.testing.assert_close(signal.reward(ROLL, None), torch.tensor([[0.0, 1.0]]))  # std 1, mean 2
-    old, new = 0.99 / 1.99, 1 / 1.99  # weights of the two rollouts
+    old, new = 0.7 / 1.7, 1 / 1.7  # weights of the two rollouts
     std = sqrt(5 * old + 25 * new - (2 * old + 5 * new) ** 2)
     level = 2 * old + 5 / std * new
     torch.testing.assert_close(signal.reward(ROLL, None), torch.full((1, 2), 5 / std - level), rtol=1e-4, atol=1e-4)

@@ -31,7 +31,8 @@ class BYOLExplore(Curiosity):
     a_t+k-1, and a perceptron q predicts the latent of o_t+k from it: L(t, k) = || q(b_t,k)/|.| - phi'(o_t+k)/|.| ||^2,
     where phi' is the moving average of the encoder phi. A transition's error is the sum of L(p, k) over all predictions
     of where it led, p + k = t + 1, k up to `horizon`, none of them across an episode's end or before the window.
-    Its reward is that error over its running std, less the running mean of that, if positive.
+    Its reward is that error over its running std, less the running mean of that, if positive. The paper's averages
+    forget 1 % with each minibatch; `reward_decay` is by rollout, of which 32 minibatches make one.
 
     Loss: byol_explore, the error over `horizon` (the paper divides by the steps that a start has left, which is the
     same but for the last ones of an episode or window).
@@ -46,12 +47,15 @@ class BYOLExplore(Curiosity):
         hidden: int = 128,
         horizon: int = 8,
         decay: float = 0.99,
+        reward_decay: float = 0.7,
     ):
         super().__init__()
         if horizon < 1:
             raise ValueError(f"curiosity.horizon={horizon}: allowed are whole numbers from 1")
         if not 0.0 <= decay <= 1.0:
             raise ValueError(f"curiosity.decay={decay}: allowed is 0 to 1")
+        if not 0.0 <= reward_decay < 1.0:
+            raise ValueError(f"curiosity.reward_decay={reward_decay}: allowed is 0 to below 1")
         self.encoder = Flat(make_encoder(dim=dim))
         self.slow = Fixed(copy.deepcopy(self.encoder))
         self.code = ActionCode(act_space)
@@ -60,7 +64,7 @@ class BYOLExplore(Curiosity):
         self.ahead = nn.GRUCell(self.code.width, hidden)
         self.predictor = perceptron([hidden, 2 * hidden, self.encoder.width])
         self.horizon, self.decay = horizon, decay
-        self.error, self.square, self.level = RunningMean(), RunningMean(), RunningMean()
+        self.error, self.square, self.level = (RunningMean(reward_decay) for _ in range(3))
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         error, mask = self.errors(roll), roll.tail(roll.mask)
@@ -103,7 +107,7 @@ class BYOLExplore(Curiosity):
 class RunningMean(nn.Module):
     """Exponential moving average of rollouts' means, corrected for its beginning; the same on every rank."""
 
-    def __init__(self, decay: float = 0.99):
+    def __init__(self, decay: float):
         super().__init__()
         self.decay = decay
         self.register_buffer("total", torch.zeros(()))
