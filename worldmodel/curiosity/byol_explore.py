@@ -32,7 +32,7 @@ class BYOLExplore(Curiosity):
     where phi' is the moving average of the encoder phi. A transition's error is the sum of L(p, k) over all predictions
     of where it led, p + k = t + 1, k up to `horizon`, none of them across an episode's end or before the window.
     Its reward is that error over its running std, less the running mean of that, if positive. The paper's averages
-    forget 1 % with each minibatch; `reward_decay` is by rollout, of which 32 minibatches make one.
+    forget 1 % with each minibatch; `reward_decay` is by rollout, of which 32 minibatches make one by default.
 
     Loss: byol_explore, the error over `horizon` (the paper divides by the steps that a start has left, which is the
     same but for the last ones of an episode or window).

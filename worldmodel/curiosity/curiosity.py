@@ -29,4 +29,4 @@ class Curiosity(nn.Module):
         return {}
 
     def update(self) -> None:
-        """Called after each step of the optimiser."""
+        """Called after each step of the optimiser that `losses` had a part in."""
