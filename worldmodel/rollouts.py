@@ -28,8 +28,8 @@ def freeze(module: CuriousAgent, num_envs: int) -> None:
         if isinstance(moments, Moments):
             moments.horizon = float("inf")
             moments.count.fill_(moments.horizon)
-    scale = module.reward_scale
-    scale.sum = scale.sum.new_zeros(num_envs)
+    module.reward_scale.reset(num_envs)
+    module.curiosity.reset(num_envs)
 
 
 @dataclass
@@ -99,6 +99,7 @@ def play(
         device=module.device,
     )
     collector = Collector(env, actor, Episodes(env.num_envs), greedy)
+    module.curiosity.reset(env.num_envs)  # the numbers of episodes begin anew
     while not tally.complete:
         roll = collector.collect()
         out = module.model.review(roll)

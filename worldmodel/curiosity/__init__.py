@@ -2,14 +2,21 @@
 
 from worldmodel.curiosity.ama import AMA
 from worldmodel.curiosity.byol_explore import BYOLExplore
-from worldmodel.curiosity.curiosity import Curiosity
+from worldmodel.curiosity.combination import Product, WeightedSum
+from worldmodel.curiosity.count import Count
+from worldmodel.curiosity.curiosity import Curiosity, EnvState
 from worldmodel.curiosity.curiosity_critic import CuriosityCritic
+from worldmodel.curiosity.deir import DEIR
 from worldmodel.curiosity.disagreement import Disagreement
+from worldmodel.curiosity.e3b import E3B
 from worldmodel.curiosity.error import Error
+from worldmodel.curiosity.etd import ETD
 from worldmodel.curiosity.icm import ICM
 from worldmodel.curiosity.learning_progress import LearningProgress
 from worldmodel.curiosity.max import MAX
+from worldmodel.curiosity.ngu import NGU
 from worldmodel.curiosity.none import Nothing
+from worldmodel.curiosity.noveld import NovelD
 from worldmodel.curiosity.plan2explore import Plan2Explore
 from worldmodel.curiosity.random_features import RandomFeatureError
 from worldmodel.curiosity.reward import RewardScale
@@ -18,18 +25,27 @@ from worldmodel.curiosity.surprise import Surprise
 
 __all__ = [
     "AMA",
+    "DEIR",
+    "E3B",
+    "ETD",
     "ICM",
     "MAX",
+    "NGU",
     "RND",
     "BYOLExplore",
+    "Count",
     "Curiosity",
     "CuriosityCritic",
     "Disagreement",
+    "EnvState",
     "Error",
     "LearningProgress",
     "Nothing",
+    "NovelD",
     "Plan2Explore",
+    "Product",
     "RandomFeatureError",
     "RewardScale",
     "Surprise",
+    "WeightedSum",
 ]

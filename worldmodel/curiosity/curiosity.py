@@ -30,3 +30,21 @@ class Curiosity(nn.Module):
 
     def update(self) -> None:
         """Called after each step of the optimiser that `losses` had a part in."""
+
+    def reset(self, num_envs: int) -> None:
+        """Forget the episodes under way, and be ready for `num_envs` environments that begin new ones."""
+        for module in self.modules():
+            if isinstance(module, EnvState):
+                module.reset(num_envs)
+
+
+class EnvState(nn.Module):
+    """What a module keeps for each environment from one rollout to the next: buffers with leading dim N.
+
+    It covers the rows before the first one of the next rollout (the row that closes a rollout is seen again as the
+    first of the next one), so that it makes no difference where a rollout was cut.
+    """
+
+    def reset(self, num_envs: int) -> None:
+        """Forget everything, and be ready for `num_envs` environments."""
+        raise NotImplementedError

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from worldmodel.curiosity.curiosity import EnvState
 from worldmodel.heads import symlog
 from worldmodel.moments import Moments
 
 
-class RewardScale(nn.Module):
+class RewardScale(EnvState):
     """raw (B, T) -> rew_int (B, T): symlog, normalise, clip, scale, in that order.
 
     normalise:
@@ -44,6 +45,9 @@ class RewardScale(nn.Module):
         )
         self.moments = Moments(horizon=horizon)
         self.register_buffer("sum", torch.zeros(num_envs))
+
+    def reset(self, num_envs: int) -> None:
+        self.sum = self.sum.new_zeros(num_envs)
 
     @torch.no_grad()
     def forward(self, raw: Tensor, mask: Tensor) -> Tensor:

@@ -2,5 +2,6 @@
 
 from worldmodel.policy.actor_critic import ActorCritic
 from worldmodel.policy.ppo import PPO
+from worldmodel.policy.random_policy import RandomPolicy
 
-__all__ = ["PPO", "ActorCritic"]
+__all__ = ["PPO", "ActorCritic", "RandomPolicy"]

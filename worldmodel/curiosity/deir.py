@@ -1,0 +1,123 @@
+"""Discriminative-model-based episodic intrinsic reward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders import Encoder
+from encoders.encoder import perceptron
+from worldmodel.actions import ActionCode
+from worldmodel.curiosity.curiosity import Curiosity, EnvState
+from worldmodel.curiosity.episodic import EpisodicMemory, distances, new_rows
+from worldmodel.curiosity.features import Flat, new_obs, next_obs
+from worldmodel.memory.gru import GRU
+from worldmodel.types import Obs, Rollout, map_obs
+from worldmodel.world_model import Outputs
+
+
+class DEIR(Curiosity):
+    """min_i |e_i - e_t+1|^2 / ( |tau_i - tau_t+1| + 1e-6 ) over the episode's i <= t (Wan et al. 2023, arXiv
+    2304.10770, eq. 4): e is the embedding of an observation, tau that of the trajectory before it, by a GRU over the
+    e, zero before the first. What is new by itself pays, not what is new because the way there was another.
+
+    Both embeddings learn to tell the true o_t+1 from another observation x, given the trajectory and the action: the
+    cross-entropy of D(tau_t+1, GRU(tau_t+1, x), a_t), half true and half other (loss: deir).
+
+    Two departures. Other observations come from the minibatch, old sequences of the replay included, not from a queue
+    of 100,000 raw observations. And where gradients flow the GRU begins with the window, not where acting left it.
+    The paper standardises the reward, mean taken off (reward.normalise=mean_std), and weighs it .01.
+    """
+
+    def __init__(
+        self,
+        make_encoder: Callable[..., Encoder],
+        act_space: gym.Space,
+        num_envs: int,
+        *,
+        dim: int = 64,
+        hidden: int = 256,
+        capacity: int = 1024,
+    ):
+        super().__init__()
+        self.features = Flat(make_encoder(dim=dim))
+        width = self.features.width
+        self.gru = GRU(width, depth=1)
+        self.code = ActionCode(act_space)
+        self.head = perceptron([2 * width + self.code.width, hidden, 1])
+        self.trajectory = Trajectory(num_envs, width)
+        self.memory = EpisodicMemory(num_envs, (2 * width,), capacity)
+
+    def reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        e, episode = self.features(new_obs(roll)), new_rows(roll, roll.episode)
+        tau = self.trajectory(e, episode, self.gru.cells[0])
+        past, seen = self.memory(torch.cat([e, tau], -1), episode)
+        e_past, tau_past = past.chunk(2, -1)
+        ratio = distances(e[:, 1:], e_past).square() / (distances(tau[:, 1:], tau_past) + 1e-6)
+        nearest = ratio.masked_fill(~seen, torch.inf).min(-1).values
+        return torch.where(seen.any(-1), nearest, 0.0)
+
+    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+        e = self.features(roll.obs)  # (B, L+1, width)
+        tau = self.gru(e[:, :-1], roll.episode[:, :-1], roll.valid[:, :-1])[:, -roll.new :]  # (B, T, width)
+        true, act = e[:, -roll.new :], self.code(roll.tail(roll.act))
+        other, differs = others(next_obs(roll), roll.tail(roll.mask))
+        wrong = true.flatten(0, 1)[other]
+
+        def logit(x: Tensor) -> Tensor:
+            return self.head(torch.cat([tau, self._step(x, tau), act], -1)).squeeze(-1)
+
+        loss = F.softplus(-logit(true)) + torch.where(differs, F.softplus(logit(wrong)), 0.0)
+        return {"deir": 0.5 * loss}
+
+    def _step(self, x: Tensor, tau: Tensor) -> Tensor:
+        """The trajectory one observation further: (B, T, width)."""
+        return self.gru.cells[0](x.flatten(0, 1)[None], tau.flatten(0, 1)[None])[0].view_as(tau)
+
+
+class Trajectory(EnvState):
+    """The GRU's state before the next row, for each environment."""
+
+    def __init__(self, num_envs: int, width: int):
+        super().__init__()
+        self.register_buffer("state", torch.zeros(num_envs, width))
+        self.register_buffer("episode", torch.full((num_envs,), -1))
+
+    def reset(self, num_envs: int) -> None:
+        self.state = self.state.new_zeros(num_envs, self.state.shape[-1])
+        self.episode = self.episode.new_full((num_envs,), -1)
+
+    @torch.no_grad()
+    def forward(self, e: Tensor, episode: Tensor, cell: nn.GRU) -> Tensor:
+        """e (N, T+1, width), episode (N, T+1) of a fresh rollout -> the trajectory before each row (N, T+1, width)."""
+        states = []
+        for t in range(e.shape[1]):
+            goes_on = episode[:, t] == (self.episode if t == 0 else episode[:, t - 1])
+            before = torch.where(goes_on[:, None], self.state, 0.0)
+            states.append(before)
+            if t < e.shape[1] - 1:
+                self.state = cell(e[None, :, t], before[None].contiguous())[0][0].to(before.dtype)
+        self.episode = episode[:, -2].clone()
+        return torch.stack(states, 1)
+
+
+def others(obs: Obs, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """For each of the observations (B, T, ...) another one that differs, drawn among those with mask (B, T): its index
+    in the flattened rows (B, T), and whether it differs. Two are drawn, as in the authors' code."""
+    weight = mask.flatten().float() + 1e-12  # something to draw where all is masked
+    first, second = torch.multinomial(weight, 2 * len(weight), replacement=True).view(2, *mask.shape)
+
+    def differs(index: Tensor) -> Tensor:
+        def leaf(x: Tensor) -> Tensor:
+            x = x.reshape(*mask.shape, -1)
+            return (x != x.flatten(0, 1)[index]).any(-1)
+
+        parts = map_obs(leaf, obs)
+        return torch.stack(list(parts.values())).any(0) if isinstance(parts, dict) else parts
+
+    one, two = differs(first), differs(second)
+    return torch.where(one, first, second), one | two

@@ -1,0 +1,84 @@
+"""Exploration via elliptical episodic bonuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+from encoders import Encoder
+from worldmodel.curiosity.curiosity import Curiosity, EnvState
+from worldmodel.curiosity.episodic import new_rows
+from worldmodel.curiosity.features import InverseFeatures
+from worldmodel.types import Rollout
+from worldmodel.world_model import Outputs
+
+WIDEST = 1024  # features; C has their square
+
+
+class E3B(Curiosity):
+    """phi(o_t+1)^T C_t^-1 phi(o_t+1) with C_t = ridge I + sum of phi(o_i) phi(o_i)^T over the episode's i <= t: an
+    episodic count for continuous features (Henaff et al. 2022, arXiv 2210.05805, eq. 2-3).
+
+    phi learns by inverse dynamics. C^-1 is kept up to date by Sherman & Morrison's formula. The paper divides the
+    reward by its running std. Loss: e3b_inverse.
+    """
+
+    def __init__(
+        self,
+        make_encoder: Callable[..., Encoder],
+        act_space: gym.Space,
+        num_envs: int,
+        *,
+        dim: int = 64,
+        hidden: int = 256,
+        ridge: float = 0.1,
+    ):
+        super().__init__()
+        if ridge <= 0:
+            raise ValueError(f"curiosity.ridge={ridge}: allowed is above 0")
+        self.features = InverseFeatures(make_encoder, act_space, dim=dim, hidden=hidden)
+        if self.features.width > WIDEST:
+            raise ValueError(f"curiosity.dim={dim}: makes {self.features.width} features, allowed are {WIDEST} in all")
+        self.ellipse = Ellipse(num_envs, self.features.width, ridge)
+
+    def reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        return self.ellipse(self.features(roll), new_rows(roll, roll.episode))
+
+    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+        return {"e3b_inverse": self.features.loss(self.features(roll), roll)}
+
+
+class Ellipse(EnvState):
+    """The inverse of C, for each environment."""
+
+    def __init__(self, num_envs: int, width: int, ridge: float):
+        super().__init__()
+        self.ridge = ridge
+        self.register_buffer("inverse", torch.eye(width).repeat(num_envs, 1, 1) / ridge)
+        self.register_buffer("episode", torch.full((num_envs,), -1))
+
+    def reset(self, num_envs: int) -> None:
+        width = self.inverse.shape[-1]
+        self.inverse = torch.eye(width, device=self.inverse.device).repeat(num_envs, 1, 1) / self.ridge
+        self.episode = self.episode.new_full((num_envs,), -1)
+
+    @torch.no_grad()
+    def forward(self, phi: Tensor, episode: Tensor) -> Tensor:
+        """phi (N, T+1, width), episode (N, T+1) of a fresh rollout -> the bonuses of rows 1..T: (N, T), 0 for the
+        first of an episode."""
+        phi = phi.float()
+        start = torch.eye(phi.shape[-1], device=phi.device) / self.ridge
+        bonus = torch.zeros_like(phi[:, 1:, 0])
+        for t in range(bonus.shape[1]):
+            fresh = episode[:, t] != (self.episode if t == 0 else episode[:, t - 1])
+            inverse = torch.where(fresh[:, None, None], start, self.inverse)
+            u = (inverse @ phi[:, t, :, None]).squeeze(-1)  # C^-1 phi
+            stretch = 1 + (u * phi[:, t]).sum(-1)
+            self.inverse = inverse - u[:, :, None] * u[:, None, :] / stretch[:, None, None]
+            following = phi[:, t + 1]
+            bonus[:, t] = ((self.inverse @ following[..., None]).squeeze(-1) * following).sum(-1)
+        self.episode = episode[:, -2].clone()
+        return torch.where(episode[:, 1:] == episode[:, :-1], bonus, 0.0)

@@ -1,0 +1,113 @@
+"""Episodic novelty through temporal distance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders import Encoder
+from encoders.encoder import perceptron
+from worldmodel.curiosity.curiosity import Curiosity
+from worldmodel.curiosity.episodic import EpisodicMemory, new_rows
+from worldmodel.curiosity.features import Flat, new_obs
+from worldmodel.types import Rollout
+from worldmodel.world_model import Outputs
+
+NEVER = -1e9  # finite, or the gradient of a batch without a real transition would be nan
+
+
+class ETD(Curiosity):
+    """min_i d(o_i, o_t+1) over the episode's i <= t, d a learnt number of steps from one observation to another (Jiang
+    et al. 2025, arXiv 2501.15418).
+
+    The loss etd is contrastive: of an observation x and one y that follows it by a geometrically distributed number
+    of steps (discount `gamma`, cut off at the episode's last row here), the energy c(y) - d(x, y) is to be higher than
+    that of x with the y of others and of y with the x of others: symmetric InfoNCE at temperature 1, plus `logsumexp`
+    times the squared log-sum-exp. d is a quasimetric (see `quasimetric`), so that its optimum is the successor
+    distance. At most `pairs` pairs of a minibatch are compared.
+    The paper standardises the reward, mean taken off (reward.normalise=mean_std), and weighs it .01.
+    """
+
+    def __init__(
+        self,
+        make_encoder: Callable[..., Encoder],
+        num_envs: int,
+        *,
+        dim: int = 128,
+        hidden: int = 256,
+        width: int = 64,
+        gamma: float = 0.99,
+        logsumexp: float = 0.1,
+        pairs: int = 512,
+        capacity: int = 1024,
+    ):
+        super().__init__()
+        if not 0.0 < gamma < 1.0:
+            raise ValueError(f"curiosity.gamma={gamma}: allowed is between 0 and 1")
+        if width < 2 or width % 2:
+            raise ValueError(f"curiosity.width={width}: allowed are even numbers from 2")
+        if pairs < 2:
+            raise ValueError(f"curiosity.pairs={pairs}: allowed are whole numbers from 2")
+        self.features = Flat(make_encoder(dim=dim))
+        self.embed = nn.Sequential(nn.ReLU(), perceptron([self.features.width, hidden, width]))
+        self.potential = nn.Sequential(nn.ReLU(), perceptron([self.features.width, hidden, 1]))
+        self.memory = EpisodicMemory(num_envs, (width,), capacity)
+        self.gamma, self.logsumexp, self.pairs = gamma, logsumexp, pairs
+
+    def reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        x = self.embed(self.features(new_obs(roll)))
+        past, seen = self.memory(x, new_rows(roll, roll.episode))
+        # one step at a time: the distance goes through (N, M + T, width) numbers
+        nearest = [
+            quasimetric(past, x[:, t + 1, None]).masked_fill(~seen[:, t], torch.inf).min(-1).values
+            for t in range(roll.new)
+        ]
+        return torch.where(seen.any(-1), torch.stack(nearest, 1), 0.0)
+
+    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+        mask, episode = roll.tail(roll.mask), new_rows(roll, roll.episode)
+        later = sample_later(episode, self.gamma)  # (B, T)
+        features = self.features(new_obs(roll))  # (B, T+1, features)
+        # a random choice among the real transitions, without asking the device how many there are
+        order = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1.0).flatten()
+        chosen = order.topk(min(self.pairs, order.numel())).indices
+        real = mask.flatten()[chosen]
+        x = features[:, :-1].flatten(0, 1)[chosen]
+        y = features.take_along_dim(later[..., None], 1).flatten(0, 1)[chosen]
+        logits = self.potential(y).T - quasimetric(self.embed(x)[:, None], self.embed(y)[None])  # (P, P)
+        loss = torch.where(real, contrast(logits, real, self.logsumexp), 0.0)
+        share = mask.sum() / real.sum().clamp_min(1)  # so that the mean over all is the mean over the chosen
+        return {"etd": torch.zeros_like(order).scatter(0, chosen, loss * share).view(mask.shape)}
+
+
+def quasimetric(x: Tensor, y: Tensor) -> Tensor:
+    """Metric residual network (Liu et al. 2023, arXiv 2208.08133): how far y (*lead, D) is from x (*lead, D), which
+    is not how far x is from y. max_i relu(x_i - y_i) over the first half and the Euclidean distance of the second."""
+    (x1, x2), (y1, y2) = x.chunk(2, -1), y.chunk(2, -1)
+    return F.relu(x1 - y1).amax(-1) + ((x2 - y2).square().sum(-1) + 1e-8).sqrt()
+
+
+def sample_later(episode: Tensor, gamma: float) -> Tensor:
+    """episode (B, T+1) -> (B, T) a later row of each row t: t + k, P(k) ~ gamma^k from 1 up to the episode's last row
+    here; t itself where nothing follows."""
+    rows = episode.shape[1]
+    changes = torch.ones_like(episode, dtype=torch.bool)
+    changes[:, :-1] = episode[:, 1:] != episode[:, :-1]
+    row = torch.arange(rows, device=episode.device)
+    last = torch.where(changes, row, rows).flip(1).cummin(1).values.flip(1)  # (B, T+1): where the episode ends
+    left = (last - row)[:, :-1]
+    u = torch.rand(left.shape, device=episode.device)
+    steps = torch.log1p(-(1 - gamma**left) * u) / math.log(gamma)
+    return row[:-1] + torch.minimum(steps.ceil().long().clamp_min(1), left)
+
+
+def contrast(logits: Tensor, real: Tensor, logsumexp: float) -> Tensor:
+    """logits (P, P), pairs on the diagonal; real (P,) -> symmetric InfoNCE of each pair among the real ones: (P,)."""
+    positive = logits.diagonal()
+    forward = logits.masked_fill(~real, NEVER).logsumexp(1)
+    backward = logits.masked_fill(~real[:, None], NEVER).logsumexp(0)
+    return 0.5 * (forward + backward) - positive + logsumexp * forward.square()

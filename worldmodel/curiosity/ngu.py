@@ -1,0 +1,96 @@
+"""Never give up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+from encoders import Encoder
+from worldmodel.curiosity.curiosity import Curiosity
+from worldmodel.curiosity.episodic import EpisodicMemory, distances, new_rows
+from worldmodel.curiosity.features import InverseFeatures, next_obs
+from worldmodel.curiosity.rnd import Distillation
+from worldmodel.moments import Moments
+from worldmodel.types import Rollout
+from worldmodel.world_model import Outputs
+
+
+class NGU(Curiosity):
+    """r_episodic * clip(alpha, 1, limit) (Badia et al. 2020, arXiv 2002.06038, eq. 1-2, alg. 1):
+
+        r_episodic = 1 / ( sqrt( sum_i K(d_i^2) ) + c ), and 0 where that root and c exceed `max_similarity`
+        K(d^2) = eps / ( max(d^2 / m - cluster, 0) + eps )
+        alpha = 1 + (e - mean(e)) / std(e)
+
+    d_i are the distances of phi(o_t+1) to its k nearest features among the episode's earlier ones, m is the running
+    mean of the d_i^2, e the error of random network distillation (as in `RND`). phi learns by inverse dynamics. An
+    observation with fewer than k before it has fewer terms, as in the paper.
+    Losses: ngu_inverse and ngu_rnd.
+    """
+
+    def __init__(
+        self,
+        make_encoder: Callable[..., Encoder],
+        obs_space: gym.Space,
+        act_space: gym.Space,
+        encoder: Encoder,
+        num_envs: int,
+        *,
+        dim: int = 32,
+        hidden: int = 256,
+        neighbours: int = 10,
+        eps: float = 1e-4,
+        cluster: float = 0.008,
+        c: float = 0.001,
+        max_similarity: float = 8.0,
+        limit: float = 5.0,
+        capacity: int = 1024,
+        horizon: float = 1e5,
+        rnd_dim: int = 128,
+        rnd_clip: float = 5.0,
+    ):
+        super().__init__()
+        if neighbours < 1:
+            raise ValueError(f"curiosity.neighbours={neighbours}: allowed are whole numbers from 1")
+        if limit < 1:
+            raise ValueError(f"curiosity.limit={limit}: allowed is from 1")
+        self.features = InverseFeatures(make_encoder, act_space, dim=dim, hidden=hidden)
+        self.memory = EpisodicMemory(num_envs, (self.features.width,), capacity)
+        self.distillation = Distillation(make_encoder, obs_space, encoder, dim=rnd_dim, clip=rnd_clip)
+        self.nearest = Moments(horizon=horizon, centred=False)  # of d_i, so that its second moment is m
+        self.novelty = Moments(horizon=horizon)
+        self.neighbours, self.eps, self.cluster, self.c = neighbours, eps, cluster, c
+        self.max_similarity, self.limit = max_similarity, limit
+
+    def reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        phi = self.features(roll)
+        past, seen = self.memory(phi, new_rows(roll, roll.episode))
+        d = distances(phi[:, 1:], past).masked_fill(~seen, torch.inf)
+        d = d.topk(min(self.neighbours, d.shape[-1]), largest=False).values
+        return self.episodic(d, roll) * self.alpha(roll)
+
+    def episodic(self, d: Tensor, roll: Rollout) -> Tensor:
+        """d (N, T, k), the smallest distances, infinite where there are fewer -> r_episodic (N, T)."""
+        there = d.isfinite() & roll.tail(roll.mask)[..., None]
+        self.nearest.update(torch.where(there, d, 0.0), there)
+        unit = d.square() / self.nearest.std.square()
+        kernel = self.eps / ((unit - self.cluster).clamp_min(0.0) + self.eps)  # 0 for the infinite
+        similarity = kernel.sum(-1).sqrt() + self.c
+        paid = (similarity <= self.max_similarity) & there.any(-1)
+        return torch.where(paid, 1 / similarity, 0.0)
+
+    def alpha(self, roll: Rollout) -> Tensor:
+        """(N, T): how new the observation is over the whole of training, in [1, limit]."""
+        self.distillation.update(roll)
+        error = self.distillation(next_obs(roll))
+        self.novelty.update(error, roll.tail(roll.mask))
+        return (1 + self.novelty(error)).clamp(1.0, self.limit)
+
+    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+        return {
+            "ngu_inverse": self.features.loss(self.features(roll), roll),
+            "ngu_rnd": self.distillation(next_obs(roll)),
+        }

@@ -1,0 +1,57 @@
+"""The difference of novelty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from encoders import Encoder
+from worldmodel.curiosity.curiosity import Curiosity
+from worldmodel.curiosity.episodic import EpisodicVisits
+from worldmodel.curiosity.features import new_obs, next_obs
+from worldmodel.curiosity.rnd import Distillation
+from worldmodel.types import Rollout
+from worldmodel.world_model import Outputs
+
+
+class NovelD(Curiosity):
+    """max( n(o_t+1) - alpha n(o_t), 0 ) * 1[ N_ep(o_t+1) = 1 ] (Zhang et al. 2021, "NovelD"): n is the novelty by random
+    network distillation, the norm of the predictor's error, so what pays is to cross the border of what is known, and
+    once an episode.
+
+    Under noise each observation is the first of its kind, and the gate stays open. Loss: noveld, the mean squared
+    error of `RND`.
+    """
+
+    def __init__(
+        self,
+        make_encoder: Callable[..., Encoder],
+        obs_space: gym.Space,
+        encoder: Encoder,
+        num_envs: int,
+        *,
+        dim: int = 128,
+        clip: float = 5.0,
+        alpha: float = 0.5,
+        bits: int = 32,
+        capacity: int = 1024,
+    ):
+        super().__init__()
+        if alpha < 0:
+            raise ValueError(f"curiosity.alpha={alpha}: allowed is from 0")
+        self.distillation = Distillation(make_encoder, obs_space, encoder, dim=dim, clip=clip)
+        self.visits = EpisodicVisits(make_encoder, obs_space, encoder, num_envs, bits=bits, capacity=capacity)
+        self.dim, self.alpha = dim, alpha
+
+    def reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        self.distillation.update(roll)
+        novelty = (self.dim * self.distillation(new_obs(roll))).sqrt()  # (N, T+1), the norm from the mean of squares
+        gain = F.relu(novelty[:, 1:] - self.alpha * novelty[:, :-1])
+        return torch.where(self.visits(roll) == 1, gain, 0.0)
+
+    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+        return {"noveld": self.distillation(next_obs(roll))}

@@ -1,0 +1,58 @@
+"""Rewarding impact-driven exploration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gymnasium as gym
+from torch import Tensor
+
+from encoders import Encoder
+from worldmodel.curiosity.curiosity import Curiosity
+from worldmodel.curiosity.episodic import EpisodicVisits
+from worldmodel.curiosity.features import InverseFeatures
+from worldmodel.curiosity.forward_model import ForwardModel
+from worldmodel.types import Rollout
+from worldmodel.world_model import Outputs
+
+
+class RIDE(Curiosity):
+    """|| phi(o_t+1) - phi(o_t) ||_2 / sqrt(N_ep(o_t+1)) (Raileanu & Rocktaeschel 2020, arXiv 2002.12292): how much an
+    action changed, over the root of the visits in this episode, so that going back and forth doesn't pay.
+
+    phi learns from both models of ICM, as in the paper: losses ride_inverse, the action's cross-entropy, and
+    ride_forward, 1/2 || f(phi_t, a_t) - phi_t+1 ||^2, in the authors' weights. `bits` and `capacity` are those of
+    `EpisodicVisits`; observations are counted, where the paper counts the underlying states.
+    """
+
+    def __init__(
+        self,
+        make_encoder: Callable[..., Encoder],
+        obs_space: gym.Space,
+        act_space: gym.Space,
+        encoder: Encoder,
+        num_envs: int,
+        *,
+        dim: int = 128,
+        hidden: int = 256,
+        forward_weight: float = 10.0,
+        inverse_weight: float = 0.1,
+        bits: int = 32,
+        capacity: int = 1024,
+    ):
+        super().__init__()
+        self.features = InverseFeatures(make_encoder, act_space, dim=dim, hidden=hidden)
+        self.model = ForwardModel(self.features.width, act_space, hidden=hidden, blocks=0)
+        self.visits = EpisodicVisits(make_encoder, obs_space, encoder, num_envs, bits=bits, capacity=capacity)
+        self.forward_weight, self.inverse_weight = forward_weight, inverse_weight
+
+    def reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        phi = self.features(roll)
+        return (phi[:, 1:] - phi[:, :-1]).norm(dim=-1) * self.visits(roll).rsqrt()
+
+    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+        phi = self.features(roll)
+        (expected,) = self.model(phi[:, :-1], roll.tail(roll.act))
+        error = 0.5 * (expected - phi[:, 1:]).square().sum(-1)
+        inverse = self.features.loss(phi, roll)
+        return {"ride_inverse": self.inverse_weight * inverse, "ride_forward": self.forward_weight * error}
