@@ -26,9 +26,8 @@ def test_memory_by_hand() -> None:
     memory = EpisodicMemory(2, (1,), 3)
     x = torch.tensor([[[1.0], [2.0], [3.0]], [[4.0], [5.0], [6.0]]])
     past, seen = memory(x, torch.tensor([[0, 0, 0], [0, 0, 1]]))
-    assert past[..., 0].tolist() == [[0, 0, 0, 1, 2], [0, 0, 0, 4, 5]]
-    no = [False] * 3
-    assert seen.tolist() == [[[*no, True, False], [*no, True, True]], [[*no, True, False], [*no, False, False]]]
+    assert past[..., 0].tolist() == [[1, 2], [4, 5]]
+    assert seen.tolist() == [[[True, False], [True, True]], [[True, False], [False, False]]]
     # the closing rows 3 and 6 come again as the first ones
     past, seen = memory(torch.tensor([[[3.0], [7.0]], [[6.0], [8.0]]]), torch.tensor([[0, 0], [1, 1]]))
     assert [row[mask].flatten().tolist() for row, mask in zip(past, seen[:, 0], strict=True)] == [[1, 2, 3], [6]]
@@ -193,5 +192,3 @@ def test_reset_forgets_and_resizes() -> None:
     assert torch.equal(count.reward(roll, None), first)
     count.reset(2)
     assert torch.equal(count.reward(rollout(views([[5, 6, 5]] * 2)), None), first.expand(2, -1))
-
-

@@ -20,6 +20,7 @@ from worldmodel.curiosity.noveld import NovelD
 from worldmodel.curiosity.plan2explore import Plan2Explore
 from worldmodel.curiosity.random_features import RandomFeatureError
 from worldmodel.curiosity.reward import RewardScale
+from worldmodel.curiosity.ride import RIDE
 from worldmodel.curiosity.rnd import RND
 from worldmodel.curiosity.surprise import Surprise
 
@@ -31,6 +32,7 @@ __all__ = [
     "ICM",
     "MAX",
     "NGU",
+    "RIDE",
     "RND",
     "BYOLExplore",
     "Count",

@@ -13,7 +13,7 @@ class Curiosity(nn.Module):
 
     Constructors take what they need of `obs_space`, `act_space`, `num_envs`, `encoder` (the main one), `make_encoder`
     (builds a fresh one of the same configuration; keywords override it, `space=` is another space of the same kind),
-    `target_shape` and `dim` (the width of h).
+    `target_shape`, `dim` (the width of h) and `complete` (gives a part of theirs what it takes of all these).
     """
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:

@@ -65,13 +65,15 @@ class DEIR(Curiosity):
         e = self.features(roll.obs)  # (B, L+1, width)
         tau = self.gru(e[:, :-1], roll.episode[:, :-1], roll.valid[:, :-1])[:, -roll.new :]  # (B, T, width)
         true, act = e[:, -roll.new :], self.code(roll.tail(roll.act))
-        other, differs = others(next_obs(roll), roll.tail(roll.mask))
+        mask = roll.tail(roll.mask)
+        other, differs = others(next_obs(roll), mask)
         wrong = true.flatten(0, 1)[other]
 
         def logit(x: Tensor) -> Tensor:
             return self.head(torch.cat([tau, self._step(x, tau), act], -1)).squeeze(-1)
 
-        loss = F.softplus(-logit(true)) + torch.where(differs, F.softplus(logit(wrong)), 0.0)
+        share = mask.sum() / (mask & differs).sum().clamp_min(1)  # the others weigh as much as the true ones
+        loss = F.softplus(-logit(true)) + share * torch.where(differs, F.softplus(logit(wrong)), 0.0)
         return {"deir": 0.5 * loss}
 
     def _step(self, x: Tensor, tau: Tensor) -> Tensor:

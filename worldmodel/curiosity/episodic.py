@@ -22,7 +22,8 @@ def new_rows(roll: Rollout, x: Tensor) -> Tensor:
 class EpisodicMemory(EnvState):
     """The last `capacity` rows of each environment, from which a row reads those of its own episode.
 
-    Rows further back are forgotten: an episode longer than that remembers a window, so the memory is bounded.
+    Rows further back are forgotten: an episode longer than that remembers a window, so the memory is bounded. A row
+    stays as it was written: features that learn are compared with what they were when it happened.
     """
 
     def __init__(self, num_envs: int, shape: tuple[int, ...], capacity: int, dtype: torch.dtype = torch.float32):
@@ -39,20 +40,22 @@ class EpisodicMemory(EnvState):
 
     @torch.no_grad()
     def forward(self, x: Tensor, episode: Tensor) -> tuple[Tensor, Tensor]:
-        """Recall, then remember. x (N, T+1, *shape), episode (N, T+1) of a fresh rollout -> the rows before the last
-        (N, M + T, *shape) and which of them each of the rows 1..T remembers: (N, T, M + T) bool, those of its own
-        episode at most M rows ago."""
+        """Recall, then remember. x (N, T+1, *shape), episode (N, T+1) of a fresh rollout -> P rows up to the last but
+        one (N, P, *shape), T <= P <= M + T, and which of them each of the rows 1..T remembers: (N, T, P) bool, those
+        of its own episode at most M rows ago. What no row remembers is left out, to save work."""
         past = torch.cat([self.rows, x[:, :-1].to(self.rows.dtype)], 1)
         of = torch.cat([self.episode, episode[:, :-1]], 1)  # (N, M + T)
         place = torch.arange(past.shape[1], device=x.device)
         age = torch.arange(self.capacity + 1, past.shape[1] + 1, device=x.device)[:, None] - place  # (T, M + T)
         seen = (episode[:, 1:, None] == of[:, None]) & (age >= 1) & (age <= self.capacity)
         self.rows, self.episode = past[:, -self.capacity :].clone(), of[:, -self.capacity :].clone()
-        return past, seen
+        unused = int(seen[..., : self.capacity].any(1).any(0).long().cumsum(0).eq(0).sum())
+        return past[:, unused:], seen[..., unused:]
 
 
 def distances(x: Tensor, past: Tensor) -> Tensor:
-    """Euclidean distances of x (N, T, D) to past (N, P, D): (N, T, P), exactly 0 between equal ones."""
+    """Euclidean distances of x (N, T, D) to past (N, P, D): (N, T, P), exactly 0 between equal ones, for which the
+    fast way by a matrix product is too coarse."""
     return torch.cdist(x.float(), past, compute_mode="donot_use_mm_for_euclid_dist")
 
 

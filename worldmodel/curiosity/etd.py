@@ -42,7 +42,7 @@ class ETD(Curiosity):
         width: int = 64,
         gamma: float = 0.99,
         logsumexp: float = 0.1,
-        pairs: int = 512,
+        pairs: int = 256,
         capacity: int = 1024,
     ):
         super().__init__()
@@ -86,9 +86,9 @@ class ETD(Curiosity):
 
 def quasimetric(x: Tensor, y: Tensor) -> Tensor:
     """Metric residual network (Liu et al. 2023, arXiv 2208.08133): how far y (*lead, D) is from x (*lead, D), which
-    is not how far x is from y. max_i relu(x_i - y_i) over the first half and the Euclidean distance of the second."""
+    is not how far x is from y. relu(max_i x_i - y_i) over the first half and the Euclidean distance of the second."""
     (x1, x2), (y1, y2) = x.chunk(2, -1), y.chunk(2, -1)
-    return F.relu(x1 - y1).amax(-1) + ((x2 - y2).square().sum(-1) + 1e-8).sqrt()
+    return F.relu((x1 - y1).amax(-1)) + ((x2 - y2).square().sum(-1) + 1e-8).sqrt()
 
 
 def sample_later(episode: Tensor, gamma: float) -> Tensor:

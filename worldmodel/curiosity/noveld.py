@@ -19,9 +19,9 @@ from worldmodel.world_model import Outputs
 
 
 class NovelD(Curiosity):
-    """max( n(o_t+1) - alpha n(o_t), 0 ) * 1[ N_ep(o_t+1) = 1 ] (Zhang et al. 2021, "NovelD"): n is the novelty by random
-    network distillation, the norm of the predictor's error, so what pays is to cross the border of what is known, and
-    once an episode.
+    """max( n(o_t+1) - alpha n(o_t), 0 ) * 1[ N_ep(o_t+1) = 1 ] (Zhang et al. 2021, "NovelD"): n is the novelty by
+    random network distillation, the norm of the predictor's error, so what pays is to cross the border of what is
+    known, and once an episode.
 
     Under noise each observation is the first of its kind, and the gate stays open. Loss: noveld, the mean squared
     error of `RND`.
