@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 from gymnasium.spaces import Box, Dict, Discrete
+from torch.nn import functional as F
 from worlds import VIEW, cut, rollout, signal, views
 
 from encoders import Dict as DictEncoder
@@ -96,6 +99,24 @@ def test_lifelong_counts_never_too_little() -> None:
         LifelongVisits(12)
 
 
+def work(rank: int, store: Path, keys: torch.Tensor, out: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    counts = LifelongVisits(2**8)(keys[2 * rank : 2 * rank + 2])
+    torch.save(counts, out / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_count_together(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    visits = LifelongVisits(2**8)
+    keys = torch.randint(5, (4, 21)) * 1234567
+    mp.spawn(work, args=(tmp_path / "store", keys, tmp_path), nprocs=2)
+    got = torch.cat([torch.load(tmp_path / f"{rank}.pt") for rank in range(2)])
+    assert torch.equal(got, visits(keys)) and got.max() > 10
+
+
 def test_symbolic_observations_are_told_apart_exactly() -> None:
     torch.manual_seed(0)
     obs = views([list(range(100))] * 2)
@@ -174,7 +195,8 @@ def test_where_a_rollout_is_cut_makes_no_difference(make) -> None:
         if isinstance(memory, Ellipse):
             return memory(x, episode)
         past, seen = memory(x, episode)
-        return distances(x[:, 1:], past).masked_fill(~seen, math.inf).sort(-1).values[..., :4]
+        near = distances(x[:, 1:], past).masked_fill(~seen, math.inf)
+        return F.pad(near, (0, 4), value=math.inf).sort(-1).values[..., :4]
 
     whole, parts = make(), make()
     expected = read(whole, x, episode)

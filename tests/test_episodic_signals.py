@@ -14,12 +14,14 @@ from tiny import EASY, clone, tiny_agent, tiny_config
 from torch import Tensor, nn
 from worlds import Plain, cut, rollout, signal, vectors, views
 
+from worldmodel.build import build_env
 from worldmodel.checkpoint import read_checkpoint
-from worldmodel.curiosity import DEIR, E3B, ETD, NGU, RIDE, Count, Curiosity, NovelD
+from worldmodel.curiosity import DEIR, E3B, ETD, NGU, RIDE, Count, Curiosity, EnvState, NovelD
 from worldmodel.curiosity.deir import others
 from worldmodel.curiosity.etd import contrast, quasimetric, sample_later
 from worldmodel.losses import masked_mean
 from worldmodel.moments import Moments
+from worldmodel.rollouts import Tally, freeze, play
 from worldmodel.train import train
 
 KINDS = {"count": Count, "ride": RIDE, "noveld": NovelD, "e3b": E3B, "ngu": NGU, "deir": DEIR, "etd": ETD}
@@ -257,6 +259,7 @@ def test_what_was_distilled_pays_less(name: str) -> None:
     pay(curiosity, old)
     settle(curiosity)
 
+    @torch.no_grad()
     def score(roll) -> float:
         curiosity.reset(1)
         return float((curiosity.alpha(roll) if name == "ngu" else pay(curiosity, roll)).mean())
@@ -316,6 +319,29 @@ def test_evaluation_has_other_environments(name: str) -> None:
     first = pay(curiosity, roll)
     curiosity.reset(2)
     assert torch.equal(pay(curiosity, roll), first)
+
+
+def test_episodes_played_again_are_paid_again(name: str) -> None:
+    """A frozen agent's next evaluation begins with no memory of the last one."""
+    agent, data, cfg = tiny_agent(f"curiosity={name}", *EASY)
+    for _ in range(2):
+        agent.score(data.collector.collect())
+    data.teardown("fit")
+    freeze(agent, 3)
+    before = {k: v.clone() for k, v in agent.curiosity.state_dict().items()}
+    paid = []
+    for _ in range(2):
+        tally, env = Tally(3), build_env(cfg, seed=100, num_envs=3)
+        torch.manual_seed(0)
+        list(play(agent, env, tally, context=4, horizon=8, greedy=False))
+        env.close()
+        paid.append(tally.rew_int_raw)
+    np.testing.assert_array_equal(*paid)
+    assert (paid[0] > 0).any()
+    memories = [k for k, module in agent.curiosity.named_modules() if isinstance(module, EnvState)]
+    for key, value in agent.curiosity.state_dict().items():
+        if not key.startswith(tuple(memories)):
+            assert value.equal(before[key]), key
 
 
 def test_gradients_stay_in_the_signal(name: str) -> None:

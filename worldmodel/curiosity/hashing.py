@@ -22,8 +22,8 @@ class StateHash(nn.Module):
     Symbolic ones, whose encoder looks their values up, are told apart exactly: key = sum_i r_i x_i modulo 2^64 with
     random r (Carter & Wegman 1979), where two different ones agree with a chance below 2^-56. All others by SimHash
     (Tang et al. 2017, "#Exploration", eq. 1): the signs of `bits` random projections A g(o), so that near ones share
-    a key, the more the fewer the bits. g are random features, whitened once by the statistics of the first rollout:
-    a hash that moved would make old states new.
+    a key, the more the fewer the bits. g are random features of whitened observations, standardised once, by the
+    statistics of the first rollout: a hash that moved would make old states new.
     """
 
     def __init__(self, make_encoder: Callable[..., Encoder], obs_space: gym.Space, encoder: Encoder, *, bits: int):
@@ -51,7 +51,7 @@ class StateHash(nn.Module):
             flat = torch.cat([x.reshape(*x.shape[:2], -1).long() for x in leaves], -1)  # (N, T+1, size)
             return (flat * self.weight).sum(-1)
         if not self.primed:
-            self.features.update(roll)
+            self.features.review(roll)
             self.primed.fill_(True)
         return pack_bits(self.features(roll) @ self.projection > 0)
 
