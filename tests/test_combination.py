@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from math import log
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -13,6 +14,7 @@ from tiny import tiny_agent, tiny_config
 from worlds import rollout, views
 
 from worldmodel.build import build_agent, env_spec
+from worldmodel.checkpoint import read_checkpoint
 from worldmodel.config import fill
 from worldmodel.curiosity import Curiosity, Product, WeightedSum
 from worldmodel.policy import RandomPolicy
@@ -81,6 +83,13 @@ def test_parts_are_chosen_by_config() -> None:
     assert agent.curiosity.parts["lifelong"].distillation.target.net[-1].out_features == 7
 
 
+def test_combinations_of_combinations() -> None:
+    sums = ["curiosity@curiosity.parts.lifelong=weighted_sum", "curiosity.parts.lifelong.weights.count=0.5"]
+    cfg = tiny_config("curiosity=product", *sums)
+    lifelong = build_agent(cfg, env_spec(cfg)).curiosity.parts["lifelong"]
+    assert lifelong.weights == {"surprise": 1.0, "count": 0.5} and set(lifelong.parts) == {"surprise", "count"}
+
+
 def random_policy(space: gym.Space) -> RandomPolicy:
     torch.manual_seed(0)
     return RandomPolicy(4, (4,), space, hidden=8, null_action=0, null_bias=5.0, temperature=0.1)
@@ -117,3 +126,20 @@ def test_curiosity_random_is_a_random_policy() -> None:
     assert cfg.curiosity == tiny_config("curiosity=none").curiosity
     assert cfg.policy == tiny_config("policy=random").policy
     assert isinstance(agent.policy, RandomPolicy)
+
+
+def test_a_run_with_every_memory_goes_on_bit_for_bit(cli, tmp_path: Path) -> None:
+    """Invariant 8, for all that signals keep for each environment and beyond."""
+    names = ["ride", "noveld", "e3b", "ngu", "deir", "etd", "rnd"]
+    parts = [f"+curiosity@curiosity.parts.{name}={name}" for name in names]
+    weights = [f"+curiosity.weights.{name}=1" for name in names]
+    options = ["env=cartpole", "env.engine=gymnasium", "encoder=mlp", "data.keep_envs=true"]
+    options += ["curiosity=weighted_sum", "curiosity.parts.count.scope=product", *parts, *weights]
+    runs = [tmp_path / "whole", tmp_path / "halves"]
+    assert cli("total_steps=128", f"run_dir={runs[0]}", *options).code == 0
+    assert cli("total_steps=64", f"run_dir={runs[1]}", *options).code == 0
+    again = ["checkpoint=auto", "total_steps=128", f"run_dir={runs[1]}", "data.keep_envs=true"]
+    assert cli(*again, tiny=[]).code == 0
+    one, two = (read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in runs)
+    torch.testing.assert_close(one, two, rtol=0, atol=0)
+    assert int(one["env_steps"]) == 128 and (one["curiosity.parts.deir.trajectory.state"] != 0).any()

@@ -358,6 +358,17 @@ def test_gradients_stay_in_the_signal(name: str) -> None:
     assert all(p.grad is None for part in (agent.model, agent.policy) for p in part.parameters())
 
 
+def test_losses_in_bfloat16(name: str) -> None:
+    curiosity, roll = small(name, envs=2), rollout(views([[1, 2, 3, 1, 4], [2, 2, 5, 6, 7]]))
+    torch.manual_seed(0)
+    full = curiosity.losses(roll, None)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = curiosity.losses(roll, None)
+    for key, x in full.items():
+        torch.testing.assert_close(half[key].float(), x, atol=0.1, rtol=0.05)
+
+
 METHODS = [*KINDS, "weighted_sum", "product", "random"]
 
 

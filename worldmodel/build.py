@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -51,7 +50,7 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
     known = dict(spec._asdict(), encoder=encoder, make_encoder=new_encoder, memory=memory, dim=memory.dim)
     target = fill(instantiate(cfg.target), **known)
     known |= {"target": target, "latent": encoder.shape, "target_shape": target.shape}
-    known["complete"] = partial(fill, **known)  # for what is made of parts that want the same
+    known["complete"] = lambda part: fill(part, **known)  # for what is made of parts that want the same
     model: WorldModel = fill(instantiate(cfg.model), **known)
     return CuriousAgent(
         model=model,

@@ -79,7 +79,7 @@ class ETD(Curiosity):
         x = features[:, :-1].flatten(0, 1)[chosen]
         y = features.take_along_dim(later[..., None], 1).flatten(0, 1)[chosen]
         logits = self.potential(y).T - quasimetric(self.embed(x)[:, None], self.embed(y)[None])  # (P, P)
-        loss = torch.where(real, contrast(logits, real, self.logsumexp), 0.0)
+        loss = torch.where(real, contrast(logits.float(), real, self.logsumexp), 0.0)
         share = mask.sum() / real.sum().clamp_min(1)  # so that the mean over all is the mean over the chosen
         return {"etd": torch.zeros_like(order).scatter(0, chosen, loss * share).view(mask.shape)}
 
