@@ -73,3 +73,9 @@ def cut(roll: Rollout, start: int, stop: int) -> Rollout:
     """The transitions start..stop of a rollout as one of its own."""
     rows = {field.name: getattr(roll, field.name)[:, start : stop + 1] for field in fields(Sequences)}
     return Rollout(**rows, logp=roll.logp[:, start:stop])
+
+
+@torch.no_grad()
+def pay(curiosity: Curiosity, roll: Rollout) -> Tensor:
+    """What a signal that doesn't ask the world model pays: (N, T)."""
+    return curiosity.reward(roll, None)
