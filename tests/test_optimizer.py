@@ -7,7 +7,7 @@ import torch
 from tiny import tiny_agent
 from torch import nn
 
-from worldmodel.optimizer import make_adamw
+from worldmodel.optimizer import MATRICES, make_adamw, make_muon
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,9 @@ def groups_by_name(agent: nn.Module, **settings) -> dict[str, dict]:
     return {names[id(p)]: group for group in optimizer.param_groups for p in group["params"]}
 
 
-def test_every_parameter_that_learns_is_in_one_group(agent) -> None:
-    optimizer = make_adamw(agent)["optimizer"]
+@pytest.mark.parametrize("make", [make_adamw, make_muon])
+def test_every_parameter_that_learns_is_in_one_group(agent, make) -> None:
+    optimizer = make(agent)["optimizer"]
     there = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert len(there) == len(set(there)) and set(there) == {id(p) for p in agent.parameters() if p.requires_grad}
 
@@ -93,3 +94,61 @@ def test_groups_do_not_depend_on_the_rates(agent) -> None:
         return [[id(p) for p in g["params"]] for g in make_adamw(agent, **settings)["optimizer"].param_groups]
 
     assert layout() == layout(part_lr={"policy": 1e-4}) == layout(part_lr={"encoder": 1e-4}, weight_decay=0.0)
+
+
+def test_muon_has_the_matrices_of_the_hidden_layers(agent) -> None:
+    optimizer = make_muon(agent, matrix_lr=0.5, lr=0.25, warmup=0)["optimizer"]
+    muon, adamw = optimizer.parts
+    names = {id(p): name for name, p in agent.named_parameters()}
+    found = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    assert {"model.token.weight", "model.heads.trunk.weight", "model.memory.attentions.0.qkv.weight"} <= found
+    assert all(name.startswith(MATRICES) for name in found) and "model.memory.place.weight" not in found
+    assert not [name for name in found if "heads.delta" in name or name.startswith("policy")]
+    assert {g["lr"] for g in muon.param_groups} == {0.5} and {g["lr"] for g in adamw.param_groups} == {0.25}
+
+
+def test_muon_and_adamw_step_as_they_would_alone() -> None:
+    def twin() -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.Module()
+        model.token, model.heads = nn.Linear(3, 4), nn.ModuleDict({"outcome": nn.Linear(4, 2)})
+        return nn.ModuleDict({"model": model})
+
+    def loss(whole: nn.Module) -> torch.Tensor:
+        model = whole["model"]
+        return model.heads["outcome"](model.token(torch.ones(1, 3))).square().sum()
+
+    ours, theirs = twin(), twin()
+    made = make_muon(ours, matrix_lr=0.1, lr=0.01, weight_decay=0.0, eps=1e-8, warmup=0)["optimizer"]
+    matrix = theirs["model"].token.weight
+    alone = [
+        torch.optim.Muon([matrix], lr=0.1, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW([p for p in theirs.parameters() if p is not matrix], 0.01, (0.9, 0.99), weight_decay=0.0),
+    ]
+    for _ in range(3):
+        made.zero_grad()
+        value = made.step(lambda: (x := loss(ours)).backward() or x)
+        theirs.zero_grad()
+        expected = loss(theirs)
+        expected.backward()
+        for optimizer in alone:
+            optimizer.step()
+        torch.testing.assert_close(value, expected)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    # saved and loaded, it goes on the same way
+    again = make_muon(ours, matrix_lr=0.1, lr=0.01, weight_decay=0.0, eps=1e-8, warmup=0)["optimizer"]
+    again.load_state_dict(made.state_dict())
+    theirs.zero_grad()
+    loss(theirs).backward()
+    for optimizer in alone:
+        optimizer.step()
+    again.zero_grad()
+    again.step(lambda: loss(ours).backward())
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_muon_without_matrices_is_refused() -> None:
+    with pytest.raises(ValueError, match="optimizer=muon: the world model has no matrices"):
+        make_muon(nn.Linear(2, 2))

@@ -1,7 +1,8 @@
-"""AdamW with decay groups, a learning rate for each part, and a warm-up."""
+"""AdamW with decay groups, a learning rate for each part, and a warm-up; Muon for the world model's matrices."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,10 @@ PARTS = {
     "policy": "policy.",
     "curiosity": "curiosity.",
 }
+
+
+MATRICES = ("model.token.", "model.memory.", "model.heads.trunk.", "model.heads.now.")
+"""Where Muon's parameters are: hidden layers of the world model, neither its inputs' tables nor its outputs."""
 
 
 def make_adamw(
@@ -30,18 +35,75 @@ def make_adamw(
     `part_lr` gives parts (encoder, memory, policy, curiosity) a rate of their own. Only matrices decay: not biases,
     norms, embeddings or other vectors (Brown et al. 2020; nanoGPT). `warmup` counts optimiser steps.
     """
+    return with_warm_up(_adamw(module, lambda name: True, lr, part_lr, weight_decay, betas, eps), warmup)
+
+
+def make_muon(
+    module: nn.Module,
+    *,
+    matrix_lr: float = 1e-2,
+    momentum: float = 0.95,
+    ns_steps: int = 5,
+    lr: float = 1e-3,
+    part_lr: dict[str, float | None] | None = None,
+    weight_decay: float = 1e-2,
+    betas: tuple[float, float] = (0.9, 0.99),
+    eps: float = 1e-5,
+    warmup: int = 100,
+) -> dict[str, Any]:
+    """Muon (Jordan et al. 2024) for the matrices of the world model's hidden layers, AdamW for everything else.
+
+    Muon's step is orthogonalised and scaled to the size of one of AdamW (Liu et al. 2025, arXiv 2502.16982). The
+    other settings are those of `make_adamw`; rates of parts concern what AdamW has of them.
+    """
+    embeddings = _embeddings(module)
+    matrices = {
+        name: p
+        for name, p in module.named_parameters()
+        if p.requires_grad and p.ndim == 2 and name.startswith(MATRICES) and id(p) not in embeddings
+    }
+    if not matrices:
+        raise ValueError("optimizer=muon: the world model has no matrices for it, allowed is optimizer=adamw")
+    muon = torch.optim.Muon(
+        matrices.values(),
+        lr=matrix_lr,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        ns_steps=ns_steps,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    adamw = _adamw(module, lambda name: name not in matrices, lr, part_lr, weight_decay, betas, eps)
+    return with_warm_up(Together(muon, adamw), warmup)
+
+
+def with_warm_up(optimizer: torch.optim.Optimizer, warmup: int) -> dict[str, Any]:
+    """An optimiser as Lightning wants it; a restart keeps the settings of today."""
+    optimizer._step_supports_amp_scaling = False  # with it, Lightning would not clip gradients in mixed precision
+    optimizer.register_load_state_dict_pre_hook(_keep_settings)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": WarmUp(optimizer, warmup), "interval": "step"}}
+
+
+def _adamw(
+    module: nn.Module,
+    takes: Callable[[str], bool],
+    lr: float,
+    part_lr: dict[str, float | None] | None,
+    weight_decay: float,
+    betas: tuple[float, float],
+    eps: float,
+) -> torch.optim.AdamW:
     part_lr = {k: v for k, v in (part_lr or {}).items() if v is not None}
     if unknown := part_lr.keys() - PARTS.keys():
         raise ValueError(f"optimizer.part_lr={sorted(unknown)}: allowed are {', '.join(PARTS)}")
-    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    embeddings = _embeddings(module)
     # A group for each part and kind, whatever the rates: a run goes on with other ones.
     groups: dict[tuple[str | None, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and takes(name):
             part = next((p for p, prefix in PARTS.items() if name.startswith(prefix)), None)
             decays = parameter.ndim >= 2 and id(parameter) not in embeddings
             groups.setdefault((part, decays), []).append(parameter)
-    optimizer = torch.optim.AdamW(
+    return torch.optim.AdamW(
         [
             {"params": params, "lr": float(part_lr.get(part, lr)), "weight_decay": weight_decay if decays else 0.0}
             for (part, decays), params in groups.items()
@@ -50,9 +112,40 @@ def make_adamw(
         eps=eps,
         fused=True,
     )
-    optimizer._step_supports_amp_scaling = False  # with it, Lightning would not clip gradients in mixed precision
-    optimizer.register_load_state_dict_pre_hook(_keep_settings)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": WarmUp(optimizer, warmup), "interval": "step"}}
+
+
+def _embeddings(module: nn.Module) -> set[int]:
+    return {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+
+
+class Together(torch.optim.Optimizer):
+    """Several optimisers, of parameters of their own, that step, save and load as one."""
+
+    def __init__(self, *parts: torch.optim.Optimizer):
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self.parts = parts
+        self._share()
+
+    def _share(self) -> None:
+        """The parts work on the groups and the state of the whole."""
+        groups = list(self.param_groups)
+        for part in self.parts:
+            part.param_groups, groups = groups[: len(part.param_groups)], groups[len(part.param_groups) :]
+            part.state = self.state
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._share()
 
 
 class WarmUp(torch.optim.lr_scheduler.LambdaLR):
