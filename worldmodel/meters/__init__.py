@@ -1,0 +1,7 @@
+"""What is counted over the rollouts of training, from what the environments tell in `info`."""
+
+from worldmodel.meters.coverage import Coverage
+from worldmodel.meters.meter import Meter
+from worldmodel.meters.tv import TVShare
+
+__all__ = ["Coverage", "Meter", "TVShare"]
