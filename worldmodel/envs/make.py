@@ -29,6 +29,8 @@ def make_env(
     null_action: int | None = None,
     render: bool = False,
     vectorization: Vectorization = "sync",
+    levels: int | None = None,
+    held_out: bool = False,
     tv: Kind = "clean",
     tv_action: int | Literal["added", "noop"] = "added",
     tv_size: float = 1.0,
@@ -45,6 +47,8 @@ def make_env(
     null_action: index of the action that does nothing, for those who ask the environment.
     render: `render()` will be asked for.
     vectorization: gymnasium only, see `GymnasiumEnv`.
+    levels: gymnasium only: each reset draws one of so many levels, always the same ones; null has no limit.
+    held_out: draw from all other levels instead, which training has never seen; see `Levels`.
     place, place_width: the keys of info that say where a copy is, for coverage, see `Places`.
     tv, tv_action, tv_size, tv_values: a noisy TV, see `TV`; `clean` has none.
     kwargs: go to the engine's own constructor, e.g. `max_episode_steps`.
@@ -61,17 +65,23 @@ def make_env(
     # 31 bits each, which is all that envpool takes; the last two are for the stickiness and the TV
     seeds = (np.random.SeedSequence(seed).generate_state(num_envs + 2) >> 1).tolist()
     common = {"seeds": seeds[:num_envs], "keys": keys, "null_action": null_action, "render": render, **kwargs}
+    if levels is not None:
+        _check("levels", levels, isinstance(levels, int) and levels >= 1, "null and whole numbers from 1")
+    elif held_out:
+        raise ValueError("env.held_out=True: needs env.levels, the number of levels that are not held out")
 
     pool = [] if engine == "gymnasium" else envpool_ids()
     if engine == "envpool" and not pool:
         raise ValueError("env.engine='envpool': envpool is not installed, allowed are auto and gymnasium")
     if id in pool:
+        if levels is not None:
+            raise ValueError(f"env.levels={levels}: envpool can't be given a level, allowed with env.engine=gymnasium")
         env: VectorEnv = EnvpoolEnv(id, **common)
     elif engine == "envpool":
         raise ValueError(_unknown(id, "envpool", pool))
     else:
         try:
-            env = GymnasiumEnv(id, vectorization=vectorization, **common)
+            env = GymnasiumEnv(id, vectorization=vectorization, levels=levels, held_out=held_out, **common)
         except gym.error.UnregisteredEnv:
             names = "envpool and gymnasium" if pool else "gymnasium"
             raise ValueError(_unknown(id, names, pool + gymnasium_ids())) from None
