@@ -13,7 +13,7 @@ from worldmodel.actor import Actor
 from worldmodel.collector import Collector, Episodes
 from worldmodel.config import ConfigError
 from worldmodel.envs import VectorEnv
-from worldmodel.meters import Coverage, Meter, TVShare
+from worldmodel.meters import Achievements, Coverage, Meter, TVShare
 from worldmodel.replay import Replay, concatenate
 from worldmodel.types import Minibatch
 
@@ -95,7 +95,7 @@ class SequenceData(L.LightningDataModule):
         )
         episodes = Episodes(self.env.num_envs, self.episode_window, self.success)
         self.collector = Collector(self.env, actor, episodes)
-        self.meters = [TVShare(), Coverage(episode_window=self.episode_window)]
+        self.meters = [TVShare(), Coverage(episode_window=self.episode_window), Achievements()]
 
     def train_dataloader(self) -> Minibatches:
         return Minibatches(self)

@@ -21,3 +21,5 @@ for _name, _worlds in _WORLDS.items():
         vector_entry_point=_worlds,
         max_episode_steps=_LIMITS.get(_name, 64),
     )
+
+gym.register("worldmodel/Crafter-v0", entry_point="worldmodel.worlds.crafter:Crafter", max_episode_steps=10_000)
