@@ -194,9 +194,3 @@ def test_bad_tensors() -> None:
         HMM(np.full((2, 2, 2), 0.25))
     with pytest.raises(ValueError, match="beliefs at position"):
         mess3().cross_entropy(12, most=1000)
-
-
-@pytest.mark.parametrize("experiment", ["mess3", "mess3_actions", "tiger"])
-def test_experiments_run(cli, experiment: str, tmp_path) -> None:
-    ended = cli(f"experiment={experiment}", "total_steps=64", f"run_dir={tmp_path}/run")
-    assert ended.code == 0, ended.err
