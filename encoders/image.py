@@ -27,7 +27,7 @@ class ImageEncoder(nn.Module):
         if not isinstance(space, gym.spaces.Box) or len(space.shape) not in (2, 3):
             raise mismatch(self.name, space, "an image Box: (H, W), (H, W, C) or (C, H, W)")
         self.dims = len(space.shape)
-        self.channels_last = self.dims == 3 and _channels_last(space.shape)
+        self.channels_last = self.dims == 3 and channels_last(space.shape)
         sizes = space.shape if self.dims == 3 else (1, *space.shape)
         self.image = (sizes[2], *sizes[:2]) if self.channels_last else tuple(sizes)  # C, H, W
         low, high = float(np.min(space.low)), float(np.max(space.high))
@@ -65,7 +65,8 @@ class ImageEncoder(nn.Module):
         return over_leading(lambda x: self.head(self.body(self.normalise(x))), obs, self.dims)
 
 
-def _channels_last(shape: tuple[int, ...]) -> bool:
+def channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether (A, B, C) is (H, W, C) rather than (C, H, W); see `ImageEncoder`."""
     first, middle, last = shape
     if first == middle or middle == last:
         return first == middle

@@ -13,6 +13,7 @@ from worldmodel.actor import Actor
 from worldmodel.collector import Collector, Episodes
 from worldmodel.config import ConfigError
 from worldmodel.envs import VectorEnv
+from worldmodel.meters import Achievements, Coverage, Meter, TVShare
 from worldmodel.replay import Replay, concatenate
 from worldmodel.types import Minibatch
 
@@ -66,6 +67,7 @@ class SequenceData(L.LightningDataModule):
         self.replay = Replay(replay_capacity)
         self.collector: Collector | None = None
         self.env: VectorEnv | None = None
+        self.meters: list[Meter] = []
         self.rollouts = 0  # collected so far, restarts included
         self._restored: dict[str, Any] | None = None
 
@@ -93,6 +95,7 @@ class SequenceData(L.LightningDataModule):
         )
         episodes = Episodes(self.env.num_envs, self.episode_window, self.success)
         self.collector = Collector(self.env, actor, episodes)
+        self.meters = [TVShare(), Coverage(episode_window=self.episode_window), Achievements()]
 
     def train_dataloader(self) -> Minibatches:
         return Minibatches(self)
@@ -106,6 +109,13 @@ class SequenceData(L.LightningDataModule):
         """N x T, on this rank."""
         return self.env.num_envs * self.horizon
 
+    def summary(self) -> dict[str, float]:
+        """What this rank's environments came to, by names in metrics.csv."""
+        found = self.collector.episodes.summary()
+        for meter in self.meters:
+            found |= meter.summary()
+        return found
+
     def teardown(self, stage: str) -> None:
         if self.env is not None:
             self.env.close()
@@ -118,6 +128,7 @@ class SequenceData(L.LightningDataModule):
             "collector": self.collector.state_dict(),
             "envs": self.env.state_dict() if self.keep_envs else None,
             "replay": self.replay.state_dict(),
+            "meters": [meter.state_dict() for meter in self.meters],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -134,6 +145,8 @@ class SequenceData(L.LightningDataModule):
             self.env.close()
             self._open()
         self.collector.load_state_dict(state["collector"], same_window=same_window, same_envs=same_envs)
+        for meter, saved in zip(self.meters, state["meters"], strict=True):
+            meter.load_state_dict(saved, running=same_envs)
         if same_window:
             self.replay.load_state_dict(state["replay"])
 
@@ -161,6 +174,8 @@ class Minibatches:
             roll = data.collector.collect()
         with module.clock("curiosity"):
             module.score(roll)
+        for meter in data.meters:
+            meter.add(roll)
         data.replay.add(roll)
         for _ in range(data.epochs):
             for index in torch.randperm(len(roll)).split(data.batch * data.model_every):

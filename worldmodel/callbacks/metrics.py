@@ -64,7 +64,7 @@ class Metrics(L.Callback):
             "env_steps": int(pl_module.env_steps),
             "wall_s": round(self.wall_before + now - self.began, 3),
             "steps_per_s": round(steps / (now - self.last), 1),
-            **trainer.datamodule.collector.episodes.summary(),
+            **trainer.datamodule.summary(),
             **pl_module.report(),
         }
         self.last = now

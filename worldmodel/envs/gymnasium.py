@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import cloudpickle
@@ -16,10 +17,11 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from worldmodel.envs.adapter import Adapter
+from worldmodel.envs.levels import Levels
 from worldmodel.envs.same_step import NextStep
 from worldmodel.envs.spaces import is_text
 
-_PLUGINS = ("minigrid", "ale_py")
+_PLUGINS = ("minigrid", "ale_py", "worldmodel.worlds")
 """Packages that register their environments when imported."""
 
 _PATIENCE = 120.0
@@ -39,10 +41,11 @@ class GymnasiumEnv(Adapter):
 
     vectorization: `sync` one after the other in this process; `async` a process each, with OMP_NUM_THREADS=1;
         `vector_entry_point` the environment's own vector version, through `NextStep` where it resets at once.
+    levels, held_out: see `Levels`; null has no such limit.
     kwargs: go to the environment, e.g. max_episode_steps.
 
-    `sync` is resumable unless the environment is an EzPickle (MuJoCo, Box2D): its state is a pickle of the
-    environments, so load only states that you trust.
+    `sync` is resumable unless the environment is an EzPickle (MuJoCo, Box2D), and so is a vector environment whose
+    metadata says `resumable`: its state is a pickle of the environments, so load only states that you trust.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class GymnasiumEnv(Adapter):
         null_action: int | None = None,
         render: bool = False,
         vectorization: Literal["sync", "async", "vector_entry_point"] = "sync",
+        levels: int | None = None,
+        held_out: bool = False,
         **kwargs: Any,
     ):
         if id not in gym.registry:
@@ -60,7 +65,10 @@ class GymnasiumEnv(Adapter):
         given = dict(kwargs, render_mode="rgb_array") if render else kwargs
         if vectorization != "vector_entry_point":
             vector = {"autoreset_mode": AutoresetMode.NEXT_STEP, "copy": False}
-            given = dict(given, vector_kwargs=vector, wrappers=[_prepare])
+            wrappers = [_prepare] if levels is None else [_prepare, partial(Levels, count=levels, held_out=held_out)]
+            given = dict(given, vector_kwargs=vector, wrappers=wrappers)
+        elif levels is not None:
+            raise ValueError(f"env.levels={levels}: allowed with env.vectorization={vectorization} is null")
         try:
             with _one_thread():
                 venv = gym.make_vec(id, num_envs=len(seeds), vectorization_mode=vectorization, **given)
@@ -73,8 +81,9 @@ class GymnasiumEnv(Adapter):
             venv = NextStep(venv, null_action)
         super().__init__(venv, keys, null_action, seeds)
         # an EzPickle is pickled by its constructor's arguments, which loses where it was
-        self.resumable = isinstance(venv, SyncVectorEnv) and not any(
-            isinstance(env.unwrapped, gym.utils.EzPickle) for env in venv.envs
+        self.resumable = venv.metadata.get("resumable", False) or (
+            isinstance(venv, SyncVectorEnv)
+            and not any(isinstance(env.unwrapped, gym.utils.EzPickle) for env in venv.envs)
         )
 
     def state_dict(self) -> dict[str, Any]:

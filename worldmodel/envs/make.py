@@ -10,7 +10,9 @@ import numpy as np
 
 from worldmodel.envs.envpool import EnvpoolEnv, envpool_ids
 from worldmodel.envs.gymnasium import GymnasiumEnv, gymnasium_ids
+from worldmodel.envs.places import Places
 from worldmodel.envs.sticky import Sticky
+from worldmodel.envs.tv import TV, Kind
 from worldmodel.envs.vector import VectorEnv
 
 Engine = Literal["auto", "envpool", "gymnasium"]
@@ -27,6 +29,14 @@ def make_env(
     null_action: int | None = None,
     render: bool = False,
     vectorization: Vectorization = "sync",
+    levels: int | None = None,
+    held_out: bool = False,
+    tv: Kind = "clean",
+    tv_action: int | Literal["added", "noop"] = "added",
+    tv_size: float = 1.0,
+    tv_values: list[int] | None = None,
+    place: list[str] | None = None,
+    place_width: float = 1.0,
     **kwargs: Any,
 ) -> VectorEnv:
     """N copies of an environment; the same seed gives the same episodes, and no two copies share a seed.
@@ -37,32 +47,49 @@ def make_env(
     null_action: index of the action that does nothing, for those who ask the environment.
     render: `render()` will be asked for.
     vectorization: gymnasium only, see `GymnasiumEnv`.
+    levels: gymnasium only: each reset draws one of so many levels, always the same ones; null has no limit.
+    held_out: draw from all other levels instead, which training has never seen; see `Levels`.
+    place, place_width: the keys of info that say where a copy is, for coverage, see `Places`.
+    tv, tv_action, tv_size, tv_values: a noisy TV, see `TV`; `clean` has none.
     kwargs: go to the engine's own constructor, e.g. `max_episode_steps`.
 
     Raises ValueError, in one line, for values that aren't allowed, unknown ids, and unsupported spaces.
     """
-    for key, value, kind in (("engine", engine, Engine), ("vectorization", vectorization, Vectorization)):
+    literals = (("engine", engine, Engine), ("vectorization", vectorization, Vectorization), ("tv", tv, Kind))
+    for key, value, kind in literals:
         _check(key, value, value in get_args(kind), ", ".join(get_args(kind)))
     _check("num_envs", num_envs, isinstance(num_envs, int) and num_envs >= 1, "whole numbers from 1")
     _check("seed", seed, isinstance(seed, int) and seed >= 0, "whole numbers from 0")
     _check("sticky", sticky, isinstance(sticky, int | float) and 0 <= sticky < 1, "0 <= sticky < 1")
-    # 31 bits each, which is all that envpool takes; the last one is for the stickiness
-    seeds = (np.random.SeedSequence(seed).generate_state(num_envs + 1) >> 1).tolist()
+    _check("tv_size", tv_size, isinstance(tv_size, int | float) and 0 < tv_size <= 1, "0 < tv_size <= 1")
+    # 31 bits each, which is all that envpool takes; the last two are for the stickiness and the TV
+    seeds = (np.random.SeedSequence(seed).generate_state(num_envs + 2) >> 1).tolist()
     common = {"seeds": seeds[:num_envs], "keys": keys, "null_action": null_action, "render": render, **kwargs}
+    if levels is not None:
+        _check("levels", levels, isinstance(levels, int) and levels >= 1, "null and whole numbers from 1")
+    elif held_out:
+        raise ValueError("env.held_out=True: needs env.levels, the number of levels that are not held out")
 
     pool = [] if engine == "gymnasium" else envpool_ids()
     if engine == "envpool" and not pool:
         raise ValueError("env.engine='envpool': envpool is not installed, allowed are auto and gymnasium")
     if id in pool:
+        if levels is not None:
+            raise ValueError(f"env.levels={levels}: envpool can't be given a level, allowed with env.engine=gymnasium")
         env: VectorEnv = EnvpoolEnv(id, **common)
     elif engine == "envpool":
         raise ValueError(_unknown(id, "envpool", pool))
     else:
         try:
-            env = GymnasiumEnv(id, vectorization=vectorization, **common)
+            env = GymnasiumEnv(id, vectorization=vectorization, levels=levels, held_out=held_out, **common)
         except gym.error.UnregisteredEnv:
             names = "envpool and gymnasium" if pool else "gymnasium"
             raise ValueError(_unknown(id, names, pool + gymnasium_ids())) from None
+    if place is not None:
+        _check("place_width", place_width, isinstance(place_width, int | float) and place_width > 0, "positive numbers")
+        env = Places(env, place, place_width)
+    if tv != "clean":
+        env = TV(env, tv, tv_action, tv_size, tv_values, seeds[num_envs + 1])
     return Sticky(env, sticky, seeds[num_envs]) if sticky else env
 
 

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium as gym
-import numpy as np
 import torch
 from torch import Tensor
 
 from worldmodel.envs.vector import Step, VectorEnv
+from worldmodel.envs.wrapper import Wrapper
 from worldmodel.types import Obs
 
 
-class Sticky:
+class Sticky(Wrapper):
     """With probability `p` a copy repeats the action that it executed last, but never across a reset."""
 
     def __init__(self, env: VectorEnv, p: float, seed: int):
-        self.env, self.p = env, p
-        self.num_envs: int = env.num_envs
-        self.obs_space: gym.Space = env.obs_space
-        self.act_space: gym.Space = env.act_space
-        self.null_action: int | None = env.null_action
-        self.resumable: bool = env.resumable
+        super().__init__(env)
+        self.p = p
         self._generator = torch.Generator().manual_seed(seed)
         self._first = torch.ones(self.num_envs, dtype=torch.bool)  # no action yet in this episode
         self._last: Tensor | None = None  # (N, *act_shape) executed
 
     def reset(self) -> Obs:
         self._first, self._last = torch.ones_like(self._first), None
-        return self.env.reset()
+        return super().reset()
 
     def step(self, act: Tensor) -> Step:
         """One action in each copy, (N, *act_shape); the executed one may be another."""
@@ -41,17 +36,11 @@ class Sticky:
         self._first, self._last = step.ignored, act
         return step
 
-    def render(self) -> np.ndarray | None:
-        return self.env.render()
-
-    def close(self) -> None:
-        self.env.close()
-
     def state_dict(self) -> dict[str, Any]:
         own = {"generator": self._generator.get_state(), "first": self._first, "last": self._last}
-        return own | {"env": self.env.state_dict()}
+        return own | super().state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._generator.set_state(state["generator"])
         self._first, self._last = state["first"], state["last"]
-        self.env.load_state_dict(state["env"])
+        super().load_state_dict(state)

@@ -1,0 +1,82 @@
+"""Places visited: by hand, in MiniGrid, and in a run that is interrupted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from worldmodel.envs import make_env
+from worldmodel.meters import Coverage
+from worldmodel.types import Rollout
+
+
+def rollout(place: list[list[int]], over: list[list[int]]) -> Rollout:
+    """place (N, T+1), over (N, T)."""
+    info = {"place": torch.tensor(place)[..., None]}
+    count, new = len(over), len(over[0])
+    end = torch.zeros(count, new + 1, dtype=torch.bool)
+    end[:, :-1] = torch.tensor(over).bool()
+    rows = dict.fromkeys(("obs", "act", "episode", "valid", "mask", "rew_ext"), torch.zeros(count, new + 1))
+    return Rollout(**rows, end=end, trunc=torch.zeros_like(end), logp=torch.zeros(count, new), info=info)
+
+
+def test_by_hand() -> None:
+    meter = Coverage()
+    assert meter.summary() == {}
+    meter.add(rollout([[0, 1, 1, 7], [0, 5, 1, 1]], [[0, 0, 1], [0, 0, 0]]))
+    # first seen after 0, 2, 2 and 6 steps of 6: places 0, 1, 5, 7
+    found = meter.summary()
+    assert found["coverage"] == 4 and found["coverage_auc"] == (6 + 4 + 4 + 0) / 6
+    assert found["coverage_episode"] == 3  # 0, 1, 7
+    # copy 0 begins with the terminal row that was counted; copy 1 ends where it has been, then sees 9
+    meter.add(rollout([[7, 0, 0, 2], [1, 0, 0, 9]], [[0, 0, 0], [0, 1, 0]]))
+    found = meter.summary()
+    assert found["coverage"] == 6 and found["coverage_auc"] == (12 + 10 + 10 + 6 + 0 + 0) / 12
+    assert list(meter.finished) == [3, 3] and meter.running == {0: {(0,), (2,)}, 1: {(9,)}}
+
+
+def test_no_place_is_not_counted() -> None:
+    meter = Coverage()
+    meter.add(rollout([[-1, 3, 3]], [[0, 1]]))
+    assert meter.summary() == {"coverage": 1.0, "coverage_auc": 0.5, "coverage_episode": 1.0}
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_going_on(running: bool) -> None:
+    rolls = [rollout([[0, 1, 1, 7], [0, 5, 1, 1]], [[0, 0, 1], [0, 0, 0]])]
+    rolls.append(rollout([[7, 0, 0, 2], [1, 0, 0, 9]], [[0, 0, 0], [0, 1, 0]]))
+    whole, first, second = Coverage(), Coverage(), Coverage()
+    whole.add(rolls[0]), first.add(rolls[0])
+    second.load_state_dict(first.state_dict(), running=running)
+    assert whole.summary() == second.summary()
+    whole.add(rolls[1]), second.add(rolls[1])
+    if running:
+        assert whole.state_dict()["running"].equal(second.state_dict()["running"])
+        assert whole.summary() == second.summary()
+    else:  # the interrupted episode is over: what was seen before counts, but not for the new one
+        assert second.summary()["coverage"] == 6 and list(second.finished) == [3, 2]
+
+
+@pytest.mark.parametrize("engine", ["envpool", "gymnasium"])
+def test_places_of_minigrid(engine: str) -> None:
+    env = make_env("MiniGrid-Empty-5x5-v0", engine, 1, keys=["image"], place=["agent_pos"])
+    env.reset()
+    walk = [env.info["place"].tolist()]
+    walk += [env.step(torch.tensor([act])).info["place"].tolist() for act in (2, 2, 1, 2, 2, 0)]
+    assert walk == [[[1, 1]], [[2, 1]], [[3, 1]], [[3, 1]], [[3, 2]], [[3, 3]], [[1, 1]]]
+
+
+def test_places_of_mujoco_are_bins() -> None:
+    env = make_env("Ant-v5", num_envs=2, place=["x_position", "y_position"], place_width=0.01)
+    env.reset()
+    info = env.step(torch.rand(2, 8)).info
+    expected = np.floor(np.stack([info["x_position"], info["y_position"]], 1) / 0.01)
+    assert info["place"].dtype == np.int64 and np.array_equal(info["place"], expected)
+
+
+def test_bad_input() -> None:
+    with pytest.raises(ValueError, match=r"env.place=\['xyz'\]: xyz is not told, allowed are .*agent_pos"):
+        make_env("MiniGrid-Empty-5x5-v0", num_envs=1, place=["xyz"]).reset()
+    with pytest.raises(ValueError, match=r"env.place_width=0: allowed are positive"):
+        make_env("MiniGrid-Empty-5x5-v0", num_envs=1, place=["agent_pos"], place_width=0)

@@ -1,0 +1,45 @@
+"""What wrappers of a vector environment have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from torch import Tensor
+
+from worldmodel.envs.vector import Step, VectorEnv
+from worldmodel.types import Obs
+
+
+class Wrapper:
+    """The environment within, unchanged; see `VectorEnv`. A subclass overrides what it changes."""
+
+    def __init__(self, env: VectorEnv):
+        self.env = env
+        self.num_envs: int = env.num_envs
+        self.obs_space: gym.Space = env.obs_space
+        self.act_space: gym.Space = env.act_space
+        self.null_action: int | None = env.null_action
+        self.resumable: bool = env.resumable
+        self.info: dict[str, np.ndarray] = {}
+
+    def reset(self) -> Obs:
+        obs = self.env.reset()
+        self.info = self.env.info
+        return obs
+
+    def step(self, act: Tensor) -> Step:
+        return self.env.step(act)
+
+    def render(self) -> np.ndarray | None:
+        return self.env.render()
+
+    def close(self) -> None:
+        self.env.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"env": self.env.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.env.load_state_dict(state["env"])

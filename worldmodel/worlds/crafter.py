@@ -1,0 +1,49 @@
+"""Crafter (Hafner 2021, arXiv 2109.06780) as a Gymnasium environment, telling its achievements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+
+class Crafter(gym.Env):
+    """An open world seen from above, (64, 64, 3) uint8, with 17 actions; needs the package `crafter`.
+
+    An episode ends by death; gymnasium's wrapper limits its time. The same seed of a reset gives the same world.
+
+    reward: False pays nothing, as in the benchmark without reward.
+
+    `info`: achievement_<name>, for each of the 22: has this episode unlocked it? And agent_pos (2,), the player's cell.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def __init__(self, reward: bool = True, render_mode: str | None = None):
+        import crafter
+
+        self.render_mode = render_mode
+        self._game = crafter.Env(reward=reward, length=None)
+        self._names = list(crafter.constants.achievements)
+        self.observation_space = gym.spaces.Box(0, 255, self._game.observation_space.shape, np.uint8)
+        self.action_space = gym.spaces.Discrete(self._game.action_space.n)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        if seed is not None or self._game._episode == 0:
+            # its worlds depend on these two alone; a new game would load its pictures again
+            self._game._seed, self._game._episode = int(self.np_random.integers(2**31)), 0
+        return self._game.reset(), self._info()
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, rew, end, _ = self._game.step(int(action))
+        return obs, float(rew), bool(end), False, self._info()
+
+    def render(self) -> np.ndarray:
+        return self._game.render((256, 256))
+
+    def _info(self) -> dict[str, Any]:
+        player = self._game._player
+        flags = {f"achievement_{name}": player.achievements[name] > 0 for name in self._names}
+        return flags | {"agent_pos": np.array(player.pos)}

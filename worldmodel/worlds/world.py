@@ -1,0 +1,67 @@
+"""What our own worlds have in common: N copies in one numpy operation, a time limit, and a single copy for others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+
+class Worlds(gym.vector.VectorEnv):
+    """N copies, stepped together, with NEXT_STEP autoreset; only the time limit ends an episode. A subclass gives
+    `_advance`."""
+
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "resumable": True}  # noqa: RUF012
+    render_mode = None
+
+    def __init__(self, num_envs: int, obs_space: gym.Space, act_space: gym.Space, max_episode_steps: int):
+        if max_episode_steps < 1:
+            raise ValueError(f"env.max_episode_steps={max_episode_steps}: allowed are whole numbers from 1")
+        self.num_envs, self.limit = num_envs, max_episode_steps
+        self.single_observation_space, self.single_action_space = obs_space, act_space
+        self.observation_space = gym.vector.utils.batch_space(obs_space, num_envs)
+        self.action_space = gym.vector.utils.batch_space(act_space, num_envs)
+        self.generator = np.random.default_rng()
+
+    def _advance(self, act: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Actions (N, ...) -> obs (N, ...), rew (N,), info; copies where `new` (N,) begin an episode instead."""
+        raise NotImplementedError
+
+    def reset(
+        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        if seed is not None:
+            self.generator = np.random.default_rng(seed)
+        self._steps, self._over = np.zeros(self.num_envs, dtype=np.int64), np.ones(self.num_envs, dtype=bool)
+        obs, *_, info = self.step(np.zeros(self.action_space.shape, dtype=self.action_space.dtype))
+        return obs, info
+
+    def step(self, actions: np.ndarray) -> tuple[Any, ...]:
+        new = self._over
+        obs, rew, info = self._advance(actions, new)
+        self._steps = np.where(new, 0, self._steps + 1)
+        self._over = self._steps == self.limit
+        return obs, np.where(new, 0.0, rew), np.zeros_like(new), self._over.copy(), info
+
+
+class World(gym.Env):
+    """One copy of `worlds`; gymnasium's own wrapper limits its time."""
+
+    def __init__(self, worlds: Callable[..., Worlds], **kwargs: Any):
+        self.many = worlds(num_envs=1, max_episode_steps=2**62, **kwargs)
+        self.observation_space, self.action_space = self.many.single_observation_space, self.many.single_action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        obs, info = self.many.reset(seed=seed)
+        return obs[0], _only(info)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, rew, _, _, info = self.many.step(np.asarray(action)[None])
+        return obs[0], float(rew[0]), False, False, _only(info)
+
+
+def _only(info: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {k: v[0] for k, v in info.items()}
