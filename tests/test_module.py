@@ -164,15 +164,16 @@ def test_every_parameter_that_learns_gets_a_gradient(target: str) -> None:
 
 
 @pytest.mark.parametrize(("accumulate", "steps"), [(1, 8), (2, 4), (3, 4)])
-def test_the_target_moves_once_a_step_of_the_optimiser(accumulate: int, steps: int, tmp_path, monkeypatch) -> None:
+def test_slow_copies_move_once_a_step_of_the_optimiser(accumulate: int, steps: int, tmp_path, monkeypatch) -> None:
     cfg = tiny_config("target=ema")
     agent, data = build_agent(cfg, env_spec(cfg)), build_data(cfg)
-    moved = []
+    moved, signal = [], []
     monkeypatch.setattr(agent.model.target, "update", lambda: moved.append(agent.policy.actor.weight.clone()))
+    monkeypatch.setattr(agent.curiosity, "update", lambda: signal.append(len(moved)))
     trainer = L.Trainer(
         max_epochs=2, accumulate_grad_batches=accumulate, logger=False, enable_checkpointing=False, accelerator="cpu",
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
     )  # fmt: skip
     trainer.fit(agent, data)  # two updates of four minibatches
-    assert trainer.global_step == steps == len(moved)
+    assert trainer.global_step == steps == len(moved) and signal == list(range(1, steps + 1))
     assert torch.equal(moved[-1], agent.policy.actor.weight), "it moved before the last step"

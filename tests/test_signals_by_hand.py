@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from math import e, exp, log, pi, sqrt
+from math import e, exp, log, pi
 
-import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from by_hand import ACTS, OBS, ROLL, SIZES, Same, Stub, outputs, rollout, shift
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from encoders import Conv, Grid
-from encoders import Dict as DictEncoder
-from worldmodel.actions import ActionCode
 from worldmodel.curiosity import (
     AMA,
     ICM,
@@ -26,136 +21,8 @@ from worldmodel.curiosity import (
     Plan2Explore,
     RandomFeatureError,
 )
-from worldmodel.curiosity.ensemble import Ensemble, EnsembleLinear
-from worldmodel.curiosity.features import Flat
-from worldmodel.curiosity.forward_model import ForwardModel
 from worldmodel.curiosity.max import jensen_renyi
-from worldmodel.curiosity.whitening import Whitening
 from worldmodel.heads import bound_logvar
-from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
-
-PLANE, ACTS = Box(-10, 10, (2,), np.float32), Discrete(4)
-OBS = [[0.0, 0.0], [1.0, 2.0], [9.0, 2.0]]  # two transitions
-WHITE = torch.tensor([[[-1.0, -1.0], [1.0, 1.0], [5.0, 1.0]]])  # by the first two rows; 17 is cut to 5
-
-
-class Same(nn.Module):
-    """An encoder of the plane that does nothing, and that nothing is learnt by."""
-
-    shape = (2,)
-
-    def __init__(self, space: Box = PLANE, dim: int = 2):
-        super().__init__()
-        self.space = space
-
-    def forward(self, obs: Tensor) -> Tensor:
-        return obs.float()
-
-
-class Stub(nn.Module):
-    """A network that is a function."""
-
-    def __init__(self, fn):
-        super().__init__()
-        self.fn = fn
-
-    def forward(self, *args):
-        return self.fn(*args)
-
-
-def rollout(obs: list, act: list, mask: list | None = None, new: int | None = None) -> Rollout:
-    """One sequence: its rows of observations, actions (of all rows but the last) and masks (the same)."""
-    rows = len(obs)
-    mask = torch.tensor([[*(mask or [True] * (rows - 1)), False]])
-    started = F.pad(~mask[:, :-1], (1, 0)).long()  # a masked row is the last one of its episode
-    return Rollout(
-        obs=torch.tensor([obs]),
-        act=torch.tensor([[*act, 0]]),
-        episode=started.cumsum(1),
-        valid=torch.ones(1, rows, dtype=torch.bool),
-        mask=mask,
-        rew_ext=torch.zeros(1, rows),
-        end=~mask,
-        trunc=torch.zeros(1, rows, dtype=torch.bool),
-        logp=torch.zeros(1, new or rows - 1),
-    )
-
-
-def outputs(y: list, error: list | None = None) -> Outputs:
-    """What the world model made of it: latents (1, T+1, D) and errors (1, T, D); h is zero and of width 3."""
-    y = torch.tensor([y])
-    h = torch.zeros(1, y.shape[1] - 1, 3)
-    return Outputs(y, y, h, None, None if error is None else torch.tensor([error]), None, None)
-
-
-ROLL = rollout(OBS, [1, 0])
-SIZES = {"make_encoder": Same, "obs_space": PLANE, "encoder": Same(), "dim": 2}
-
-
-def shift(phi: Tensor, act: Tensor) -> Tensor:
-    """phi moved by the action, as one forward model of an ensemble."""
-    return (phi + act[..., None])[None]
-
-
-def test_codes_of_actions() -> None:
-    assert ActionCode(ACTS)(torch.tensor([[2]])).tolist() == [[[0, 0, 1, 0]]]
-    pair = ActionCode(MultiDiscrete([2, 3]))
-    assert pair.width == 5 and pair(torch.tensor([1, 0])).tolist() == [0, 1, 1, 0, 0]
-    box = ActionCode(Box(-1, 1, (2, 2)))
-    assert box.width == 4 and box(torch.arange(4.0).view(1, 2, 2)).tolist() == [[0, 1, 2, 3]]
-
-
-def test_members_of_an_ensemble_are_networks_of_their_own() -> None:
-    torch.manual_seed(0)
-    ensemble, x = Ensemble(3, [4, 5, 2]), torch.randn(2, 6, 4)
-    first, second = ensemble.layers
-    for layer in (first, second):
-        nn.init.normal_(layer.bias)
-    out = ensemble(x)
-    assert out.shape == (3, 2, 6, 2)
-    for k in range(3):
-        hidden = F.silu(x @ first.weight[k] + first.bias.view(3, -1)[k])
-        torch.testing.assert_close(out[k], hidden @ second.weight[k] + second.bias.view(3, -1)[k])
-    assert not torch.allclose(out[0], out[1])
-
-
-def test_a_forward_model_sees_the_action_in_every_layer() -> None:
-    torch.manual_seed(0)
-    model = ForwardModel(2, ACTS, hidden=5, blocks=1, count=2, outputs=3)
-    phi, act = torch.randn(1, 3, 2), torch.tensor([[0, 3, 1]])
-    code = F.one_hot(act, 4).float()
-
-    def layer(linear: EnsembleLinear, x: Tensor, k: int) -> Tensor:
-        return torch.cat([x, code], -1) @ linear.weight[k]
-
-    for k, out in enumerate(model(phi, act)):
-        x = F.leaky_relu(layer(model.inp, phi, k))
-        ((one, two),) = model.blocks
-        x = x + layer(two, F.leaky_relu(layer(one, x, k)), k)
-        torch.testing.assert_close(out, layer(model.out, x, k))
-
-
-def test_whitening_by_hand() -> None:
-    whitening = Whitening(PLANE, Same())
-    whitening.update(ROLL)  # the closing row is the first of the next rollout
-    torch.testing.assert_close(whitening(ROLL.obs), WHITE)
-    late = rollout([[50.0, 50.0], *OBS], [0, 1, 0], new=2)  # context was taken in before
-    whitening = Whitening(PLANE, Same())
-    whitening.update(late)
-    torch.testing.assert_close(whitening(ROLL.obs), WHITE)
-
-
-def test_only_numbers_are_whitened() -> None:
-    view, image = Box(0, 255, (7, 7, 3), np.uint8), Box(0, 255, (40, 40, 3), np.uint8)
-    cells = Whitening(view, Grid(view))
-    assert cells.space == view and not list(cells.moments)
-    assert Conv(Whitening(image, Conv(image)).space, dim=4)(torch.randn(2, 40, 40, 3)).shape == (2, 4)
-    space = Dict({"pos": PLANE, "dir": Discrete(4), "view": view})
-    mixed = Whitening(space, DictEncoder(space))
-    assert list(mixed.moments) == ["of_pos"] and mixed.space["view"] == view and mixed.space["dir"] == Discrete(4)
-    obs = {"pos": torch.tensor([[100.0, 2.0]]), "dir": torch.tensor([3]), "view": torch.zeros(1, 7, 7, 3)}
-    assert mixed(obs)["pos"].tolist() == [[5.0, 2.0]] and mixed(obs)["dir"] is obs["dir"]
 
 
 def test_rnd() -> None:
@@ -339,77 +206,6 @@ def test_learning_progress() -> None:
     assert signal.past.net.by == 0  # an evaluation is no update
     torch.testing.assert_close(signal.train().reward(ROLL, None), 3 - now)
     torch.testing.assert_close(signal.losses(ROLL, None)["learning_progress_error"], 0.5 * (3 - now).square())
-
-
-@pytest.mark.parametrize(
-    ("horizon", "new", "mask", "seen"),
-    [
-        (3, 3, [1, 1, 1, 1, 1], [3, 3, 3]),  # context foresees the first ones, too
-        (1, 3, [1, 1, 1, 1, 1], [1, 1, 1]),
-        (3, 5, [1, 1, 1, 1, 1], [1, 2, 3, 3, 3]),  # nothing comes before the window
-        (9, 3, [1, 1, 1, 1, 1], [3, 4, 5]),
-        (3, 3, [1, 1, 1, 0, 1], [3, 0, 1]),  # and nothing is foreseen over a reset
-    ],
-)
-def test_byol_explore_counts_what_led_there(horizon: int, new: int, mask: list, seen: list) -> None:
-    signal = BYOLExplore(make_encoder=Same, act_space=ACTS, dim=2, hidden=4, horizon=horizon)
-    signal.predictor = Stub(lambda x: x.new_tensor([3.0, 0.0]).expand(*x.shape[:-1], 2))
-    signal.slow = Stub(lambda obs: torch.tensor([0.0, 5.0]).expand_as(obs))  # at right angles: each error is 2
-    roll = rollout(torch.randn(6, 2).tolist(), [0, 1, 2, 3, 0], [bool(x) for x in mask], new)
-    torch.testing.assert_close(signal.errors(roll), 2.0 * torch.tensor([seen]))
-    torch.testing.assert_close(signal.losses(roll, None)["byol_explore"], 2.0 * torch.tensor([seen]) / horizon)
-
-
-def test_byol_explore_one_prediction_at_a_time() -> None:
-    torch.manual_seed(0)
-    signal = BYOLExplore(make_encoder=Same, act_space=ACTS, dim=2, hidden=4, horizon=3)
-    mask = [True, True, False, True, True, True, True]
-    roll = rollout(torch.randn(8, 2).tolist(), [0, 3, 1, 2, 0, 1, 3], mask, 5)
-    obs, act, code = roll.obs[0], roll.act[0], signal.code(roll.act)[0]
-    (gru,) = signal.belief.cells
-    expected = [0.0] * 7
-    for start in range(7):
-        first = 3 if start >= 3 else 0  # of its episode
-        hidden = None
-        for t in range(first, start + 1):  # the belief
-            before = code[t - 1] if t > first else torch.zeros(4)
-            hidden = gru(signal.token(torch.cat([obs[t], before]))[None], hidden)[1]
-        state = hidden
-        for k in range(3):
-            if start + k > 6 or not all(mask[start : start + k + 1]):
-                break
-            state = signal.ahead(code[start + k][None], state)
-            one, other = signal.predictor(state)[0], obs[start + k + 1]
-            expected[start + k] += float((one / one.norm() - other / other.norm()).square().sum().detach())
-    assert int(act[-1]) == 0 and expected[2] == 0
-    torch.testing.assert_close(signal.errors(roll), torch.tensor([expected[2:]]), rtol=1e-4, atol=1e-5)
-
-
-def test_byol_explore_pays_what_is_above_the_average() -> None:
-    signal = BYOLExplore(make_encoder=Same, act_space=ACTS, dim=2, hidden=4)
-    seen = iter([torch.tensor([[1.0, 3.0]]), torch.tensor([[5.0, 5.0]])])
-    signal.errors = lambda roll: next(seen)
-    torch.testing.assert_close(signal.reward(ROLL, None), torch.tensor([[0.0, 1.0]]))  # std 1, mean 2
-    old, new = 0.7 / 1.7, 1 / 1.7  # weights of the two rollouts
-    std = sqrt(5 * old + 25 * new - (2 * old + 5 * new) ** 2)
-    level = 2 * old + 5 / std * new
-    torch.testing.assert_close(signal.reward(ROLL, None), torch.full((1, 2), 5 / std - level), rtol=1e-4, atol=1e-4)
-
-
-def test_the_slow_copy_of_byol_explore_follows() -> None:
-    signal = BYOLExplore(make_encoder=lambda dim: Line(), act_space=ACTS, dim=2, hidden=4, decay=0.75)
-    signal.encoder.encoder.weight.data.fill_(4.0)
-    signal.update()
-    assert float(signal.slow.net.encoder.weight.detach()) == 0.75 * 0.0 + 0.25 * 4.0
-    assert isinstance(signal.slow.net, Flat) and not signal.slow.net.training
-
-
-class Line(Same):
-    """An encoder with one weight."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(()))
 
 
 @pytest.mark.parametrize(
