@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import EASY, tiny_agent
 
+from worldmodel.checkpoint import read_checkpoint
 from worldmodel.envs import make_env
 from worldmodel.envs.screen import Screen
 from worldmodel.meters import TVShare
@@ -209,3 +210,31 @@ def test_the_added_action_is_one_more_for_the_agent() -> None:
     assert data.env.act_space.n == 8
     roll = data.collector.collect()
     assert (roll.info["tv_act"][:, 1:] == ((roll.tail(roll.act) == 7) & roll.tail(roll.mask))).all()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["experiment=tiger", "env.tv=action", "env.max_episode_steps=9"],
+        ["env=doorkey_levels", "env.tv=brownian", "env.tv_size=0.4", "+env.max_episode_steps=9", "env.sticky=0.2"],
+    ],
+    ids=["our own world", "a room"],
+)
+def test_a_run_goes_on_bit_for_bit(cli, tmp_path, overrides: list[str]) -> None:
+    """With its environments, their TV, what they told, and what was counted of it."""
+    tables, states = [], []
+    for run, stops in (("whole", [128]), ("halves", [64, 128])):
+        for steps in stops:
+            given = ["data.keep_envs=true", f"total_steps={steps}", f"run_dir={tmp_path / run}", "checkpoint=auto"]
+            ended = cli(*given, *overrides) if steps == stops[0] else cli(*given, tiny=[])
+            assert ended.code == 0, ended.err
+        header, *rows = (tmp_path / run / "metrics.csv").read_text().splitlines()
+        names = header.split(",")
+        kept = [i for i, name in enumerate(names) if name not in ("wall_s", "steps_per_s")]
+        tables.append([[row.split(",")[i] for i in kept] for row in rows])
+        states.append(read_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt"))
+        assert "tv_action_share" in names
+    assert tables[0] == tables[1] and len(tables[0]) == 4
+    for part in ("collector", "meters"):
+        one, two = (state["SequenceData"][part] for state in states)
+        torch.testing.assert_close(one, two, rtol=0, atol=0, equal_nan=True, msg=str)
