@@ -21,7 +21,7 @@ class Clock:
 
     obs_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
     act_space = gym.spaces.Discrete(5)
-    num_envs, null_action, resumable = N, None, False
+    num_envs, null_action, resumable, info = N, None, False, {}
 
     def __init__(self, seed: int = 0):
         self.seed, self.closed = seed, False

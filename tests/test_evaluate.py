@@ -111,7 +111,7 @@ class Uneven:
     """Copy i's episodes are 3 (i + 1) steps long; only those of copy 0 pay."""
 
     obs_space, act_space = gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2)
-    num_envs, null_action, resumable = 3, None, False
+    num_envs, null_action, resumable, info = 3, None, False, {}
 
     def reset(self) -> Tensor:
         self.age = torch.zeros(3)

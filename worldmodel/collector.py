@@ -61,6 +61,7 @@ class Collector:
     def __init__(self, env: VectorEnv, actor: Actor, episodes: Episodes, greedy: bool = False):
         self.env, self.actor, self.episodes, self.greedy = env, actor, episodes, greedy
         self.obs = env.reset()
+        self.info = env.info  # told beside self.obs
         self.pending = False  # the window ends with an observation that was valued and not yet acted on
 
     @torch.no_grad()
@@ -70,13 +71,14 @@ class Collector:
         if self.pending:
             actor.row -= 1  # the closing row of the last rollout is the first to be acted on now
             actor.roll()
-        logp, h, z, values = [], [], [], []
+        logp, h, z, values, infos = [], [], [], [], [self.info]
         for _ in range(actor.horizon):
             thought = actor.observe(self.obs, self.greedy)
             step: Step = self.env.step(thought.act)
             self.episodes.add(step.rew.numpy(), (step.end | step.trunc).numpy(), step.ignored.numpy())
             actor.feedback(*(x.to(device) for x in (step.rew, step.end, step.trunc, step.ignored)))
-            self.obs = step.obs
+            self.obs, self.info = step.obs, step.info
+            infos.append(step.info)
             logp.append(thought.logp)
             h.append(thought.h)
             z.append(thought.z)
@@ -93,6 +95,7 @@ class Collector:
             value_int=value[..., 1].contiguous(),
             h=torch.stack(h, 1),
             z=torch.stack(z, 1),
+            info=_stack(infos, device),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -100,6 +103,7 @@ class Collector:
         actor = self.actor
         return {
             "obs": self.obs,
+            "info": {k: torch.from_numpy(v) for k, v in self.info.items()},
             "rows": None if actor.rows is None else vars(actor.rows),
             "episode": actor.episode,
             "row": actor.row,
@@ -117,6 +121,12 @@ class Collector:
             self.pending = same_envs
         actor.episode = state["episode"].to(actor.device)
         if same_envs:
-            self.obs = state["obs"]
+            self.obs, self.info = state["obs"], {k: v.numpy() for k, v in state["info"].items()}
         else:
             actor.episode = actor.episode + 1
+
+
+def _stack(infos: list[dict[str, np.ndarray]], device: torch.device) -> dict[str, Tensor]:
+    """T + 1 steps' (N, ...) arrays -> (N, T + 1, ...) tensors of what was told each time."""
+    keys = [k for k in infos[-1] if all(k in info for info in infos)]
+    return {k: torch.from_numpy(np.stack([info[k] for info in infos], 1)).to(device) for k in keys}

@@ -72,7 +72,12 @@ class Sequences:
 
 @dataclass
 class Rollout(Sequences):
-    """Sequences with what the policy thought and what the rewards came to, on their last T transitions."""
+    """Sequences with what the policy thought and what the rewards came to, on their last T transitions.
+
+    `info` holds the environment's own figures, which no model sees: states to probe or to count, the belief of an
+    ideal observer, flags of a wrapper. What it tells of a transition stands beside the observation that closes it:
+    `info[key][:, 1:]` is aligned with the T transitions, `info[key][:, :-1]` with the h before them.
+    """
 
     logp: Tensor | None = None  # (B, T) log-probability of act under the acting policy
     value_ext: Tensor | None = None  # (B, T+1)
@@ -83,6 +88,7 @@ class Rollout(Sequences):
     adv: Tensor | None = None  # (B, T) weighted sum of both advantages
     ret_ext: Tensor | None = None  # (B, T)
     ret_int: Tensor | None = None  # (B, T)
+    info: dict[str, Tensor] | None = None  # (B, T+1, ...) each: what the environment told beside the last T+1 obs
 
     @property
     def new(self) -> int:

@@ -44,11 +44,13 @@ class Adapter:
         self.null_action = _check_null(null_action, self.act_space)
         self._seed, self._own = seed, partial(np.array, copy=copy or None)
         self._over = torch.zeros(self.num_envs, dtype=torch.bool)
+        self.info: dict[str, np.ndarray] = {}
 
     def reset(self) -> Obs:
         """Begin new episodes everywhere; (N, *obs_shape)."""
         seed, self._seed = self._seed, None
-        obs, _ = self.venv.reset() if seed is None else self.venv.reset(seed=seed)
+        obs, info = self.venv.reset() if seed is None else self.venv.reset(seed=seed)
+        self.info = self._info(info)
         self._over = torch.zeros_like(self._over)
         return self.read(obs)
 
@@ -80,7 +82,7 @@ class Adapter:
     def _info(self, info: dict[str, Any]) -> dict[str, np.ndarray]:
         """The numeric entries that every copy gave (gymnasium marks in `_x` who gave `x`)."""
         told = {k: v for k, v in info.items() if k[0] != "_" and np.all(info.get(f"_{k}", True))}
-        return {k: self._own(v) for k, v in told.items() if isinstance(v, np.ndarray) and v.dtype != object}
+        return {k: self._own(v) for k, v in told.items() if isinstance(v, np.ndarray) and v.dtype.kind in "biuf"}
 
 
 def _check_null(null_action: int | None, space: gym.Space) -> int | None:

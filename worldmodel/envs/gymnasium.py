@@ -19,7 +19,7 @@ from worldmodel.envs.adapter import Adapter
 from worldmodel.envs.same_step import NextStep
 from worldmodel.envs.spaces import is_text
 
-_PLUGINS = ("minigrid", "ale_py")
+_PLUGINS = ("minigrid", "ale_py", "worldmodel.worlds")
 """Packages that register their environments when imported."""
 
 _PATIENCE = 120.0
@@ -41,8 +41,8 @@ class GymnasiumEnv(Adapter):
         `vector_entry_point` the environment's own vector version, through `NextStep` where it resets at once.
     kwargs: go to the environment, e.g. max_episode_steps.
 
-    `sync` is resumable unless the environment is an EzPickle (MuJoCo, Box2D): its state is a pickle of the
-    environments, so load only states that you trust.
+    `sync` is resumable unless the environment is an EzPickle (MuJoCo, Box2D), and so is a vector environment whose
+    metadata says `resumable`: its state is a pickle of the environments, so load only states that you trust.
     """
 
     def __init__(
@@ -73,8 +73,9 @@ class GymnasiumEnv(Adapter):
             venv = NextStep(venv, null_action)
         super().__init__(venv, keys, null_action, seeds)
         # an EzPickle is pickled by its constructor's arguments, which loses where it was
-        self.resumable = isinstance(venv, SyncVectorEnv) and not any(
-            isinstance(env.unwrapped, gym.utils.EzPickle) for env in venv.envs
+        self.resumable = venv.metadata.get("resumable", False) or (
+            isinstance(venv, SyncVectorEnv)
+            and not any(isinstance(env.unwrapped, gym.utils.EzPickle) for env in venv.envs)
         )
 
     def state_dict(self) -> dict[str, Any]:

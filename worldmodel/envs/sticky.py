@@ -26,10 +26,13 @@ class Sticky:
         self._generator = torch.Generator().manual_seed(seed)
         self._first = torch.ones(self.num_envs, dtype=torch.bool)  # no action yet in this episode
         self._last: Tensor | None = None  # (N, *act_shape) executed
+        self.info: dict[str, np.ndarray] = {}
 
     def reset(self) -> Obs:
         self._first, self._last = torch.ones_like(self._first), None
-        return self.env.reset()
+        obs = self.env.reset()
+        self.info = self.env.info
+        return obs
 
     def step(self, act: Tensor) -> Step:
         """One action in each copy, (N, *act_shape); the executed one may be another."""

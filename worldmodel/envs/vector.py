@@ -26,7 +26,7 @@ class Step:
     end: Tensor  # (N,) bool: terminated
     trunc: Tensor  # (N,) bool: cut by a time limit
     ignored: Tensor  # (N,) bool: this step's action was ignored, because the environment reset
-    info: dict[str, np.ndarray] = field(default_factory=dict)  # (N, ...) each; agent_pos (N, 2) in MiniGrid
+    info: dict[str, np.ndarray] = field(default_factory=dict)  # (N, ...) each, told beside obs; e.g. agent_pos (N, 2)
 
 
 class VectorEnv(Protocol):
@@ -37,6 +37,7 @@ class VectorEnv(Protocol):
     act_space: gym.Space  # of one copy: Discrete, MultiDiscrete or Box; discrete values begin at 0
     null_action: int | None  # the action that does nothing, where one is known
     resumable: bool  # state_dict() holds everything: the same actions give the same future
+    info: dict[str, np.ndarray]  # what was told beside the observations of the last reset(), as in Step
 
     def reset(self) -> Obs:
         """Begin new episodes everywhere; (N, *obs_shape). Only the first call uses the seed."""
