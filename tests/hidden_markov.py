@@ -16,7 +16,7 @@ def mess3(x: float = 0.05, a: float = 0.85) -> np.ndarray:
 def sample(tensor: np.ndarray, streams: int, rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokens (S, R), the belief after each of them (S, R, states) and the probabilities before it (S, R, tokens)."""
     rng = np.random.default_rng(seed)
-    tokens, states, _ = tensor.shape
+    states = tensor.shape[1]
     belief = np.tile(stationary(tensor), (streams, 1))
     state = np.array([rng.choice(states, p=b) for b in belief])
     joint = tensor.transpose(1, 0, 2).reshape(states, -1).cumsum(1)  # (from, token x to)

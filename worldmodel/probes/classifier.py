@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 @torch.enable_grad()
 def fit_softmax(x: Tensor, labels: Tensor, classes: int, penalty: float = 1.0) -> Callable[[Tensor], Tensor]:
-    """Softmax regression by L-BFGS with a Gaussian prior of precision `penalty` on the weights of standardised features.
+    """Softmax regression of standardised features by L-BFGS, with a Gaussian prior of precision `penalty` on weights.
 
     x (N, D), labels (N,) -> a map from features (M, D) to log-probabilities (M, classes) in nats.
     """
