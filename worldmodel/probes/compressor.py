@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 HEADER = struct.Struct("<III")  # streams, rows, checksum
+DAMAGED = "compressed data: damaged, or made with another predictor, machine or number of threads"
 LEAST = 2.0**-22  # the least probability that is coded; the coder's own steps are 2^-24
 
 
@@ -68,7 +69,8 @@ def compress(predictor: Predictor, symbols: np.ndarray) -> Compressed:
             if wanted.size and not 0 <= wanted.min() <= wanted.max() < probs.shape[1]:
                 raise ValueError(f"symbols of stage {i}: allowed are 0 to {probs.shape[1] - 1}, not {wanted.max()}")
             ideal[i] -= np.log2(probs[np.arange(len(wanted)), wanted]).sum()
-            encoder.encode(wanted.astype(np.int32), categorical, probs)
+            if probs.shape[1] > 1:  # an alphabet of one costs nothing, and the coder has no model of it
+                encoder.encode(wanted.astype(np.int32), categorical, probs)
         predictor.update(row)
     header = HEADER.pack(streams, rows, _checksum(symbols))
     return Compressed(header + encoder.get_compressed().astype("<u4").tobytes(), ideal)
@@ -88,10 +90,14 @@ def decompress(predictor: Predictor, data: bytes) -> np.ndarray:
         row = symbols[:, t]
         for i, columns in enumerate(predictor.stages):
             probs = _codable(predictor.predict(i, row.copy()))
-            row[:, columns] = decoder.decode(categorical, probs).reshape(streams, -1)
+            if probs.shape[1] > 1:
+                try:
+                    row[:, columns] = decoder.decode(categorical, probs).reshape(streams, -1)
+                except AssertionError:  # what constriction raises for bits that no symbol has
+                    raise ValueError(DAMAGED) from None
         predictor.update(row)
     if _checksum(symbols) != checksum:
-        raise ValueError("compressed data: damaged, or made with another predictor, machine or number of threads")
+        raise ValueError(DAMAGED)
     return symbols
 
 
