@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,3 +98,15 @@ def test_trained_with_the_model_it_shapes_the_memory_and_learns() -> None:
         (now := loss()).backward()
         optimizer.step()
     assert now < 0.3 * before
+
+
+def test_by_a_switch_of_the_command_line(cli: Callable, tmp_path: Path) -> None:
+    ended = cli("total_steps=32", "model.observation=true", f"run_dir={tmp_path / 'run'}")
+    assert ended.code == 0, ended.err
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    uniform = math.log(11) + math.log(6) + math.log(4)  # nats a cell; the warm-up has hardly moved it
+    assert float(row["loss_observation"]) == pytest.approx(uniform, abs=0.3)
+    ended = cli("env=cartpole", "encoder=mlp", "model.observation=true", f"run_dir={tmp_path / 'other'}")
+    assert ended.code == 2 and len(ended.err.strip().splitlines()) == 1
+    assert "model.observation=true with encoder=MLP: allowed are encoders of codes" in ended.err
