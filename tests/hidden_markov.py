@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -47,7 +49,7 @@ def stationary(tensor: np.ndarray) -> np.ndarray:
 class BayesPredictor:
     """The best possible predictor of such a process, as `worldmodel.probes.compressor.Predictor`."""
 
-    stages = (slice(0, 1),)
+    width = 1
 
     def __init__(self, tensor: np.ndarray):
         self.tensor = tensor
@@ -55,8 +57,7 @@ class BayesPredictor:
     def reset(self, streams: int) -> None:
         self.belief = np.tile(stationary(self.tensor), (streams, 1))
 
-    def predict(self, stage: int, row: np.ndarray) -> np.ndarray:
-        return np.einsum("sf,kft->sk", self.belief, self.tensor)[:, None]
-
-    def update(self, row: np.ndarray) -> None:
-        self.belief = filter_step(self.tensor, self.belief, row[:, 0])
+    def row(self, send: Callable[..., np.ndarray]) -> None:
+        predicted = np.einsum("sf,kft->sk", self.belief, self.tensor)
+        token = send("token", np.arange(len(predicted)), 0, predicted)
+        self.belief = filter_step(self.tensor, self.belief, token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ def tokens() -> np.ndarray:
 def test_mess3_comes_back_and_costs_what_its_predictor_says(tokens: np.ndarray) -> None:
     packed = compress(BayesPredictor(mess3()), tokens)
     assert np.array_equal(decompress(BayesPredictor(mess3()), packed.data), tokens)
-    ideal = packed.stage_bits.sum()
+    ideal = packed.ideal_bits
+    assert packed.parts == {"token": ideal}
     assert ideal <= packed.bits <= 1.01 * ideal
     # the first symbol costs log2 3, the first few more than the rate: 0.571 bits a stream in all (excess entropy)
     assert ideal / tokens.size == pytest.approx(RATE + 0.571 / 800, rel=0.01)
@@ -51,30 +53,31 @@ def test_another_predictor_is_noticed(tokens: np.ndarray) -> None:
 
 
 class Chained:
-    """Two columns, of which the second equals the first; probabilities of zero among them."""
+    """Three columns, of which the second and third equal the first; probabilities of zero among them."""
 
-    stages = (slice(0, 1), slice(1, 3))
+    width = 3
 
     def reset(self, streams: int) -> None:
-        self.streams = streams
+        self.streams = np.arange(streams)
 
-    def predict(self, stage: int, row: np.ndarray) -> np.ndarray:
-        if stage == 0:
-            return np.full((self.streams, 1, 4), 0.25)
-        return np.tile(np.eye(4)[row[:, :1]], (1, 2, 1))
-
-    def update(self, row: np.ndarray) -> None: ...
+    def row(self, send: Callable[..., np.ndarray]) -> None:
+        first = send("first", self.streams, 0, np.full((len(self.streams), 4), 0.25))
+        for column in (1, 2):
+            send("copies", self.streams, column, np.eye(4)[first])
 
 
-def test_later_stages_see_earlier_ones() -> None:
+def test_what_is_sent_later_is_predicted_from_what_was_sent_before() -> None:
     first = np.random.default_rng(0).integers(4, size=(5, 100, 1))
     symbols = np.repeat(first, 3, 2)
     packed = compress(Chained(), symbols)
     assert np.array_equal(decompress(Chained(), packed.data), symbols)
-    assert packed.stage_bits == pytest.approx([1000, 0], abs=0.1)
+    assert packed.parts == pytest.approx({"first": 1000, "copies": 0}, abs=0.1)
     symbols[3, 50, 2] += 1 if symbols[3, 50, 2] < 3 else -1  # what was held impossible still comes back
     packed = compress(Chained(), symbols)
-    assert np.array_equal(decompress(Chained(), packed.data), symbols) and packed.stage_bits[1] > 20
+    assert np.array_equal(decompress(Chained(), packed.data), symbols) and packed.parts["copies"] > 20
+    symbols[0, 0, 0] = 4
+    with pytest.raises(ValueError, match="first from 0 to 4: allowed are 0 to 3"):
+        compress(Chained(), symbols)
 
 
 def test_general_purpose_sizes_are_those_of_the_files() -> None:

@@ -6,7 +6,6 @@ import gzip
 import lzma
 import struct
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,27 +16,31 @@ DAMAGED = "compressed data: damaged, or made with another predictor, machine or 
 LEAST = 2.0**-22  # the least probability that is coded; the coder's own steps are 2^-24
 
 
+class Send(Protocol):
+    """One exchange of symbols between sender and receiver."""
+
+    def __call__(self, part: str, streams: np.ndarray, columns: np.ndarray, probs: np.ndarray) -> np.ndarray:
+        """The symbols (M,) at `streams` and `columns` of this row, (M,) ints each (or one for all), which probs (M, A)
+        predicts; both sides know them from now on. `part` names what they are, for the account of bits."""
+        ...
+
+
 class Predictor(Protocol):
     """History -> probabilities of what comes next, for S streams at once.
 
-    A row of a stream is P symbols. They are coded in stages, in order: `stages[i]` are the columns of stage i, and what
-    is predicted for it may depend on all rows before and on the stages before it in this row. Encoder and decoder
-    make the same calls in the same order with the same shapes, so that they compute the same bits.
+    Sender and receiver run the same code: all that it learns of a row, it learns by `send`, so that both make the same
+    computations in the same order and with the same shapes, and get the same bits.
     """
 
-    stages: Sequence[slice]
+    width: int  # P, the symbols of a row
 
     def reset(self, streams: int) -> None:
         """Forget everything; S streams begin."""
         ...
 
-    def predict(self, stage: int, row: np.ndarray) -> np.ndarray:
-        """row (S, P) int64, of which the columns of later stages hold anything -> probabilities (S, width, A) of the
-        columns of this stage, which share an alphabet of A symbols."""
-        ...
-
-    def update(self, row: np.ndarray) -> None:
-        """The row (S, P) is known now."""
+    def row(self, send: Send) -> None:
+        """Predict the next row of all streams and send its S P symbols, in any order and portions; what is not sent is
+        0."""
         ...
 
 
@@ -46,34 +49,39 @@ class Compressed:
     """What was sent, and what it should have cost."""
 
     data: bytes
-    stage_bits: np.ndarray  # (stages,) what the predictor's probabilities say: -sum log2 p
+    parts: dict[str, float]  # bits of each part by the predictor's probabilities: -sum log2 p
 
     @property
     def bits(self) -> int:
         """The size of the data, header included."""
         return 8 * len(self.data)
 
+    @property
+    def ideal_bits(self) -> float:
+        """The predictor's own cross-entropy, over all symbols."""
+        return sum(self.parts.values())
+
 
 def compress(predictor: Predictor, symbols: np.ndarray) -> Compressed:
     """Range-code symbols (S, R, P) with the predictor's probabilities (Martin 1979; constriction's range coder)."""
     coder, categorical = _constriction()
     encoder = coder.RangeEncoder()
-    streams, rows, _ = symbols.shape
-    ideal = np.zeros(len(predictor.stages))
-    predictor.reset(streams)
-    for t in range(rows):
-        row = symbols[:, t].astype(np.int64)
-        for i, columns in enumerate(predictor.stages):
-            probs = _codable(predictor.predict(i, row.copy()))
-            wanted = row[:, columns].reshape(-1)
-            if wanted.size and not 0 <= wanted.min() <= wanted.max() < probs.shape[1]:
-                raise ValueError(f"symbols of stage {i}: allowed are 0 to {probs.shape[1] - 1}, not {wanted.max()}")
-            ideal[i] -= np.log2(probs[np.arange(len(wanted)), wanted]).sum()
+    parts: dict[str, float] = {}
+    predictor.reset(len(symbols))
+    for row in symbols.transpose(1, 0, 2).astype(np.int64):
+
+        def send(part: str, streams: np.ndarray, columns: np.ndarray, probs: np.ndarray, row=row) -> np.ndarray:
+            probs, wanted = _codable(probs), row[streams, columns]
+            if not 0 <= wanted.min(initial=0) <= wanted.max(initial=0) < probs.shape[1]:
+                raise ValueError(f"{part} from {wanted.min()} to {wanted.max()}: allowed are 0 to {probs.shape[1] - 1}")
+            parts[part] = parts.get(part, 0.0) - float(np.log2(probs[np.arange(len(wanted)), wanted]).sum())
             if probs.shape[1] > 1:  # an alphabet of one costs nothing, and the coder has no model of it
                 encoder.encode(wanted.astype(np.int32), categorical, probs)
-        predictor.update(row)
-    header = HEADER.pack(streams, rows, _checksum(symbols))
-    return Compressed(header + encoder.get_compressed().astype("<u4").tobytes(), ideal)
+            return wanted
+
+        predictor.row(send)
+    header = HEADER.pack(*symbols.shape[:2], _checksum(symbols))
+    return Compressed(header + encoder.get_compressed().astype("<u4").tobytes(), parts)
 
 
 def decompress(predictor: Predictor, data: bytes) -> np.ndarray:
@@ -83,19 +91,21 @@ def decompress(predictor: Predictor, data: bytes) -> np.ndarray:
         raise ValueError(f"compressed data of {len(data)} bytes: allowed are {HEADER.size} and whole words of 4 more")
     streams, rows, checksum = HEADER.unpack_from(data)
     decoder = coder.RangeDecoder(np.frombuffer(data, "<u4", offset=HEADER.size).astype(np.uint32))
-    width = max(columns.stop for columns in predictor.stages)
-    symbols = np.zeros((streams, rows, width), dtype=np.int64)
+    symbols = np.zeros((rows, streams, predictor.width), dtype=np.int64)
     predictor.reset(streams)
-    for t in range(rows):
-        row = symbols[:, t]
-        for i, columns in enumerate(predictor.stages):
-            probs = _codable(predictor.predict(i, row.copy()))
+    for row in symbols:
+
+        def send(part: str, streams: np.ndarray, columns: np.ndarray, probs: np.ndarray, row=row) -> np.ndarray:
+            probs = _codable(probs)
             if probs.shape[1] > 1:
                 try:
-                    row[:, columns] = decoder.decode(categorical, probs).reshape(streams, -1)
+                    row[streams, columns] = decoder.decode(categorical, probs)
                 except AssertionError:  # what constriction raises for bits that no symbol has
                     raise ValueError(DAMAGED) from None
-        predictor.update(row)
+            return row[streams, columns]
+
+        predictor.row(send)
+    symbols = symbols.transpose(1, 0, 2)
     if _checksum(symbols) != checksum:
         raise ValueError(DAMAGED)
     return symbols
@@ -119,8 +129,8 @@ def general_purpose_bits(symbols: np.ndarray) -> dict[str, int]:
 
 
 def _codable(probs: np.ndarray) -> np.ndarray:
-    """(S, width, A) -> (S * width, A) float64 that sums to one, none of it too small to be coded."""
-    probs = np.asarray(probs, dtype=np.float64).reshape(-1, probs.shape[-1])
+    """(M, A) -> float64 rows that sum to one, none of it too small to be coded."""
+    probs = np.asarray(probs, dtype=np.float64)
     probs = probs / probs.sum(1, keepdims=True)
     return np.ascontiguousarray((1 - LEAST * probs.shape[1]) * probs + LEAST)
 

@@ -10,22 +10,23 @@ from torch import Tensor
 from worldmodel.actor import Actor
 from worldmodel.module import CuriousAgent
 from worldmodel.observation_head import ObservationHead
-from worldmodel.probes.compressor import compress, decompress, general_purpose_bits
+from worldmodel.probes.compressor import Send, compress, decompress, general_purpose_bits
 from worldmodel.probes.markov import markov_code
+from worldmodel.probes.opening import Opening
 from worldmodel.types import Rollout, map_obs
 
 
 class WorldCoder:
-    """An agent's world model as a `Predictor` of rows: the observation's codes, component by component over all cells;
-    whether the episode is over; the action (0 where it is over and so ignored).
+    """An agent's world model as a `Predictor` of rows: the observation's codes, cell by cell; whether the episode is
+    over; the action (0 where it is over and the action ignored).
 
-    Observations cost what the head says given (h, a); the first of an episode, which no transition predicts, and the
-    ends of episodes cost what adaptive counts say, per cell. Actions cost what the agent's own policy says, so a
-    policy that knows its mind is cheap. Nothing else is sent: the receiver has the agent, and its memory comes about
-    step by step from what it has decoded, with the context of acting.
+    Observations cost what the head says given (h, a), the first of an episode what `Opening` says, ends what KT's
+    counts say, and actions what the agent's own policy says, so that a policy which knows its mind is cheap. Nothing
+    else is sent: the receiver has the agent, whose memory comes about step by step from what it has decoded, with the
+    context of acting.
 
-    `agent` was loaded for evaluation. Codes and actions are one-to-one with observations and actions; Discrete actions
-    only. Bits agree between machines only where their floating-point arithmetic does.
+    `agent` was loaded for evaluation. Codes are one-to-one with observations; Discrete actions only. The bits can only
+    be read where floating-point arithmetic is the same: the same machine, libraries and number of threads.
     """
 
     def __init__(
@@ -42,131 +43,114 @@ class WorldCoder:
             raise ValueError(f"actions {act_space}: allowed for compression are Discrete ones")
         self.agent, self.head, self.obs_space, self.act_space = agent, head, obs_space, act_space
         self.context, self.horizon = context, horizon
-        self.cells, self.sizes = head.cells, head.sizes
-        symbols = self.cells * len(self.sizes)
-        self.stages = (
-            *(slice(i * self.cells, (i + 1) * self.cells) for i in range(len(self.sizes))),
-            slice(symbols, symbols + 1),
-            slice(symbols + 1, symbols + 2),
-        )
+        grid = len(obs_space.shape) == 3
+        self.height, self.across = obs_space.shape[:2] if grid else (1, 1)
+        components = len(head.sizes)
+        self.columns = np.arange(head.cells * components).reshape(head.cells, components)
+        self.width = self.columns.size + 2
 
     def reset(self, streams: int) -> None:
-        model, policy = self.agent.model, self.agent.policy
+        """See `Predictor.reset`."""
         self.actor = Actor(
-            model,
-            policy,
+            self.agent.model,
+            self.agent.policy,
             self.act_space,
             num_envs=streams,
             context=self.context,
             horizon=self.horizon,
             device=self.agent.device,
         )
-        self.fresh = np.ones(streams, dtype=bool)  # streams whose next row begins an episode
-        self.logits: tuple[Tensor, ...] | None = None  # of the head, for the next row
-        # counts of first observations, given the cell and its first component; of episodes' ends
-        self.firsts = [
-            np.full((self.cells, self.sizes[0] if i else 1, size), 1 / size) for i, size in enumerate(self.sizes)
-        ]
+        self.opening = Opening(self.head.sizes, self.height, self.across)
         self.ends = np.full(2, 0.5)
+        self.fresh = np.ones(streams, dtype=bool)  # streams whose next row begins an episode
+        self.logits: tuple[Tensor, ...] | None = None  # the head's, for the next row
 
     @torch.no_grad()
-    def predict(self, stage: int, row: np.ndarray) -> np.ndarray:
-        """See `Predictor.predict`."""
-        if stage < len(self.sizes):
-            probs = self._first(stage, row)
-            if self.logits is not None and not self.fresh.all():
-                codes = torch.from_numpy(self._codes(row)).to(self.agent.device)
-                known = self.head.log_probs(self.logits, codes, stage).exp().cpu().double().numpy()
-                probs = np.where(self.fresh[:, None, None], probs, known)
-            return probs
-        if stage == len(self.sizes):
-            return np.broadcast_to(self.ends / self.ends.sum(), (len(row), 1, 2))
-        probs = self._act(row)
-        probs[row[:, -2] == 1] = np.eye(probs.shape[1])[0]
-        return probs[:, None]
+    def row(self, send: Send) -> None:
+        """See `Predictor.row`."""
+        agent, device = self.agent, self.agent.device
+        streams = np.arange(len(self.fresh))
+        codes = np.zeros((len(streams), *self.columns.shape), dtype=np.int64)
+        if self.fresh.any():
+            codes[self.fresh] = self.opening.send(send, streams[self.fresh], self.columns)
+        if not self.fresh.all():
+            codes[~self.fresh] = self._observations(send, streams[~self.fresh])
+        over = send("ends", streams, self.columns.size, np.tile(self.ends, (len(streams), 1))) == 1
+        self.ends += np.bincount(over, minlength=2)
 
-    @torch.no_grad()
-    def update(self, row: np.ndarray) -> None:
-        """See `Predictor.update`."""
-        codes, over = self._codes(row), row[:, -2] == 1
-        for n in np.flatnonzero(self.fresh):
-            for i, counts in enumerate(self.firsts):
-                counts[np.arange(self.cells), codes[n, :, 0] if i else 0, codes[n, :, i]] += 1
-        self.ends += np.bincount(row[:, -2], minlength=2)
-        actor, device = self.actor, self.agent.device
-        act = torch.from_numpy(row[:, -1].copy()).to(device)
-        actor.rows.act[:, actor.row - 1] = act
-        no = torch.zeros(len(row), dtype=torch.bool, device=device)
-        actor.feedback(no.float(), no, no, torch.from_numpy(over).to(device))
-        self.logits = self.head(self.h, self.agent.model.act(act))
-        self.fresh = over
+        obs = torch.from_numpy(codes.reshape(len(streams), *self.obs_space.shape).astype(self.obs_space.dtype))
+        act = torch.zeros(len(streams), dtype=torch.long, device=device)
+        thought = self.actor.observe(obs.to(device), actions=act)
+        if not over.all():
+            params, _ = agent.policy(thought.h, thought.z)
+            probs = agent.policy.dist.probs(params, agent.policy.temperature).cpu().double().numpy()
+            chosen = send("actions", streams[~over], self.columns.size + 1, probs[~over])
+            act[torch.from_numpy(~over).to(device)] = torch.from_numpy(chosen).to(device)
+        self.actor.rows.act[:, self.actor.row - 1] = act
+        no = torch.zeros(len(streams), dtype=torch.bool, device=device)
+        self.actor.feedback(no.float(), no, no, torch.from_numpy(over).to(device))
+        self.logits, self.fresh = self.head(thought.h, agent.model.act(act)), over
+
+    def _observations(self, send: Send, streams: np.ndarray) -> np.ndarray:
+        """Send what a transition led to, one component of all cells after the other: codes (M, cells, C)."""
+        codes = torch.zeros(len(self.fresh), *self.columns.shape, dtype=torch.long, device=self.agent.device)
+        for c, column in enumerate(self.columns.T):
+            probs = self.head.log_probs(self.logits, codes, c).exp().cpu().double().numpy()[streams]
+            where = np.repeat(streams, len(column)), np.tile(column, len(streams))
+            sent = send("observations", *where, probs.reshape(-1, probs.shape[-1]))
+            codes[streams, :, c] = torch.from_numpy(sent).to(codes.device).view(len(streams), -1)
+        return codes[streams].cpu().numpy()
 
     def symbols(self, rolls: list[Rollout]) -> np.ndarray:
         """Rollouts that follow each other in time -> rows (S, R, P) int64."""
-        model, parts = self.agent.model, []
+        parts = []
         for roll in rolls:
-            codes = model.symbols(map_obs(roll.tail, roll.obs))
+            codes = self.agent.model.symbols(map_obs(roll.tail, roll.obs)).flatten(2)
             over = ~roll.tail(roll.mask)
             act = torch.where(over, 0, roll.tail(roll.act))
-            parts.append(torch.cat([codes.transpose(2, 3).flatten(2), over[..., None], act[..., None]], 2))
+            parts.append(torch.cat([codes, over[..., None], act[..., None]], 2))
         return torch.cat(parts, 1).cpu().numpy()
 
     def size_bytes(self) -> int:
         """What the receiver must have: the weights of encoder, tokens, memory, head and policy, 4 bytes each."""
-        model = self.agent.model
-        parts = (model.encoder, model.token, model.act, model.memory, self.head, self.agent.policy.trunk,
-                 self.agent.policy.actor)  # fmt: skip
+        model, policy = self.agent.model, self.agent.policy
+        parts = (model.encoder, model.token, model.act, model.memory, self.head, policy.trunk, policy.actor)
         return 4 * (sum(p.numel() for part in parts for p in part.parameters()) + model.start.numel())
 
-    def _codes(self, row: np.ndarray) -> np.ndarray:
-        """(S, P) -> (S, cells, C)."""
-        return row[:, :-2].reshape(len(row), len(self.sizes), self.cells).transpose(0, 2, 1).copy()
 
-    def _first(self, component: int, row: np.ndarray) -> np.ndarray:
-        """Probabilities (S, cells, size) of an episode's first observation, from counts."""
-        given = self._codes(row)[..., 0] if component else np.zeros((len(row), self.cells), dtype=np.int64)
-        counts = self.firsts[component][np.arange(self.cells), given]
-        return counts / counts.sum(-1, keepdims=True)
-
-    def _act(self, row: np.ndarray) -> np.ndarray:
-        """Take the observation in; the policy's probabilities (S, actions)."""
-        codes = self._codes(row).reshape(len(row), *self.obs_space.shape)
-        obs = torch.from_numpy(codes.astype(self.obs_space.dtype)).to(self.agent.device)
-        thought = self.actor.observe(obs, actions=torch.zeros(len(row), dtype=torch.long, device=self.agent.device))
-        self.h = thought.h
-        params, _ = self.agent.policy(thought.h, thought.z)
-        return self.agent.policy.dist.probs(params, self.agent.policy.temperature).cpu().double().numpy()
-
-
-def compression_report(coder: WorldCoder, rolls: list[Rollout]) -> dict[str, float | int | str | bool]:
+def compression_report(coder: WorldCoder, rolls: list[Rollout]) -> dict[str, float | int | str]:
     """Compress rollouts with the model, decompress them, and hold the size against what others need for the same rows
-    (observations, ends, actions). Bits a row, unless the name says otherwise.
+    (observations, ends and actions); `…_observations` are of the observations alone. Bits a row unless the name says
+    otherwise; the model's own size is beside it and not in it.
 
+    gzip, xz and zstd get the best of four layouts, the Markov coder a symbol a cell and the best of its orders.
     Raises ValueError where what comes back is not what went in.
     """
     symbols = coder.symbols(rolls)
     packed = compress(coder, symbols)
     if not np.array_equal(decompress(coder, packed.data), symbols):
         raise ValueError("compression: what came back is not what went in")
-    rows, cells, components = symbols.shape[0] * symbols.shape[1], coder.cells, len(coder.sizes)
-    observed = symbols[..., :-2].reshape(*symbols.shape[:2], components, cells)
-    merged = np.ravel_multi_index(tuple(observed.transpose(2, 0, 1, 3)), coder.sizes)  # a symbol a cell
+    rows = symbols.shape[0] * symbols.shape[1]
+    observed = symbols[..., :-2]
+    by_cell = observed.reshape(*observed.shape[:2], *coder.columns.shape)
+    merged = np.ravel_multi_index(tuple(np.moveaxis(by_cell, -1, 0)), coder.head.sizes)  # a symbol a cell
     markov = [markov_code(x) for x in (merged, symbols[..., -2:-1], symbols[..., -1:])]
-    others = {name: size / rows for name, size in general_purpose_bits(symbols).items()}
-    alone = {f"{name}_observations": size / rows for name, size in general_purpose_bits(symbols[..., :-2]).items()}
-    return {
-        "head": "joint" if bool(coder.head.joint) else "frozen memory",
+    by_component = by_cell.swapaxes(2, 3).reshape(observed.shape)
+    report: dict[str, float | int | str] = {
+        "head": "trained with the model" if bool(coder.head.joint) else "fitted on the frozen memory",
         "rows": rows,
         "model": packed.bits / rows,
-        "model_cross_entropy": float(packed.stage_bits.sum()) / rows,
-        "model_observations": float(packed.stage_bits[:components].sum()) / rows,
-        "model_ends": float(packed.stage_bits[-2]) / rows,
-        "model_actions": float(packed.stage_bits[-1]) / rows,
+        "model_cross_entropy": packed.ideal_bits / rows,
+        **{f"model_{part.replace(' ', '_')}": bits / rows for part, bits in packed.parts.items()},
+        "model_size_bytes": coder.size_bytes(),
         "markov": sum(code.bits for code in markov) / rows,
         "markov_observations": markov[0].bits / rows,
         "markov_order": markov[0].order,
-        **others,
-        **alone,
-        "model_size_bytes": coder.size_bytes(),
-        "lossless": True,
     }
+    for ending, layouts in {
+        "": (symbols, np.concatenate([by_component, symbols[..., -2:]], 2)),
+        "_observations": (observed, by_component),
+    }.items():
+        sizes = [general_purpose_bits(layout) for layout in layouts]
+        report |= {f"{name}{ending}": min(size[name] for size in sizes) / rows for name in sizes[0]}
+    return report
