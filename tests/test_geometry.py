@@ -85,7 +85,7 @@ def test_cka_of_copies_is_one_and_of_strangers_zero() -> None:
 
 
 def test_cka_is_the_unbiased_hsic_of_the_kernels() -> None:
-    """Song et al. 2012, eq. 5, written out on (M, M) kernels."""
+    """Song et al. 2012, written out on (M, M) kernels."""
 
     def hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741
         n = len(k)

@@ -82,7 +82,7 @@ def online_code(
     """Block-wise online (prequential) code length of labels given features: description length of labels *and* probe.
 
     The first block is sent uniformly; each later one with the probe that was fitted to all blocks before it (Blier &
-    Ollivier 2018, eq. 3; Voita & Titov 2020, eq. 5). What is easy to extract costs few bits even with little data;
+    Ollivier 2018; Voita & Titov 2020). What is easy to extract costs few bits even with little data;
     random labels cost N log2 K and more.
 
     x (N, D), labels (N,) int64 below `classes`. Blocks are of exchangeable rows, so rows are shuffled with `seed`;

@@ -42,7 +42,7 @@ def two_nn(x: Tensor, discard: float = 0.1) -> float:
 
 
 def mle_dimension(x: Tensor, neighbours: int = 20) -> float:
-    """Intrinsic dimension by maximum likelihood over `neighbours` (Levina & Bickel 2004, eq. 8), the inverses averaged
+    """Intrinsic dimension by maximum likelihood over `neighbours` (Levina & Bickel 2004), the inverses averaged
     over points (MacKay & Ghahramani 2005), with k - 2 for the unbiased estimate.
 
     x (M, D); copies are counted once. Low for high dimensions, where neighbours lie at the cloud's rim.
@@ -67,7 +67,7 @@ def neighbour_distances(x: Tensor, neighbours: int, block: int = 1024) -> Tensor
 def cka(x: Tensor, y: Tensor) -> float:
     """Debiased linear centred kernel alignment of x (M, D) and y (M, E), rows of the same inputs: 1 for copies that are
     rotated, scaled or shifted, 0 on average for independent ones (Kornblith et al. 2019; HSIC without bias, Song et al.
-    2012, eq. 5).
+    2012).
 
     The plain estimate grows towards 1 with D / M. M from 4.
     """

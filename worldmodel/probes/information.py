@@ -74,7 +74,7 @@ def entropy(counts: Tensor, method: Method = "miller_madow") -> float:
 
     plug_in       of the observed shares: too low, by about (K - 1) / 2N nats for K values and N samples.
     miller_madow  adds that, with the K that occur (Miller 1955): still too low where most values are unseen.
-    grassberger   log N - mean of G(n) (Grassberger 2003, eq. 35): less bias where counts are small.
+    grassberger   log N - mean of G(n) (Grassberger 2003): less bias where counts are small.
     """
     n = counts.flatten()[counts.flatten() > 0].double()
     total = n.sum()
