@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from worldmodel.actions import ActionEmbedding
 from worldmodel.heads import Heads, Prediction, symlog
 from worldmodel.moments import Moments
-from worldmodel.types import Rollout, Sequences, map_obs
+from worldmodel.observation_head import ObservationHead
+from worldmodel.types import Obs, Rollout, Sequences, map_obs
 
 
 @dataclass
@@ -33,7 +34,8 @@ class WorldModel(nn.Module):
     """One token a step: x_t = W z_t + E a_{t-1}; h_t = memory(x_<=t); heads read (h_t, a_t).
 
     h_t does not depend on a_t, so it is also the memory that the policy reads. `predicts` is what the Gaussian
-    head is about: the latent's `delta`, or the next latent itself (`absolute`).
+    head is about: the latent's `delta`, or the next latent itself (`absolute`). With `observation`, a categorical
+    head over the next observation's symbols is trained beside it, and the memory with it.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class WorldModel(nn.Module):
         *,
         hidden: int = 256,
         predicts: Literal["delta", "absolute"] = "delta",
+        observation: bool = False,
+        obs_space: gym.Space | None = None,
     ):
         super().__init__()
         if predicts not in ("delta", "absolute"):
@@ -56,6 +60,7 @@ class WorldModel(nn.Module):
         self.act = ActionEmbedding(act_space, dim)
         self.start = nn.Parameter(torch.zeros(dim))
         self.heads = Heads(dim, target.shape, hidden)
+        self.observation = ObservationHead(dim, encoder, obs_space, hidden) if observation else None
         self.delta_scale = Moments(target.shape, centred=False)
         self.latent_scale = Moments(target.shape)
 
@@ -103,6 +108,10 @@ class WorldModel(nn.Module):
             return pred.mean * self.delta_scale.std
         return pred.mean * self.latent_scale.std + self.latent_scale.mean - y
 
+    def symbols(self, obs: Obs) -> Tensor:
+        """The codes that an observation head predicts: obs leaves (*lead, *obs_shape) -> int64 (*lead, cells, C)."""
+        return self.encoder.codes(obs)
+
     @torch.no_grad()
     def review(self, roll: Rollout) -> Outputs:
         """The acting model's own view of a fresh rollout: its h, held against latents whose scales are first brought
@@ -118,13 +127,13 @@ class WorldModel(nn.Module):
         """Unreduced (B, T) losses.
 
         `delta` is the Gaussian negative log-likelihood weighted by the detached sigma (Seitzer et al. 2022, beta
-        .5), which keeps the mean learning where the variance is large.
+        .5), which keeps the mean learning where the variance is large. `observation` is in nats a cell.
         """
         inverse = torch.exp(-out.pred.logvar)
         nll = 0.5 * (out.error.square() * inverse + out.pred.logvar)
         nll = (nll * torch.exp(0.5 * out.pred.logvar).detach()).flatten(2).mean(-1)
         act, mask = roll.tail(roll.act), roll.tail(roll.mask)
-        return {
+        losses = {
             "delta": nll,
             "rew": 0.5 * (out.pred.rew - symlog(roll.tail(roll.rew_ext))).square(),
             "end": F.binary_cross_entropy_with_logits(
@@ -132,3 +141,7 @@ class WorldModel(nn.Module):
             ),
             **self.target.losses(map_obs(lambda o: o[:, -roll.new - 1 :], roll.obs), act, out.z, out.y, mask),
         }
+        if self.observation is not None:
+            codes = self.symbols(map_obs(lambda o: o[:, -roll.new :], roll.obs))
+            losses["observation"] = self.observation.nll(out.h, self.act(act), codes) / self.observation.cells
+        return losses

@@ -36,6 +36,10 @@ class Categorical(nn.Module):
     def mode(self, params: Tensor) -> Tensor:
         return (params + self.bias).argmax(-1)
 
+    def probs(self, params: Tensor, temperature: Tensor | float) -> Tensor:
+        """(*lead, size) probability of each action."""
+        return self._logp(params, temperature).exp()
+
     def evaluate(self, params: Tensor, act: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy (nats), each (*lead)."""
         logp = self._logp(params, temperature)

@@ -1,0 +1,112 @@
+"""The observation head: a normalised distribution by the chain rule, trained with the model by a switch."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from tiny import EASY, tiny_agent
+
+from encoders.discrete import Discrete as DiscreteEncoder
+from encoders.mlp import MLP
+from worldmodel.losses import masked_mean
+from worldmodel.observation_head import ObservationHead
+
+
+def head_of(sizes: list[int]) -> ObservationHead:
+    torch.manual_seed(0)
+    space = MultiDiscrete(sizes)
+    head = ObservationHead(6, DiscreteEncoder(space, dim=6), space, hidden=8)
+    for table in head.chain.values():
+        torch.nn.init.normal_(table.weight)
+    return head
+
+
+@torch.no_grad()
+def test_probabilities_of_all_symbols_sum_to_one() -> None:
+    head = head_of([3, 2, 4])
+    h, act = torch.randn(5, 6), torch.randn(5, 6)
+    total = sum(torch.exp(-head.nll(h, act, torch.tensor([[c]]).expand(5, 1, 3))) for c in
+                itertools.product(range(3), range(2), range(4)))  # fmt: skip
+    torch.testing.assert_close(total, torch.ones(5))
+
+
+@torch.no_grad()
+def test_a_component_reads_those_before_it_and_no_later_one() -> None:
+    head = head_of([3, 2, 4])
+    logits = head(torch.randn(1, 6), torch.randn(1, 6))
+    codes = torch.tensor([[[1, 0, 3]]])
+    for c, later in ((0, 1), (0, 2), (1, 2)):
+        other = codes.clone()
+        other[..., later] = 1
+        assert torch.equal(head.log_probs(logits, codes, c), head.log_probs(logits, other, c))
+        other = codes.clone()
+        other[..., c] = 2 if c == 0 else 1
+        assert not torch.allclose(head.log_probs(logits, codes, later), head.log_probs(logits, other, later))
+
+
+@torch.no_grad()
+def test_without_weights_a_token_costs_log_of_the_alphabet() -> None:
+    space = Discrete(3)
+    head = ObservationHead(4, DiscreteEncoder(space, dim=4), space)
+    torch.nn.init.zeros_(head.out.weight)
+    torch.nn.init.zeros_(head.out.bias)
+    nll = head.nll(torch.randn(2, 7, 4), torch.randn(2, 7, 4), torch.randint(3, (2, 7, 1, 1)))
+    torch.testing.assert_close(nll, torch.full((2, 7), 3.0).log())
+
+
+def test_an_encoder_without_codes_is_refused() -> None:
+    space = Box(-1, 1, (3,))
+    with pytest.raises(ValueError, match=r"model.observation=true with encoder=MLP: allowed are encoders of codes"):
+        ObservationHead(4, MLP(space, dim=4), space)
+
+
+def test_off_by_default_and_free() -> None:
+    agent, data, _ = tiny_agent(*EASY)
+    roll = data.collector.collect()
+    data.teardown("fit")
+    assert not any("observation" in k for k in agent.state_dict())
+    assert "observation" not in agent.model.losses(agent.model(roll), roll)
+
+
+def test_trained_with_the_model_it_shapes_the_memory_and_learns() -> None:
+    torch.manual_seed(0)
+    agent, data, _ = tiny_agent(*EASY, "model.observation=true")
+    roll = data.collector.collect()
+    data.teardown("fit")
+    model, mask = agent.model, roll.tail(roll.mask)
+    assert bool(agent.state_dict()["model.observation.joint"])
+    by_hand = model.symbols(roll.obs[:, -roll.new :])
+    assert by_hand.shape == (4, 8, 49, 3) and torch.equal(by_hand[0, 0].view(7, 7, 3), roll.obs[0, -8].long())
+
+    def loss() -> torch.Tensor:
+        return masked_mean(model.losses(model(roll), roll)["observation"], mask)
+
+    before = loss()
+    before.backward()
+    assert all(p.grad.abs().sum() > 0 for p in model.memory.parameters())
+    assert model.heads.trunk.weight.grad is None
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(40):
+        optimizer.zero_grad()
+        (now := loss()).backward()
+        optimizer.step()
+    assert now < 0.3 * before
+
+
+def test_by_a_switch_of_the_command_line(cli: Callable, tmp_path: Path) -> None:
+    ended = cli("total_steps=32", "model.observation=true", f"run_dir={tmp_path / 'run'}")
+    assert ended.code == 0, ended.err
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    uniform = math.log(11) + math.log(6) + math.log(4)  # nats a cell; the warm-up has hardly moved it
+    assert float(row["loss_observation"]) == pytest.approx(uniform, abs=0.3)
+    ended = cli("env=cartpole", "encoder=mlp", "model.observation=true", f"run_dir={tmp_path / 'other'}")
+    assert ended.code == 2 and len(ended.err.strip().splitlines()) == 1
+    assert "model.observation=true with encoder=MLP: allowed are encoders of codes" in ended.err

@@ -1,0 +1,69 @@
+"""What the next observation will be, symbol by symbol: the distribution that bits are counted in."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ObservationHead(nn.Module):
+    """(h_t, embedded a_t) -> a categorical over each symbol of o_{t+1}, for encoders of codes (discrete, grid).
+
+    An observation is (cells, C) codes: a token is one cell of one component, MiniGrid's view has a cell of object,
+    colour and state for each position. Cells are independent given (h, a). Within a cell the chain rule holds exactly:
+    component c adds to its logits a table row for each component before it, since a wall's colour is no news once
+    the wall is known.
+
+    `joint` (a buffer, so a checkpoint tells) is True where the head was trained with the model and shaped its memory,
+    False where it was fitted alone on a frozen one.
+    """
+
+    def __init__(self, dim: int, encoder: nn.Module, obs_space: gym.Space, hidden: int = 256, joint: bool = True):
+        super().__init__()
+        if not hasattr(encoder, "num_values") or not hasattr(encoder, "codes"):
+            raise ValueError(
+                f"model.observation=true with encoder={type(encoder).__name__}: allowed are encoders of codes "
+                "(discrete, grid)"
+            )
+        self.sizes: tuple[int, ...] = tuple(encoder.num_values)
+        blank = torch.zeros(1, *obs_space.shape) + torch.as_tensor(getattr(obs_space, "start", 0))
+        self.cells = encoder.codes(blank).shape[1]
+        self.trunk = nn.Linear(dim, hidden)
+        self.act = nn.Linear(dim, hidden, bias=False)
+        self.out = nn.Linear(hidden, self.cells * sum(self.sizes))
+        self.chain = nn.ModuleDict()
+        for later, size in enumerate(self.sizes):
+            for earlier in range(later):
+                table = nn.Embedding(self.sizes[earlier], size)
+                nn.init.zeros_(table.weight)
+                self.chain[f"{earlier}_{later}"] = table
+        self.register_buffer("joint", torch.tensor(joint))
+
+    def forward(self, h: Tensor, act: Tensor) -> tuple[Tensor, ...]:
+        """h and the embedded action (*lead, D) -> for each component its logits (*lead, cells, size), chain left out.
+
+        `log_probs` completes them.
+        """
+        u = F.gelu(self.trunk(h) + self.act(act))
+        return self.out(u).unflatten(-1, (self.cells, -1)).split(self.sizes, -1)
+
+    def log_probs(self, logits: tuple[Tensor, ...], codes: Tensor, component: int) -> Tensor:
+        """Log-probabilities (*lead, cells, size) in nats of one component, given those before it.
+
+        codes (*lead, cells, C) int64, of which only the components before `component` are read.
+        """
+        x = logits[component]
+        for earlier in range(component):
+            x = x + self.chain[f"{earlier}_{component}"](codes[..., earlier])
+        return x.log_softmax(-1)
+
+    def nll(self, h: Tensor, act: Tensor, codes: Tensor) -> Tensor:
+        """-log p(o_{t+1} | h_t, a_t) in nats, summed over cells and components: codes (*lead, cells, C) -> (*lead)."""
+        logits = self(h, act)
+        total = torch.zeros(codes.shape[:-2], device=h.device)
+        for c in range(len(self.sizes)):
+            chosen = self.log_probs(logits, codes, c).gather(-1, codes[..., c, None])
+            total = total - chosen.squeeze(-1).sum(-1)
+        return total
