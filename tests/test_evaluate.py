@@ -1,23 +1,29 @@
 """Evaluation: whole episodes without bias, and open-loop predictions held against what came."""
 
 import json
+import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tiny import EASY, tiny_agent
+from tiny import EASY, TINY, tiny_agent
 from torch import Tensor
 
 from worldmodel.build import build_env
 from worldmodel.envs import Step
-from worldmodel.evaluate import evaluate, interval, main, skill
+from worldmodel.evaluate import main
+from worldmodel.evaluation import PARTS, evaluate
+from worldmodel.evaluation.open_loop import Window, imagine, imagines_latents, open_loop
+from worldmodel.evaluation.skill import skill
 from worldmodel.module import CuriousAgent
-from worldmodel.open_loop import Errors, Window, imagine, imagines_latents, open_loop
 from worldmodel.rollouts import Tally, freeze, play
+from worldmodel.statistics import ratio_interval
 from worldmodel.types import Rollout
 
 LONG = [EASY[0], "+env.max_episode_steps=100"]
@@ -54,7 +60,7 @@ def view(agent: CuriousAgent, roll: Rollout) -> Window:
 def test_report(checkpoint: Path, tmp_path: Path):
     report = evaluate(checkpoint, episodes=6, num_envs=4, horizons=[1, 2, 16], out=tmp_path)
     assert report == json.loads((tmp_path / "report.json").read_text())
-    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]  # no part of a file is left
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json"]  # no part of a file is left
     sampled = report["sampled"]
     for key in ("return_mean", "return_ci", "success", "length"):
         assert report[key] == sampled[key]
@@ -66,21 +72,51 @@ def test_report(checkpoint: Path, tmp_path: Path):
     assert report["delta_skill"]["1"] == sampled["delta_skill"]["1"]["skill"]
     # no window of 8 steps holds 16
     assert sampled["delta_skill"]["16"] == {"skill": None, "ci": None, "samples": 0}
+    # this world has no known answer; the others have a section each
+    assert {part for part in PARTS if part in report} == set(PARTS) - {"known_answer"}
+    assert report["video"]["steps"] > 0 and report["imagination"]["cells_right"]["1"]["imagined"] > 0
+    page = (tmp_path / "report.html").read_text()
+    pictures = page.count('<img src="data:image/png;base64,')
+    assert pictures == page.count("<img") >= 8 and page.count('<video controls muted src="data:video/mp4;base64,') == 1
+    assert page.count("<figcaption>") == pictures + 1
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page) and "<script" not in page  # it needs nothing else
+    for part in ("Returns", "Prediction", "Curiosity", "Memory", "Imagination", "Video"):
+        assert f"<h2>{part}</h2>" in page
 
 
 def test_same_numbers_again(checkpoint: Path, tmp_path: Path):
-    def numbers(seed: int) -> dict:
-        report = evaluate(checkpoint, episodes=4, num_envs=2, seed=seed, out=tmp_path)
-        return {k: report[k] for k in ("greedy", "sampled")}
+    parts = [part for part in PARTS if part != "video"]
 
-    assert numbers(0) == numbers(0) != numbers(1)
+    def numbers(seed: int, parts: list[str]) -> dict:
+        report = evaluate(checkpoint, episodes=4, num_envs=2, seed=seed, parts=parts, out=tmp_path)
+        return {k: v for k, v in report.items() if k not in ("wall_s", "seed")}
+
+    assert numbers(0, parts) == numbers(0, parts)
+    assert numbers(0, ["returns"])["sampled"] != numbers(1, ["returns"])["sampled"]
+
+
+@pytest.mark.parametrize("experiment", ["cartpole", "mujoco", "dict"])
+def test_every_kind_of_observation_and_action(tmp_path: Path, experiment: str):
+    torch.manual_seed(1)
+    lacking = ("encoder.dim", "target.dim")  # sizes that not each experiment's parts have
+    agent, data, _ = tiny_agent(
+        f"experiment={experiment}", "+env.max_episode_steps=6", tiny=[x for x in TINY if not x.startswith(lacking)]
+    )
+    agent.score(data.collector.collect())
+    data.env.close()
+    torch.save({"state_dict": agent.state_dict(), "config": agent.config}, tmp_path / "agent.ckpt")
+    parts = [part for part in PARTS if part != "video"]
+    report = evaluate(tmp_path / "agent.ckpt", episodes=4, num_envs=2, parts=parts, horizons=[1, 2])
+    assert report["prediction"]["random"]["open_loop"]["2"]["linear"]["skill"] is not None
+    assert (report["prediction"]["sampled"]["actions"] is None) == (experiment == "mujoco")
+    assert report["memory"]["skill_by_context"]["0"]["samples"] > 0
 
 
 def test_success_may_be_undefined(checkpoint: Path, tmp_path: Path):
     saved = torch.load(checkpoint, weights_only=True)
     saved["config"]["data"]["success"] = None
     torch.save(saved, tmp_path / "agent.ckpt")
-    report = evaluate(tmp_path / "agent.ckpt", episodes=1)
+    report = evaluate(tmp_path / "agent.ckpt", episodes=1, parts=["returns"])
     assert report["success"] is None and report["num_envs"] == 1
     assert (tmp_path / "report.json").exists()
 
@@ -151,9 +187,8 @@ def test_one_step_ahead_is_the_training_metric():
     window = view(agent, roll)
     everywhere = torch.ones_like(roll.tail(roll.mask))
     errors = open_loop(agent.model, window, range(8), [1], roll.tail(roll.episode), everywhere)[1]
-    assert len(errors.model) == int(roll.tail(roll.mask).sum()) < 32  # some rows close an episode
-    assert 1 - errors.model.sum() / errors.still.sum() == pytest.approx(logged, abs=1e-4)
-    assert skill(errors, 0)["skill"] == pytest.approx(logged, abs=1e-4)
+    assert len(errors.episode) == int(roll.tail(roll.mask).sum()) < 32  # some rows close an episode
+    assert skill(errors.by["model"], errors.by["still"], errors.episode, 0)["skill"] == pytest.approx(logged, abs=1e-4)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(1.0, 1.0), (0.0, 0.0), (0.5, 0.75)])
@@ -169,9 +204,10 @@ def test_skill_by_hand(monkeypatch: pytest.MonkeyPatch, share: float, expected: 
     real = roll.tail(roll.mask)[:3]
     for h, errors in found.items():
         fits = sum(int(real[b, s : s + h].all()) for b in range(3) for s in (0, 2, 3, 6) if s + h <= 8)
-        assert len(errors.model) == fits
-        assert not fits or 1 - errors.model.sum() / errors.still.sum() == pytest.approx(expected, abs=1e-5)
-    assert len(found[1].model) > len(found[3].model) > len(found[8].model) == 0  # episodes of 6 steps at most
+        assert len(errors.episode) == fits
+        ratio = errors.by["model"].sum() / errors.by["still"].sum() if fits else 1 - expected
+        assert 1 - ratio == pytest.approx(expected, abs=1e-5)
+    assert len(found[1].episode) > len(found[3].episode) > len(found[8].episode) == 0  # episodes of 6 steps at most
 
 
 @pytest.mark.parametrize(
@@ -216,31 +252,33 @@ def test_imagined_memory_is_the_real_one_where_predictions_are_right(monkeypatch
 def test_interval():
     rng = np.random.default_rng(0)
     x = rng.normal(3.0, 2.0, 400)
-    low, high = interval(x, np.ones(400), seed=0)
+    low, high = ratio_interval(x, np.ones(400), seed=0)
     assert low < x.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * 2.0 / 20, rel=0.15)  # as the normal approximation has it
-    assert interval(np.full(5, 0.25), np.ones(5), seed=0) == [0.25, 0.25]
-    assert interval(np.array([1.0, 9.0]), np.array([1.0, 9.0]), seed=0) == [1.0, 1.0]  # a ratio of sums
+    assert ratio_interval(np.full(5, 0.25), np.ones(5), seed=0) == (0.25, 0.25)
+    assert ratio_interval(np.array([1.0, 9.0]), np.array([1.0, 9.0]), seed=0) == (1.0, 1.0)  # a ratio of sums
+    assert ratio_interval(np.ones(3), np.zeros(3), seed=0) is None
 
 
 def test_skill_resamples_episodes_not_samples():
     rng = np.random.default_rng(0)
     model, still = rng.random(300), np.ones(300)
-    narrow = skill(Errors(model, still, np.arange(300)), 0)["ci"]
+    narrow = skill(model, still, np.arange(300), 0)["ci"]
     model = np.repeat(rng.random(3), 100)  # 3 episodes of 100 equal errors each
-    wide = skill(Errors(model, still, np.repeat([4, 2, 7], 100)), 0)["ci"]
+    wide = skill(model, still, np.repeat([4, 2, 7], 100), 0)["ci"]
     assert wide[0] == pytest.approx(1 - model.max(), abs=1e-5) and wide[1] == pytest.approx(1 - model.min(), abs=1e-5)
     assert narrow[1] - narrow[0] < 0.1
-    assert skill(Errors(np.zeros(2), np.zeros(2), np.arange(2)), 0)["skill"] is None  # nothing ever changes
+    assert skill(np.zeros(2), np.zeros(2), np.arange(2), 0)["skill"] is None  # nothing ever changes
 
 
 # --- the command
 
 
 def test_command(cli, checkpoint: Path, tmp_path: Path):
-    done = cli(f"checkpoint={checkpoint}", "episodes=2", "num_envs=2", "horizons=[1]", tiny=[], main=main)
+    arguments = ("episodes=2", "num_envs=2", "horizons=[1]", "parts=[prediction]")
+    done = cli(f"checkpoint={checkpoint}", *arguments, tiny=[], main=main)
     assert done.code == 0 and "return_mean" in done.out and "steps ahead" in done.out
-    assert (checkpoint.parent / "report.json").exists()
+    assert (checkpoint.parent / "report.json").exists() and (checkpoint.parent / "report.html").exists()
     assert not list(tmp_path.iterdir())  # nothing else is left behind
 
 
@@ -254,6 +292,13 @@ def test_command(cli, checkpoint: Path, tmp_path: Path):
         (["seed=-1"], "seed=-1: allowed are whole numbers from 0"),
         (["horizons=[1,0]"], "horizons=0: allowed are whole numbers from 1"),
         (["horizons=4"], "horizons=4: allowed is a list"),
+        (["horizons=[]"], r"horizons=\[\]: allowed is a list"),
+        (["parts=[]"], r"parts=\[\]: allowed is a list of returns, prediction"),
+        (["parts=[return]"], "parts=return: no such part, allowed are returns, prediction"),
+        (["sticky=1"], "sticky=1: allowed are numbers from 0 to below 1"),
+        (["checkpoint=[]"], r"checkpoint=\[\]: allowed is a list of paths"),
+        (["checkpoint=[a.ckpt,b.ckpt]"], "out=null: to compare checkpoints"),
+        (["checkpoint=[a.ckpt,a.ckpt]"], "checkpoint=a.ckpt,a.ckpt: allowed are different paths"),
         (["out=/dev/null/report"], "out=/dev/null/report: can't be made"),
         (["device=abacus"], "device=abacus: not available"),
         (["episode=3"], "episode.*(not in struct|no such key|Could not override)"),
@@ -265,6 +310,76 @@ def test_bad_input(cli, checkpoint: Path, arguments: list[str], words: str):
     ended = cli(*arguments, tiny=[], main=main)
     assert ended.code == 2 and ended.err.count("\n") == 1
     assert re.search(words, ended.err), ended.err
+
+
+def altered(checkpoint: Path, path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A copy of the checkpoint with something changed."""
+    saved = torch.load(checkpoint, weights_only=True)
+    change(saved)
+    torch.save(saved, path)
+    return path
+
+
+@pytest.mark.parametrize("size", [10, 1000, 0.5, 0.99])
+def test_truncated_checkpoint(cli, checkpoint: Path, tmp_path: Path, size: float):
+    whole = checkpoint.read_bytes()
+    (tmp_path / "a.ckpt").write_bytes(whole[: int(size * len(whole)) if isinstance(size, float) else size])
+    ended = cli("checkpoint=a.ckpt", "out=out", tiny=[], main=main)
+    assert ended.code == 2 and ended.err.count("\n") == 1 and "checkpoint=a.ckpt: not readable" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("memory.depth", 2, "of another architecture"),
+        ("env.id", "MiniGrid-Nowhere-v0", "MiniGrid-Nowhere-v0"),
+    ],
+)
+def test_checkpoint_that_does_not_fit(cli, checkpoint: Path, tmp_path: Path, key: str, value: Any, words: str):
+    def change(saved: dict[str, Any]) -> None:
+        group, name = key.split(".")
+        saved["config"][group][name] = value
+
+    altered(checkpoint, tmp_path / "a.ckpt", change)
+    ended = cli("checkpoint=a.ckpt", "out=out", tiny=[], main=main)
+    assert ended.code == 2 and ended.err.count("\n") == 1 and words in ended.err, ended.err
+    assert not (tmp_path / "out").exists()
+
+
+class Malicious:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_malicious_checkpoint_executes_nothing(cli, checkpoint: Path, tmp_path: Path, how: str):
+    trap = tmp_path / "executed"
+    if how == "torch":
+        altered(checkpoint, tmp_path / "a.ckpt", lambda saved: saved.update(extra=Malicious(trap)))
+    else:
+        (tmp_path / "a.ckpt").write_bytes(pickle.dumps(Malicious(trap)))
+    trap.unlink(missing_ok=True)
+    ended = cli("checkpoint=a.ckpt", "out=out", tiny=[], main=main)
+    assert ended.code == 2 and ended.err.count("\n") == 1 and "not readable" in ended.err
+    assert not trap.exists() and not (tmp_path / "out").exists()
+    pickle.loads(pickle.dumps(Malicious(trap)))
+    assert trap.exists()  # it would have done harm
+
+
+def test_comparison(checkpoint: Path, tmp_path: Path):
+    other = altered(checkpoint, tmp_path / "other.ckpt", lambda saved: saved["state_dict"]["policy.actor.bias"].add_(1))
+    common = {"episodes": 3, "num_envs": 3, "parts": ["returns", "memory"]}
+    both = evaluate([checkpoint, other], out=tmp_path / "both", **common)
+    alone = evaluate(other, out=tmp_path / "alone", **common)
+    assert [x["checkpoint"] for x in both["checkpoints"]] == [str(checkpoint), str(other)]
+    second = both["checkpoints"][1]
+    assert second == {k: alone[k] for k in second}  # a checkpoint's numbers don't depend on its company
+    page = (tmp_path / "both" / "report.html").read_text()
+    assert "agent.ckpt" in page and "other.ckpt" in page
 
 
 def test_help(cli):

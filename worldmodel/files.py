@@ -10,8 +10,12 @@ from typing import Any
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write `data` in one step that can't leave half a file. ValueError for nan and infinities, which JSON lacks."""
-    text = json.dumps(data, indent=2, allow_nan=False)
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` in one step that can't leave half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text + "\n")
+    part.write_text(text)
     os.replace(part, path)

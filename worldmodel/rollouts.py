@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldmodel.actor import Actor
 from worldmodel.collector import Collector, Episodes
@@ -83,15 +83,17 @@ def play(
     context: int,
     horizon: int,
     greedy: bool,
+    policy: nn.Module | None = None,
     progress: Callable[[int], None] = lambda finished: None,
 ) -> Iterator[tuple[Rollout, Outputs]]:
     """Let a frozen agent play until the tally is complete; yields each rollout of N x T steps with the model's view.
 
-    Rollouts are those of training: `context` and `horizon` are what the agent was trained with.
+    Rollouts are those of training: `context` and `horizon` are what the agent was trained with. `policy` acts in the
+    place of the agent's own.
     """
     actor = Actor(
         module.model,
-        module.policy,
+        module.policy if policy is None else policy,
         env.act_space,
         num_envs=env.num_envs,
         context=context,

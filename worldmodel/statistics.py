@@ -21,3 +21,18 @@ def iqm_interval(
     picks = np.random.default_rng(seed).integers(len(scores), size=(draws, len(scores)))
     low, high = np.quantile(iqm(scores[picks]), [(1 - level) / 2, (1 + level) / 2])
     return float(iqm(scores)), float(low), float(high)
+
+
+def ratio_interval(part: np.ndarray, whole: np.ndarray, seed: int, resamples: int = 2000) -> tuple[float, float] | None:
+    """95 % percentile bootstrap (Efron 1979) of sum(part) / sum(whole) over episodes: both (episodes,).
+
+    None where no resample has a finite ratio.
+    """
+    picks = np.random.default_rng(seed).integers(len(part), size=(resamples, len(part)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = part[picks].sum(1) / whole[picks].sum(1)
+    ratios = ratios[np.isfinite(ratios)]
+    if not len(ratios):
+        return None
+    low, high = np.percentile(ratios, (2.5, 97.5))
+    return float(low), float(high)

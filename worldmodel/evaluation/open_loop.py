@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -28,6 +30,14 @@ class Window:
         rows = {k: getattr(roll, k) for k in ("act", "episode", "valid", "mask", "rew_ext", "end", "trunc")}
         with torch.no_grad():
             return cls(Sequences(obs={}, **rows), model.encoder(roll.obs), y)
+
+    @classmethod
+    def join(cls, windows: Sequence[Window]) -> Window:
+        """Several windows of the same lengths as one batch."""
+        names = ("act", "episode", "valid", "mask", "rew_ext", "end", "trunc")
+        rows = {k: torch.cat([getattr(window.seq, k) for window in windows]) for k in names}
+        z, y = (torch.cat([getattr(window, k) for window in windows]) for k in ("z", "y"))
+        return cls(Sequences(obs={}, **rows), z, y)
 
     @property
     def new(self) -> int:
@@ -76,17 +86,37 @@ def imagine(model: WorldModel, window: Window, start: int, steps: int) -> Tensor
     return torch.stack(path, 1)
 
 
+class Baseline(Protocol):
+    """A prediction that doesn't come from the world model."""
+
+    def path(self, y: Tensor, act: Tensor, episode: Tensor) -> Tensor:
+        """Latents y (B, *latent) at the start, act (B, steps, *act_shape), episode (B,) -> (B, steps, *latent)."""
+        ...
+
+
 @dataclass
 class Errors:
-    """Squared errors of predictions over one horizon, a number for each start."""
+    """Squared errors of predictions over one horizon, in units of the one-step delta's variance: a number for each
+    start. `by` names who predicted: `model`, `still` (that nothing changes), and the baselines."""
 
-    model: np.ndarray  # of the open-loop prediction, in units of the one-step delta's variance
-    still: np.ndarray  # of the prediction that nothing changes
+    by: dict[str, np.ndarray]
     episode: np.ndarray  # index of the episode
+
+    @classmethod
+    def join(cls, parts: Sequence[Errors]) -> Errors:
+        """Those of several windows."""
+        by = {name: np.concatenate([part.by[name] for part in parts]) for name in parts[0].by}
+        return cls(by, np.concatenate([part.episode for part in parts]))
 
 
 def open_loop(
-    model: WorldModel, window: Window, starts: Sequence[int], horizons: Sequence[int], episode: Tensor, counted: Tensor
+    model: WorldModel,
+    window: Window,
+    starts: Sequence[int],
+    horizons: Sequence[int],
+    episode: Tensor,
+    counted: Tensor,
+    baselines: Mapping[str, Baseline] = MappingProxyType({}),
 ) -> dict[int, Errors]:
     """Errors by horizon, from the transitions `starts` of the window.
 
@@ -94,17 +124,24 @@ def open_loop(
     True; `episode` (B, T) names the episodes. Errors are per dimension in units of `model.delta_scale`, averaged over
     dimensions: over horizon 1 they are the `skill_error` and `skill_base` of training.
     """
-    real = window.seq.mask[:, -window.new - 1 : -1]  # (B, T)
+    real, act = (x[:, -window.new - 1 : -1] for x in (window.seq.mask, window.seq.act))  # (B, T)
     scale, found = model.delta_scale.std, {h: [] for h in horizons}
     for start in starts:
         fit = [h for h in horizons if start + h <= window.new]
         if not fit:
             continue
-        path, now = imagine(model, window, start, max(fit)), window.y[:, start]
+        steps, now = max(fit), window.y[:, start]
+        paths = {"model": imagine(model, window, start, steps), "still": now[:, None].expand(-1, steps, *now.shape[1:])}
+        for name, baseline in baselines.items():
+            paths[name] = baseline.path(now, act[:, start : start + steps], episode[:, start])
         for h in fit:
             keep = counted[:, start] & real[:, start : start + h].all(1)
             then = window.y[:, start + h]
-            errors = [((guess - then) / scale).square().flatten(1).mean(1) for guess in (path[:, h - 1], now)]
-            found[h].append([x[keep].cpu().numpy() for x in (*errors, episode[:, start])])
-    none = [np.empty(0), np.empty(0), np.empty(0, dtype=np.int64)]
-    return {h: Errors(*(np.concatenate(x) for x in zip(*(rows or [none]), strict=True))) for h, rows in found.items()}
+            by = {
+                name: ((path[:, h - 1] - then) / scale).square().flatten(1).mean(1)[keep].cpu().numpy()
+                for name, path in paths.items()
+            }
+            found[h].append(Errors(by, episode[:, start][keep].cpu().numpy()))
+    names = ("model", "still", *baselines)
+    none = Errors({name: np.empty(0) for name in names}, np.empty(0, dtype=np.int64))
+    return {h: Errors.join(parts or [none]) for h, parts in found.items()}

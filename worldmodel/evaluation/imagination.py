@@ -1,0 +1,117 @@
+"""Open-loop imagination made visible: decoded into symbols, and held against what came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from worldmodel.evaluation.kept import Kept, spread
+from worldmodel.evaluation.open_loop import imagine
+from worldmodel.evaluation.section import Figure, Section, Table, canvas
+from worldmodel.evaluation.skill import rounded
+from worldmodel.evaluation.study import Study
+from worldmodel.probes.linear import Affine, ridge
+
+STREAMS, STARTS = 64, 512  # copies and about as many starts
+ROWS = 5000  # that the decoder is fitted on, at most
+
+
+def imagination(study: Study, horizons: list[int]) -> Section | None:
+    """Of the sampled policy's behaviour, where observations are symbols; else None."""
+    kept = study.play("sampled").kept
+    if kept[0].obs is None:
+        return None
+    study.say("imagination")
+    rolls = Kept.join(kept[: max(1, STREAMS // study.num_envs)])
+    model, codes = study.module.model, study.module.model.symbols(rolls.obs)  # (N, T+1, cells, C)
+    sizes, odd = model.encoder.num_values, rolls.number % 2 == 1
+    if not (rolls.real & ~odd).any():
+        return None
+    y = rolls.window.y[:, :-1].flatten(2)
+    fit = (rolls.real & ~odd).flatten().nonzero().flatten()
+    fit = fit[:: max(1, len(fit) // ROWS)]
+    decoder = fit_decoder(y.flatten(0, 1)[fit], codes[:, :-1].flatten(0, 1)[fit], sizes)
+    fits = [h for h in horizons if h < rolls.window.new]
+    found = {str(h): {"imagined": [], "seen": [], "still": []} for h in fits}
+    shown = None
+    for start in spread([rolls], STARTS):
+        ahead = [h for h in fits if start + h <= rolls.window.new]
+        if not ahead:
+            continue
+        path = imagine(model, rolls.window, start, max(ahead))
+        for h in ahead:
+            keep = odd[:, start] & rolls.real[:, start : start + h].all(1)
+            then, row = codes[:, start + h][keep], found[str(h)]
+            guess = decode(decoder, path[:, h - 1][keep].flatten(1), sizes)
+            row["imagined"].append(right(guess, then))
+            row["seen"].append(right(decode(decoder, rolls.window.y[:, start + h][keep].flatten(1), sizes), then))
+            row["still"].append(right(codes[:, start][keep], then))
+            if shown is None and h == fits[-1] and keep.any():
+                shown = start, int(keep.nonzero()[0])
+    numbers: dict[str, Any] = {"cells_right": {h: {k: _mean(x) for k, x in row.items()} for h, row in found.items()}}
+    rows = [[h, x["imagined"], x["still"], x["seen"]] for h, x in numbers["cells_right"].items()]
+    words = (
+        "Share of cells whose symbols are all right: of the open-loop prediction, decoded; of the view at the start, "
+        "as if nothing changed; and of the true latent, decoded, which is the best that this decoder can do. The "
+        "decoder is a ridge regression of one-hot symbols on the frozen latent, fitted on episodes of even number, "
+        "judged on the others."
+    )
+    table = Table(words, ["steps ahead", "imagined", "no change", "decoded truth"], rows)
+    figures = []
+    if shown is not None:
+        start, copy = shown
+        path = imagine(model, rolls.window, start, fits[-1])[copy].flatten(1)
+        figures = [_strip(codes[copy, start:], decode(decoder, path, sizes), fits, study.spec.obs_space.shape)]
+    return Section("Imagination", numbers, [table], figures)
+
+
+def fit_decoder(y: Tensor, codes: Tensor, sizes: tuple[int, ...]) -> Affine:
+    """Latents (M, D) and codes (M, cells, C) -> an affine map to the one-hot codes, component by component."""
+    hot = [F.one_hot(codes[..., c].long(), size).flatten(1) for c, size in enumerate(sizes)]
+    return ridge(y, torch.cat(hot, 1).float())
+
+
+def decode(decoder: Affine, y: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Latents (M, D) -> codes (M, cells, C): the nearest one-hot code of each component."""
+    scores = decoder(y)
+    cells = scores.shape[1] // sum(sizes)
+    parts = scores.split([cells * size for size in sizes], 1)
+    return torch.stack([x.unflatten(1, (cells, -1)).argmax(-1) for x in parts], -1)
+
+
+def right(guess: Tensor, truth: Tensor) -> np.ndarray:
+    """Codes (M, cells, C) each -> (M,) share of cells that agree in all components."""
+    return (guess == truth).all(-1).double().mean(-1).cpu().numpy()
+
+
+def _mean(parts: list[np.ndarray]) -> float | None:
+    joined = np.concatenate(parts) if parts else np.empty(0)
+    return rounded(joined.mean()) if len(joined) else None
+
+
+def _strip(truth: Tensor, imagined: Tensor, horizons: list[int], shape: tuple[int, ...]) -> Figure:
+    """truth (1 + steps or more, cells, C), imagined (steps, cells, C): one column a horizon, the start first."""
+    steps = [0, *horizons]
+    drawing, _ = canvas(1, width=1.1 * len(steps), height=2.6)
+    drawing.clear()
+    size = tuple(shape[:2]) if len(shape) == 3 else (1, -1)
+    most = max(int(truth[..., 0].max()), int(imagined[..., 0].max()), 1)
+    for column, h in enumerate(steps):
+        for row, codes in enumerate((truth[h], truth[0] if h == 0 else imagined[h - 1])):
+            axis = drawing.add_subplot(2, len(steps), row * len(steps) + column + 1)
+            axis.imshow(codes[:, 0].reshape(size).T.cpu(), cmap="tab20", vmin=0, vmax=most, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if row == 0:
+                axis.set_title("start" if h == 0 else f"+{h}", fontsize=8)
+            if column == 0:
+                axis.set_ylabel(("truth", "imagined")[row], fontsize=8)
+    return Figure.of(
+        drawing,
+        "One start of the sampled policy: what came (above) and what the model imagined from the actions alone "
+        "(below), decoded cell by cell; the first symbol of each cell as a colour.",
+    )
