@@ -1,4 +1,4 @@
-"""Statistics over seeds and environments, after Agarwal et al. (2021), Deep RL at the edge of the statistical precipice.
+"""Statistics over seeds and environments (Agarwal et al. 2021, Deep RL at the edge of the statistical precipice).
 
 `scores` is a list with one array (seeds,) for each environment; environments may have different numbers of seeds. Their
 unit is a normalised score, 0 to 1 for what a suite calls the worst and the best. Intervals are percentile bootstraps
