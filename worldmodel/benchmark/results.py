@@ -14,8 +14,8 @@ from worldmodel.benchmark.suite import Cell
 from worldmodel.config import ConfigError
 from worldmodel.figures import read_metrics
 
-CURVES = ("return_ext", "coverage", "tv_action_share")  # columns of metrics.csv that are kept as curves
-FINALS = (*CURVES, "success", "length", "tv_rew_int_share", "delta_skill", "entropy", "env_faults")
+CURVES = ("return_ext", "coverage", "coverage_episode", "tv_action_share", "tv_rew_int_share")  # kept as curves
+FINALS = (*CURVES, "success", "length", "delta_skill", "entropy", "env_faults")
 EVALUATED = ("return_mean", "success", "length")  # of report.json
 POINTS = 60  # of a curve, at most
 
@@ -43,7 +43,8 @@ def rows_of(suite: str, cell: Cell) -> list[Row]:
 
     - `score`: the last value of the suite's metric, 0 and 1 where the suite's range says so.
     - `<metric>_auc`: the mean of the suite's metric over the budget; a run that ended early keeps its last value, and
-      before the first value it counts at the bottom. `coverage_auc` after it likewise, from 0.
+      before the first value it counts at the bottom. After it those of the other curves,
+      from 0.
     - `steps_to_threshold`, `seconds_to_threshold`: where the metric first reaches the threshold; inf if never.
     - `finished`: 1 where the run ended as it should. `threshold`, `budget`: as configured.
     - a last value of each column, and thinned curves under the columns' own names.
@@ -67,8 +68,7 @@ def rows_of(suite: str, cell: Cell) -> list[Row]:
         )
     values |= {final_name(k): found[k][-1] for k in FINALS if k in found and not np.isnan(found[k][-1])}
     values |= {final_name(cell.metric): last}
-    if "coverage" in found and cell.metric != "coverage":
-        values["coverage_auc"] = area(steps, found["coverage"], cell.budget, 0.0)
+    values |= {f"{k}_auc": area(steps, found[k], cell.budget, 0.0) for k in CURVES if k in found and k != cell.metric}
     report = cell.folder / "report.json"
     if cell.evaluate is not None and report.exists():
         said: dict[str, Any] = json.loads(report.read_text())

@@ -117,7 +117,7 @@ def to_threshold(results: Results, env: str) -> Table | None:
 def finals(results: Results, env: str) -> Table:
     """Last values of everything that was logged, and areas under curves: means over seeds, and their spread."""
     names = [
-        *dict.fromkeys((f"{results.metric}_auc", "coverage_auc")),
+        *(f"{k}_auc" for k in results.curve_names),
         *(final_name(k) for k in FINALS),
         *(f"evaluated_{k}" for k in EVALUATED),
     ]
@@ -131,15 +131,16 @@ def finals(results: Results, env: str) -> Table:
 
 
 def coverage(results: Results, env: str) -> Table | None:
-    """Coverage at the end, and on average over the budget."""
+    """Places visited by the end, on average over the budget, and within an episode."""
     if not any(len(results.values("coverage_auc", env, m)) for m in results.methods):
         return None
     rows = []
     for method in results.methods:
-        values = [results.values(n, env, method) for n in ("coverage_final", "coverage_auc")]
+        values = [results.values(n, env, method) for n in ("coverage_final", "coverage_auc", "coverage_episode_final")]
         if len(values[0]):
-            rows.append([method, *(_interval(iqm_interval(x)) for x in values)])
-    return Table(env, ["method", f"at the end, IQM [{PERCENT}]", f"area under the curve / budget [{PERCENT}]"], rows)
+            rows.append([method, *(_interval(iqm_interval(x)) if len(x) else "–" for x in values)])
+    header = ("at the end, IQM", "area under the curve / budget, IQM", "within an episode at the end, IQM")
+    return Table(env, ["method", *(f"{x} [{PERCENT}]" for x in header)], rows)
 
 
 def _interval(found: tuple[float, ...], digits: int = 3) -> str:
