@@ -34,7 +34,14 @@ def benchmark(cfg: DictConfig) -> int:
         show(write_report(Path(cfg.report)), Path(cfg.report))
         return 0
     out = Path(cfg.out or f"runs/benchmark/{cfg.suite.name}")
-    cells = cells_of(cfg.suite, out, methods=cfg.methods, envs=cfg.envs, seeds=cfg.seeds, overrides=list(cfg.overrides))
+    cells = cells_of(
+        cfg.suite,
+        out,
+        methods=cfg.methods,
+        envs=cfg.envs,
+        seeds=range(cfg.seeds) if cfg.seeds else None,
+        overrides=list(cfg.overrides),
+    )
     runner = Runner(cells, cfg.jobs or cores())
     runner.run()
     if runner.signalled:

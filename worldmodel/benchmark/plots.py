@@ -19,7 +19,7 @@ STYLES = ("-", "--", ":")
 def learning_curves(results: Results, metric: str) -> Figure:
     """A panel an environment: interquartile mean over seeds, and its bootstrap interval."""
     envs = [e for e in results.envs if any((metric, e, m) in results.cells for m in results.methods)]
-    figure, axes = _panels(len(envs))
+    figure, axes = panels(len(envs))
     for axis, env in zip(axes, envs, strict=True):
         keys = [key for m in results.methods if (key := (metric, env, m)) in results.cells]
         end = max(row.env_steps for key in keys for rows in results.cells[key].values() for row in rows)
@@ -38,7 +38,7 @@ def learning_curves(results: Results, metric: str) -> Figure:
 
 def intervals(results: Results) -> Figure:
     """Interquartile mean of the scores over all environments, and its interval, a line a method."""
-    figure, (axis,) = _panels(1, height=0.6 + 0.25 * len(results.methods))
+    figure, (axis,) = panels(1, height=0.6 + 0.25 * len(results.methods))
     for i, (method, style) in enumerate(_styles(results)):
         middle, low, high = iqm_interval(results.scores(method, results.envs_of(method)))
         axis.barh(i, high - low, left=low, height=0.6, color=style["color"], alpha=0.5)
@@ -51,7 +51,7 @@ def intervals(results: Results) -> Figure:
 
 def profiles(results: Results) -> Figure:
     """Share of runs, over all environments, that score above a threshold."""
-    figure, axes = _panels(1)
+    figure, axes = panels(1)
     thresholds = np.linspace(0, 1, 51)
     for method, style in _styles(results):
         scores = results.scores(method, results.envs_of(method))
@@ -66,7 +66,7 @@ def profiles(results: Results) -> Figure:
 
 def seeds(results: Results) -> Figure:
     """A point a run: how far the seeds of a method lie apart."""
-    figure, axes = _panels(len(results.envs), height=0.8 + 0.25 * len(results.methods))
+    figure, axes = panels(len(results.envs), height=0.8 + 0.25 * len(results.methods))
     for axis, env in zip(axes, results.envs, strict=True):
         for i, (method, style) in enumerate(_styles(results)):
             scores = results.values("score", env, method)
@@ -81,7 +81,8 @@ def _styles(results: Results) -> list[tuple[str, dict[str, str]]]:
     return [(m, {"color": f"C{i % 10}", "ls": STYLES[i // 10 % len(STYLES)]}) for i, m in enumerate(results.methods)]
 
 
-def _panels(count: int, height: float = 3.6) -> tuple[Figure, np.ndarray]:
+def panels(count: int, height: float = 3.6) -> tuple[Figure, np.ndarray]:
+    """A figure with `count` axes in rows of two."""
     from matplotlib.figure import Figure  # without pyplot: no state, no display
 
     columns = min(max(count, 1), 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +60,11 @@ def cells_of(
     *,
     methods: list[str] | None = None,
     envs: list[str] | None = None,
-    seeds: int | None = None,
+    seeds: Sequence[int] | None = None,
     overrides: list[str] | tuple[str, ...] = (),
 ) -> list[Cell]:
-    """All cells of a suite, or those of some methods and environments; `seeds` of each, from 0.
+    """All cells of a suite, or those of some methods and environments: these `seeds` of each, or as many from 0 as the
+    suite says.
 
     Every method's configuration is composed, so that what is wrong with one is known before anything runs.
     Raises ConfigError, naming the suite's key.
@@ -100,7 +101,7 @@ def cells_of(
         )
         for world in worlds
         for method in chosen
-        for seed in range(seeds or plain["methods"][method].get("seeds", 5))
+        for seed in seeds or range(plain["methods"][method].get("seeds", 5))
     ]
 
 
