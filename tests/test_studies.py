@@ -19,7 +19,7 @@ from worldmodel.benchmark.suite import Cell, compose_run, composing
 from worldmodel.config import CONFIG_DIR, ConfigError
 from worldmodel.studies.behaviour import cross_skill, skills, train_on
 from worldmodel.studies.lab import Lab
-from worldmodel.train import train
+from worldmodel.train import continued, train
 
 STUDIES = sorted(p.stem for p in (Path(CONFIG_DIR) / "study").glob("*.yaml"))
 COMMON = [*TINY, *EASY, "total_steps=64"]
@@ -35,8 +35,9 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
             if finished(cell):
                 continue
             with composing():
-                cfg = compose_run(cell.method, (*cell.overrides, f"seed={cell.seed}", f"run_dir={cell.folder}"))
-            train(cfg)
+                words = [*cell.overrides, f"seed={cell.seed}", f"run_dir={cell.folder}"]
+                cfg = compose_run(cell.method, tuple(words))
+            train(continued(cfg, words))
 
     monkeypatch.setattr(Lab, "train", train_here)
     return Lab("toy", tmp_path / "out", jobs=1)
@@ -86,6 +87,24 @@ def test_null_action(lab: Lab) -> None:
     _, *rows = table(lab)
     assert [r[0] for r in rows] == ["null", "acting"] and rows[1][1] == "32", "reached with the first update"
     assert (lab.out / "plot.png").stat().st_size > 1000
+
+
+@pytest.mark.skipif(
+    "levels" not in OmegaConf.load(Path(CONFIG_DIR) / "env" / "base.yaml"), reason="environments have no levels here"
+)
+def test_negative_bias(lab: Lab) -> None:
+    common = [x for x in COMMON if x != "total_steps=64"] + ["env.engine=gymnasium"]
+    sizes = {"pretraining": 64, "steps": 96, "levels": 3, "seeds": [100], "episodes": 4}
+    load("negative_bias", common=common, **sizes)(lab=lab)
+    header, *rows = table(lab)
+    assert header[1] == "steps on the task"
+    assert [r[:2] for r in rows] == [["pretrained", "96"], ["scratch", "96"], ["longer", "160"]]
+    runs = {p.name: OmegaConf.load(p / "config.yaml") for p in (lab.out / "runs").iterdir()}
+    explored, tuned = (runs[f"{name}_seed100"] for name in ("exploration", "pretrained"))
+    assert explored.policy.ppo.weight_ext == explored.weights.rew == 0 and tuned.policy.ppo.weight_ext == 1
+    assert tuned.weights.rew == runs["scratch_seed100"].weights.rew > 0 and tuned.env.levels == 3
+    with (lab.out / "runs" / "pretrained_seed100" / "metrics.csv").open(newline="") as file:
+        assert [int(r["env_steps"]) for r in csv.DictReader(file)] == [96, 128, 160], "it goes on from the checkpoint"
 
 
 def test_hyperparameters(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,6 +109,9 @@ def sections(results: Results) -> list[Section]:
     if covered := [t for env in results.envs if (t := tables.coverage(results, env))]:
         says = "Coverage at the end, and its mean over the budget (the area under the coverage curve)."
         shown.append(Section("Coverage", says, covered))
+    if judged := [t for env in results.envs if (t := tables.evaluated(results, env))]:
+        says = "The trained agents on episodes that no training has seen: mean ± standard deviation over seeds."
+        shown.append(Section("Evaluated after the training", says, judged))
     says = "Last values and areas under curves: mean ± standard deviation over seeds."
     return [*shown, Section("Everything else", says, [tables.finals(results, env) for env in results.envs])]
 

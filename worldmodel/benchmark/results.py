@@ -16,7 +16,7 @@ from worldmodel.figures import read_metrics
 
 CURVES = ("return_ext", "coverage", "coverage_episode", "tv_action_share", "tv_rew_int_share")  # kept as curves
 FINALS = (*CURVES, "success", "length", "delta_skill", "entropy", "env_faults")
-EVALUATED = ("return_mean", "success", "length")  # of report.json
+EVALUATED = ("return_mean", "success")  # of each behaviour in report.json
 POINTS = 60  # of a curve, at most
 
 
@@ -47,6 +47,7 @@ def rows_of(suite: str, cell: Cell) -> list[Row]:
       from 0.
     - `steps_to_threshold`, `seconds_to_threshold`: where the metric first reaches the threshold; inf if never.
     - `finished`: 1 where the run ended as it should. `threshold`, `budget`: as configured.
+    - `evaluated_<behaviour>_…`: what the evaluation after the training said, where the suite asks for one.
     - a last value of each column, and thinned curves under the columns' own names.
     """
     path, record = cell.folder / "metrics.csv", cell.folder / "run.json"
@@ -72,7 +73,9 @@ def rows_of(suite: str, cell: Cell) -> list[Row]:
     report = cell.folder / "report.json"
     if cell.evaluate is not None and report.exists():
         said: dict[str, Any] = json.loads(report.read_text())
-        values |= {f"evaluated_{k}": said[k] for k in EVALUATED if said.get(k) is not None}
+        played = said.get("returns") or {name: said[name] for name in ("greedy", "sampled") if name in said}
+        judged = {f"evaluated_{name}_{k}": x.get(k) for name, x in played.items() for k in EVALUATED}
+        values |= {name: x for name, x in judged.items() if x is not None}
 
     def row(at: int, name: str, value: float) -> Row:
         return Row(suite, cell.env, cell.method, cell.seed, int(steps[at]), float(wall[at]), name, float(value))
@@ -121,6 +124,7 @@ class Results:
         self.envs, self.methods = list(envs), list(methods)
         names = dict.fromkeys(key[0] for key in self.cells)
         self.metric = next((n.removesuffix("_auc") for n in names if n.endswith("_auc")), "score")
+        self.evaluated = [n for n in names if n.startswith("evaluated_")]
         self.curve_names = [self.metric] + [n for n in CURVES if n != self.metric and n in names]
 
     @classmethod

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table as RichTable
 
-from worldmodel.benchmark.results import EVALUATED, FINALS, Results, final_name
+from worldmodel.benchmark.results import FINALS, Results, final_name
 from worldmodel.statistics import improvement, interval, iqm_interval, optimality_gap
 
 PERCENT = "95 %"
@@ -115,18 +115,26 @@ def to_threshold(results: Results, env: str) -> Table | None:
 
 
 def finals(results: Results, env: str) -> Table:
-    """Last values of everything that was logged, and areas under curves: means over seeds, and their spread."""
-    names = [
-        *(f"{k}_auc" for k in results.curve_names),
-        *(final_name(k) for k in FINALS),
-        *(f"evaluated_{k}" for k in EVALUATED),
-    ]
+    """Last values of everything that was logged, and areas under curves."""
+    return _means(results, env, [*(f"{k}_auc" for k in results.curve_names), *(final_name(k) for k in FINALS)])
+
+
+def evaluated(results: Results, env: str) -> Table | None:
+    """What the evaluation after the training said, by behaviour."""
+    table = _means(results, env, results.evaluated)
+    return table if len(table.header) > 1 else None
+
+
+def _means(results: Results, env: str, names: list[str]) -> Table:
+    """Means over seeds and their standard deviations, of those metrics that there are."""
     names = [n for n in names if any(len(results.values(n, env, m)) for m in results.methods)]
     rows = []
     for method in results.methods:
         if ("score", env, method) in results.cells:
             values = [results.values(n, env, method) for n in names]
-            rows.append([method, *(f"{x.mean():.3f} ± {x.std():.3f}" if len(x) else "–" for x in values)])
+            rows.append(
+                [method, *(f"{x.mean():.3f} ± {x.std(ddof=len(x) > 1):.3f}" if len(x) else "–" for x in values)]
+            )
     return Table(env, ["method", *names], rows)
 
 
