@@ -24,7 +24,7 @@ from worldmodel.benchmark.report import write_report
 from worldmodel.benchmark.results import POINTS, Results, area, reached, rows_of, write
 from worldmodel.benchmark.runner import Runner, command, finished, last_row
 from worldmodel.benchmark.suite import Cell, World, cells_of
-from worldmodel.benchmark.tables import aggregate, brittleness, improvements, overview, to_threshold
+from worldmodel.benchmark.tables import aggregate, brittleness, evaluated, improvements, overview, to_threshold
 from worldmodel.config import CONFIG_DIR, ConfigError
 
 SUITES = sorted(p.stem for p in (Path(CONFIG_DIR) / "suite").glob("*.yaml"))
@@ -175,6 +175,22 @@ def test_rows_of_a_cell_by_hand(tmp_path: Path) -> None:
     assert [(r.env_steps, r.value) for r in rows if r.metric == "return_ext"] == [(2000, 0.2), (3000, 0.6)]
     assert {(r.suite, r.env, r.method, r.seed) for r in rows} == {("toy", "E-v0", "x", 3)}
     assert {(r.env_steps, r.wall_s) for r in rows if r.metric == "score"} == {(3000, 4.5)}
+
+
+def test_what_the_evaluation_said_is_in_the_rows(tmp_path: Path) -> None:
+    one = cell(tmp_path, "x", 0, evaluate=())
+    fabricate(one, [0.5])
+    said = {"greedy": {"return_mean": 0.25, "success": None}, "sampled": {"return_mean": 0.75, "success": 0.8}}
+    (one.folder / "report.json").write_text(json.dumps({"return_mean": 0.75, **said}))
+    names = ("evaluated_greedy_return_mean", "evaluated_sampled_return_mean", "evaluated_sampled_success")
+    results = Results(rows_of("toy", one))
+    assert evaluated(results, "E-v0").header == ["method", *names]
+    assert evaluated(results, "E-v0").rows == [["x", "0.250 ± 0.000", "0.750 ± 0.000", "0.800 ± 0.000"]]
+    # a report with a section of returns has all behaviours there
+    other = {"returns": {"sampled_unseen_levels": {"return_mean": 0.1, "success": None}}}
+    (one.folder / "report.json").write_text(json.dumps(said | other))
+    assert Results(rows_of("toy", one)).evaluated == ["evaluated_sampled_unseen_levels_return_mean"]
+    assert evaluated(Results(rows_of("toy", replace(one, evaluate=None))), "E-v0") is None
 
 
 def test_curves_are_thinned_and_keep_their_ends(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 Scores = Sequence[np.ndarray]
-LEVEL, DRAWS = 0.95, 5_000
+LEVEL, DRAWS = 0.95, 10_000
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:

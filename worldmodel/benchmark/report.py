@@ -39,7 +39,8 @@ def write_report(folder: Path) -> Results:
     record = folder / "benchmark.json"
     made: dict[str, Any] | None = json.loads(record.read_text()) if record.exists() else None
     shown = sections(results)
-    (folder / "curves.png").write_bytes(_png(shown[0].figures[0]) if shown[0].figures else b"")
+    if shown[0].figures:
+        (folder / "curves.png").write_bytes(_png(shown[0].figures[0]))
     words = in_words(made) if made else "How these figures were made is not recorded: there is no benchmark.json."
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True

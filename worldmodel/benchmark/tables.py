@@ -23,8 +23,8 @@ class Table:
     rows: list[list[str]]
 
     def markdown(self) -> str:
-        lines = [self.header, ["---"] * len(self.header), *self.rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        head, *body = (f"| {' | '.join(line)} |" for line in (self.header, *self.rows))
+        return "\n".join([head, "|---" * len(self.header) + "|", *body])
 
     def rich(self) -> RichTable:
         table = RichTable(*self.header, title=self.title, title_justify="left")
