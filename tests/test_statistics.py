@@ -1,5 +1,7 @@
 """Statistics by hand, and held against rliable."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -53,9 +55,12 @@ def test_band_by_hand() -> None:
     assert low[0] < 1.5 < high[0] and low[1] == high[1] == 5.0
 
 
-def test_agrees_with_rliable() -> None:
-    library = pytest.importorskip("rliable.library")
-    metrics = pytest.importorskip("rliable.metrics")
+def test_agrees_with_rliable(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        # absl, which it imports, keeps the stderr of this moment and closes it later: not that of pytest's capture
+        patch.setattr("sys.stderr", sys.__stderr__)
+        library = pytest.importorskip("rliable.library")
+        metrics = pytest.importorskip("rliable.metrics")
     rng = np.random.default_rng(0)
     table = {"x": rng.beta(2, 2, (7, 3)), "y": np.round(rng.beta(2, 3, (7, 3)), 1)}  # (runs, environments)
     ours = {k: list(v.T) for k, v in table.items()}
