@@ -17,7 +17,7 @@ FOLDER = REPO / "configs"
 OPTIONS = [
     f"{group.name}={option.stem}"
     for group in sorted(FOLDER.iterdir())
-    if group.is_dir() and group.name != "suite"
+    if group.is_dir() and group.name not in ("suite", "study")
     for option in sorted(group.glob("*.yaml"))
 ]
 NAMES = sorted(p.stem for p in (FOLDER / "experiment").glob("*.yaml"))

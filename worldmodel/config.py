@@ -77,7 +77,7 @@ def check(cfg: DictConfig) -> None:
             target = get_method(node["_target_"]) if "." in node["_target_"] else None
         except Exception as error:
             raise ConfigError(f"{path}._target_={node['_target_']}: not found ({error})".split("\n")[0]) from None
-        _check_call(path, target, {k: v for k, v in node.items() if k not in HYDRA_KEYS})
+        check_call(path, target, {k: v for k, v in node.items() if k not in HYDRA_KEYS})
 
 
 def top_level() -> set[str]:
@@ -96,7 +96,8 @@ def _targets(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from _targets(value, f"{path}.{key}" if path else str(key))
 
 
-def _check_call(path: str, target: Callable[..., Any], given: dict[str, Any]) -> None:
+def check_call(path: str, target: Callable[..., Any], given: dict[str, Any]) -> None:
+    """Hold the arguments that a configuration node gives against a signature. Raises ConfigError."""
     parameters = inspect.signature(target).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)

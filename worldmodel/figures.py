@@ -42,29 +42,3 @@ def learning_curve(run_dir: Path) -> None:
     figure.suptitle(f"{run_dir.name}: {metrics['wall_s'][-1]:.0f} s", fontsize=10)
     figure.savefig(run_dir / "learning_curve.png", dpi=110)
     plt.close(figure)
-
-
-def compare_curves(groups: dict[str, list[Path]], path: Path) -> None:
-    """Return against environment steps: a thin line a seed, a thick one the median, a colour a method."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-    for colour, (name, folders) in enumerate(groups.items()):
-        curves = [read_metrics(f / "metrics.csv") for f in folders if (f / "metrics.csv").exists()]
-        curves = [c for c in curves if c]
-        if not curves:
-            continue
-        for curve in curves:
-            axis.plot(curve["env_steps"], np.nan_to_num(curve["return_ext"]), color=f"C{colour}", lw=0.6, alpha=0.4)
-        steps = max((c["env_steps"] for c in curves), key=len)
-        # a curve that ended early (a run of fewer steps) keeps its last value
-        values = [np.interp(steps, c["env_steps"], np.nan_to_num(c["return_ext"])) for c in curves]
-        axis.plot(steps, np.median(values, 0), color=f"C{colour}", lw=2.2, label=f"{name} ({len(curves)} seeds)")
-    axis.set(xlabel="environment steps", ylabel="return (last 200 episodes)", ylim=(-0.02, 1.02))
-    axis.legend()
-    axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -1,12 +1,23 @@
-"""Statistics over seeds."""
+"""Statistics over seeds and environments (Agarwal et al. 2021, Deep RL at the edge of the statistical precipice).
+
+`scores` is a list with one array (seeds,) for each environment; environments may have different numbers of seeds. Their
+unit is a normalised score, 0 to 1 for what a suite calls the worst and the best. Intervals are percentile bootstraps
+(Efron 1979) stratified over environments: each environment's seeds are drawn again with replacement, so that every
+environment keeps its share.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
+
+Scores = Sequence[np.ndarray]
+LEVEL, DRAWS = 0.95, 10_000
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:
-    """Interquartile mean over the last axis: a quarter of the scores is cut off at either end (Agarwal et al. 2021).
+    """Interquartile mean over the last axis: a quarter of the scores is cut off at either end.
 
     As scipy's `trim_mean(scores, .25)`: floor(n / 4) scores go at each end.
     """
@@ -14,13 +25,75 @@ def iqm(scores: np.ndarray) -> np.ndarray:
     return np.sort(scores, -1)[..., cut : scores.shape[-1] - cut].mean(-1)
 
 
-def iqm_interval(
-    scores: np.ndarray, level: float = 0.95, draws: int = 10_000, seed: int = 0
+def optimality_gap(scores: np.ndarray, goal: float = 1.0) -> np.ndarray:
+    """How far the runs fall short of the goal on average, over the last axis; going beyond it doesn't count."""
+    return goal - np.minimum(scores, goal).mean(-1)
+
+
+def interval(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    scores: Scores,
+    level: float = LEVEL,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Interquartile mean of scores (seeds,) with its percentile bootstrap interval over seeds."""
-    picks = np.random.default_rng(seed).integers(len(scores), size=(draws, len(scores)))
-    low, high = np.quantile(iqm(scores[picks]), [(1 - level) / 2, (1 + level) / 2])
-    return float(iqm(scores)), float(low), float(high)
+    """A statistic of all runs together (of the last axis), and its interval."""
+    spread = statistic(np.concatenate(_resample(scores, draws, np.random.default_rng(seed)), -1))
+    return float(statistic(np.concatenate(scores))), *_percentiles(spread, level)
+
+
+def iqm_interval(
+    scores: np.ndarray | Scores, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float, float]:
+    """Interquartile mean with its interval, of one environment's scores (seeds,) or of several environments'."""
+    return interval(iqm, [scores] if isinstance(scores, np.ndarray) else scores, level, draws, seed)
+
+
+def improvement(x: Scores, y: Scores, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> tuple[float, ...]:
+    """Probability that a run of x beats one of y in the same environment, averaged over environments, with its
+    interval. A tie counts half (Mann and Whitney 1947). Both list the same environments in the same order."""
+    rng = np.random.default_rng(seed)
+    pairs = zip(_resample(x, draws, rng), _resample(y, draws, rng), strict=True)
+    spread = np.mean([_beats(a, b) for a, b in pairs], 0)
+    found = np.mean([_beats(a, b) for a, b in zip(x, y, strict=True)])
+    return float(found), *_percentiles(spread, level)
+
+
+def performance_profile(
+    scores: Scores, thresholds: np.ndarray, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Share of runs that score above each threshold (thresholds,), with pointwise intervals."""
+    drawn = np.concatenate(_resample(scores, draws, np.random.default_rng(seed)), -1)
+    runs = np.concatenate(scores)
+    spread = np.stack([(drawn > t).mean(-1) for t in thresholds], -1)
+    low, high = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return (runs[:, None] > thresholds).mean(0), low, high
+
+
+def band(
+    curves: np.ndarray, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Interquartile mean over seeds at each point of curves (seeds, points), with pointwise intervals over seeds."""
+    picks = np.random.default_rng(seed).integers(len(curves), size=(draws, len(curves)))
+    spread = iqm(np.moveaxis(curves[picks], 1, -1))  # (draws, points)
+    low, high = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return iqm(curves.T), low, high
+
+
+def _resample(scores: Scores, draws: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Bootstrap replicates (draws, seeds) of each environment."""
+    return [x[rng.integers(len(x), size=(draws, len(x)))] for x in scores]
+
+
+def _beats(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(..., n) against (..., m) -> (...): share of pairs in which x is higher, ties counted half."""
+    x, y = x[..., :, None], y[..., None, :]
+    return ((x > y) + 0.5 * (x == y)).mean((-2, -1))
+
+
+def _percentiles(spread: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def ratio_interval(part: np.ndarray, whole: np.ndarray, seed: int, resamples: int = 2000) -> tuple[float, float] | None:

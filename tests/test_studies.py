@@ -1,0 +1,152 @@
+"""Studies at a tiny scale, trained in this process; their skills and importances against what is known."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from tiny import EASY, TINY
+
+from worldmodel import study
+from worldmodel.agent import load_agent
+from worldmodel.benchmark.runner import finished
+from worldmodel.benchmark.suite import Cell, compose_run, composing
+from worldmodel.config import CONFIG_DIR, ConfigError
+from worldmodel.studies.behaviour import cross_skill, skills, train_on
+from worldmodel.studies.lab import Lab
+from worldmodel.train import continued, train
+
+STUDIES = sorted(p.stem for p in (Path(CONFIG_DIR) / "study").glob("*.yaml"))
+COMMON = [*TINY, *EASY, "total_steps=64"]
+RANDOM = ["curiosity=none", "policy.actor.temperature=1000.0", "policy.actor.temperature_end=1000.0"]
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """A lab that trains in this process, one run after the other."""
+
+    def train_here(self: Lab, cells: Sequence[Cell]) -> None:
+        for cell in cells:
+            if finished(cell):
+                continue
+            with composing():
+                words = [*cell.overrides, f"seed={cell.seed}", f"run_dir={cell.folder}"]
+                cfg = compose_run(cell.method, tuple(words))
+            train(continued(cfg, words))
+
+    monkeypatch.setattr(Lab, "train", train_here)
+    return Lab("toy", tmp_path / "out", jobs=1)
+
+
+def table(lab: Lab) -> list[list[str]]:
+    with (lab.out / "table.csv").open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def load(name: str, **changes: object) -> object:
+    node = OmegaConf.to_container(OmegaConf.load(Path(CONFIG_DIR) / "study" / f"{name}.yaml"))
+    return instantiate(node | changes, _convert_="all")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_is_a_function_of_its_configuration(name: str) -> None:
+    partial = load(name)
+    with pytest.raises(TypeError, match="lab"):
+        partial()  # nothing else is lacking
+
+
+def test_skill_on_each_behaviour(lab: Lab) -> None:
+    trained = train_on(lab, {"same": RANDOM, "again": RANDOM, "other": ["curiosity=error"]}, COMMON, [100])
+    found = skills(trained, episodes=8)
+    assert found.shape == (3, 3, 1) and np.isfinite(found).all() and (found <= 1).all()
+    assert (found[0] == found[1]).all() and (found[:, 0] == found[:, 1]).all(), "one run twice"
+    assert (found == skills(trained, episodes=8)).all(), "the same arguments give the same numbers"
+    agents = [load_agent(trained[name][0].folder / "checkpoints" / "last.ckpt") for name in ("other", "same")]
+    for x in agents[0][0].model.heads.delta.out.parameters():
+        x.data.zero_()
+    assert cross_skill(agents, 8, seed=100)[0] == pytest.approx(0.0, abs=1e-6), "no change predicted is no skill"
+
+
+def test_random_against_policy(lab: Lab) -> None:
+    load("random_against_policy", behaviours={"random": RANDOM, "policy": []}, common=COMMON, seeds=[100], episodes=4)(
+        lab=lab
+    )
+    header, *rows = table(lab)
+    assert header == ["A \\ B", "random", "policy"] and [r[0] for r in rows] == ["random", "policy"]
+    assert (lab.out / "plot.png").stat().st_size > 1000 and "Skill is 1 -" in (lab.out / "table.md").read_text()
+
+
+def test_null_action(lab: Lab) -> None:
+    behaviours = {"null": ["policy.actor.null_bias=1000.0"], "acting": RANDOM}
+    load("null_action", behaviours=behaviours, common=COMMON, seeds=[100, 101], episodes=4, threshold=-1e9)(lab=lab)
+    _, *rows = table(lab)
+    assert [r[0] for r in rows] == ["null", "acting"] and rows[1][1] == "32", "reached with the first update"
+    assert (lab.out / "plot.png").stat().st_size > 1000
+
+
+@pytest.mark.skipif(
+    "levels" not in OmegaConf.load(Path(CONFIG_DIR) / "env" / "base.yaml"), reason="environments have no levels here"
+)
+def test_negative_bias(lab: Lab) -> None:
+    common = [x for x in COMMON if x != "total_steps=64"] + ["env.engine=gymnasium"]
+    sizes = {"pretraining": 64, "steps": 96, "levels": 3, "seeds": [100], "episodes": 4}
+    load("negative_bias", common=common, **sizes)(lab=lab)
+    header, *rows = table(lab)
+    assert header[1] == "steps on the task"
+    assert [r[:2] for r in rows] == [["pretrained", "96"], ["scratch", "96"], ["longer", "160"]]
+    runs = {p.name: OmegaConf.load(p / "config.yaml") for p in (lab.out / "runs").iterdir()}
+    explored, tuned = (runs[f"{name}_seed100"] for name in ("exploration", "pretrained"))
+    assert explored.policy.ppo.weight_ext == explored.weights.rew == 0 and tuned.policy.ppo.weight_ext == 1
+    assert tuned.weights.rew == runs["scratch_seed100"].weights.rew > 0 and tuned.env.levels == 3
+    with (lab.out / "runs" / "pretrained_seed100" / "metrics.csv").open(newline="") as file:
+        assert [int(r["env_steps"]) for r in csv.DictReader(file)] == [96, 128, 160], "it goes on from the checkpoint"
+
+
+def test_hyperparameters(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("optuna")
+    pytest.importorskip("sklearn")
+    trained = []
+
+    def pretend(self: Lab, cells: Sequence[Cell]) -> None:
+        """Only one of two parameters matters, and there is a best value."""
+        for cell in cells:
+            trained.append(cell)
+            lr = float(next(o for o in cell.overrides if o.startswith("optimizer.lr=")).split("=")[1])
+            cell.folder.mkdir(parents=True, exist_ok=True)
+            value = 1 - (np.log10(lr) + 3) ** 2
+            (cell.folder / "metrics.csv").write_text(f"env_steps,return_ext\n0,{value}\n64,{value}\n")
+
+    monkeypatch.setattr(Lab, "train", pretend)
+    space = {
+        "optimizer.lr": {"low": 1e-4, "high": 1e-2, "log": True},
+        "data.epochs": {"low": 1, "high": 4},
+        "model.predicts": {"choices": ["delta", "absolute"]},
+    }
+    run = load("hyperparameters", space=space, common=COMMON, seeds=[100, 101], trials=9, batch=2)
+    run(lab=lab)
+    header, *rows = table(lab)
+    assert header == ["parameter", "importance", "searched", "best"]
+    assert rows[0][0] == "optimizer.lr" and float(rows[0][1]) > 0.7 and rows[0][2] == "0.0001 to 0.01 (log)"
+    assert sum(float(r[1]) for r in rows) == pytest.approx(1, abs=0.01)
+    assert len(trained) == 18 and [c.seed for c in trained[:2]] == [100, 101]
+    first, trained[:] = list(trained), []
+    run(lab=lab)
+    assert [c.overrides for c in trained] == [c.overrides for c in first], "started again it asks for the same trials"
+
+
+def test_bad_spaces(lab: Lab) -> None:
+    pytest.importorskip("optuna")
+    run = load("hyperparameters", space={"optimizer.lr": {"low": 1}}, common=COMMON)
+    with pytest.raises(ConfigError, match=r"study.space.optimizer.lr=.*: allowed are low, high and log, or choices"):
+        run(lab=lab)
+
+
+@pytest.mark.parametrize("words", ["study=foo", "jobs=0", "study.common=[foo=1]", "study.seed=3", "study.seeds=3"])
+def test_bad_input(cli, words: str) -> None:
+    ended = cli(words, tiny=[], main=study.main)
+    assert ended.code == 2 and ended.err.count("\n") == 1 and words.split("=")[0].split(".")[-1] in ended.err

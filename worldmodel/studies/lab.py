@@ -1,0 +1,58 @@
+"""What every study needs: cells that are run once, a table, a plot."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
+
+from worldmodel.benchmark.runner import Runner
+from worldmodel.benchmark.suite import Cell, cells_of
+from worldmodel.benchmark.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Stopped(Exception):
+    """A signal came; the runs can go on."""
+
+
+class Lab:
+    """Trains into `out` with `jobs` processes of one thread each, and keeps what a study found there."""
+
+    def __init__(self, name: str, out: Path, jobs: int):
+        self.name, self.out, self.jobs = name, out, jobs
+
+    def cells(self, methods: Mapping[str, Sequence[str]], common: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+        """One cell for each method (its overrides on top of `common`) and seed. Raises ConfigError."""
+        suite = {
+            "name": self.name,
+            "common": ["video=false", "logger=none", *common],
+            "envs": {"runs": []},
+            "methods": {m: {"overrides": list(overrides)} for m, overrides in methods.items()},
+        }
+        node = OmegaConf.create(suite)
+        return cells_of(node, self.out, seeds=seeds)
+
+    def train(self, cells: Sequence[Cell]) -> None:
+        """Run those that aren't finished. Raises Stopped after a signal, RuntimeError where one failed."""
+        runner = Runner(cells, self.jobs)
+        runner.run()
+        if runner.signalled:
+            raise Stopped(runner.signalled)
+        if failed := [str(folder) for folder, state in runner.state.items() if state == "failed"]:
+            raise RuntimeError(f"{failed[0]}: failed, see its log.txt")
+
+    def write(self, table: Table, notes: str) -> None:
+        """table.csv and table.md; the notes say how the figures came about."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        with (self.out / "table.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([table.header, *table.rows])
+        (self.out / "table.md").write_text(f"**{table.title}**\n\n{table.markdown()}\n\n{notes}\n")
+
+    def save(self, figure: Figure) -> None:
+        figure.savefig(self.out / "plot.png", dpi=110)

@@ -1,0 +1,53 @@
+"""Studies: `python -m worldmodel.study study=random_against_policy`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_method, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from worldmodel.benchmark.__main__ import cores
+from worldmodel.command import bad_input_exits, run_command
+from worldmodel.config import CONFIG_DIR, HYDRA_KEYS, ConfigError, check_call
+from worldmodel.studies.lab import Lab, Stopped
+from worldmodel.train import RESUMABLE
+
+
+def study(cfg: DictConfig, name: str) -> Path:
+    """Train what isn't trained yet, then write table.csv, table.md and plot.png into `out`.
+
+    Raises ConfigError for bad input, Stopped after a signal.
+    """
+    if cfg.jobs is not None and (not isinstance(cfg.jobs, int) or cfg.jobs < 1):
+        raise ConfigError(f"jobs={cfg.jobs}: allowed are null and whole numbers from 1")
+    out = Path(cfg.out or f"runs/study/{name}")
+    given = {k: v for k, v in OmegaConf.to_container(cfg.study, resolve=True).items() if k not in HYDRA_KEYS}
+    check_call("study", get_method(cfg.study._target_), given)
+    run = instantiate(cfg.study, _convert_="all")
+    run(lab=Lab(name, out, cfg.jobs or cores()))
+    print(out / "table.md")
+    return out
+
+
+@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="study")
+@bad_input_exits()
+def _main(cfg: DictConfig) -> None:
+    try:
+        study(cfg, HydraConfig.get().runtime.choices.study)
+    except Stopped:
+        sys.exit(RESUMABLE)
+
+
+def main() -> None:
+    """Console entry point. Exit codes: 0 done, 2 bad input, 75 stopped by a signal and resumable, 1 anything else."""
+    warnings.filterwarnings("ignore", module="lightning")
+    run_command(_main)
+
+
+if __name__ == "__main__":
+    main()
