@@ -119,13 +119,13 @@ class CuriousAgent(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Curiosity's networks have a norm of their own: a signal with large losses must not slow the others down."""
+        """Each part has a norm of its own: a signal with large losses must not slow the others down, and a policy
+        must not step differently when the world model takes its turn."""
         if gradient_clip_algorithm == "value":
             return self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         if gradient_clip_val:
-            rest = [*self.model.parameters(), *self.policy.parameters()]
-            for part in (rest, list(self.curiosity.parameters())):
-                torch.nn.utils.clip_grad_norm_(part, gradient_clip_val)
+            for part in (self.model, self.policy, self.curiosity):
+                torch.nn.utils.clip_grad_norm_(part.parameters(), gradient_clip_val)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
