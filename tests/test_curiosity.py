@@ -97,7 +97,7 @@ def test_symlog_clip_and_scale_in_that_order() -> None:
         RewardScale(1, normalise="foo")
 
 
-@pytest.mark.parametrize("signal", ["surprise", "error", "none"])
+@pytest.mark.parametrize("signal", ["surprise", "surprise_alone", "error", "none"])
 @pytest.mark.parametrize("mode", ["return", "mean_std", "none"])
 def test_no_reward_for_a_reset(signal: str, mode: str) -> None:
     torch.manual_seed(0)

@@ -125,7 +125,8 @@ class CuriousAgent(L.LightningModule):
             return self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         if gradient_clip_val:
             for part in (self.model, self.policy, self.curiosity):
-                torch.nn.utils.clip_grad_norm_(part.parameters(), gradient_clip_val)
+                if parameters := list(part.parameters()):
+                    torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
