@@ -14,7 +14,7 @@ import torch
 from test_train import STEPS, last, record, rows
 from tiny import EASY, REPO, TINY
 
-from worldmodel.callbacks import Checkpoints
+from worldmodel.callbacks.signals import SIGNALS
 from worldmodel.module import CuriousAgent
 
 
@@ -46,7 +46,7 @@ def check_whole(run: Path, updates: int) -> None:
     assert record(run)["status"] == "done" and record(run)["env_steps"] == STEPS * updates
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_stops_the_run_after_its_update(cli, tmp_path: Path, at_batch, number: int) -> None:
     run = tmp_path / "run"
     handler = signal.getsignal(number)
@@ -69,16 +69,14 @@ def test_a_signal_in_the_last_update_changes_nothing(cli, tmp_path: Path, at_bat
 
 
 def test_an_error_is_recorded_and_the_run_goes_on_from_its_last_checkpoint(
-    cli, tmp_path: Path, at_batch, monkeypatch
+    cli, tmp_path: Path, at_batch
 ) -> None:
-    monkeypatch.setattr(Checkpoints.__init__, "__defaults__", (2,))
-
     def fail() -> None:
         raise OSError("no space left\non this device")
 
     at_batch(14, fail)  # in the fourth update; the checkpoint is of the second
     with pytest.raises(OSError, match="no space"):
-        cli("total_steps=256", "run_dir=run", *EASY)
+        cli("total_steps=256", "run_dir=run", "save.every=2", *EASY)
     run = tmp_path / "run"
     failed = record(run)
     assert failed["status"] == "failed" and failed["error"] == "OSError: no space left"

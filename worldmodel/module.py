@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from worldmodel.checkpoint import FORMAT
 from worldmodel.config import ConfigError
 from worldmodel.curiosity import Curiosity, RewardScale
 from worldmodel.losses import masked_mean, masked_means
@@ -23,7 +25,7 @@ from worldmodel.world_model import WorldModel
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss was nan or infinite; the weights of before the step are kept."""
+    """The loss was nan, infinite or exploded; the weights of before the step are kept."""
 
 
 class CuriousAgent(L.LightningModule):
@@ -49,6 +51,7 @@ class CuriousAgent(L.LightningModule):
         self.model, self.policy, self.curiosity, self.reward_scale = model, policy, curiosity, reward_scale
         self.ppo, self.make_optimizer, self.weights = ppo, make_optimizer, dict(weights)
         self.total_steps = total_steps
+        self.max_loss = math.inf  # see `Rollback`
         self.config = config or {}  # travels in every checkpoint, so that one file is enough to act
         self.register_buffer("env_steps", torch.zeros((), dtype=torch.long))
         self.sums: dict[str, Tensor] = {}
@@ -104,8 +107,10 @@ class CuriousAgent(L.LightningModule):
         if batch.model is not None:
             terms |= masked_means(losses, batch.model.tail(batch.model.mask))
         total = sum(self.weights.get(k, 1.0) * x for k, x in terms.items())
-        if sum_over_ranks(1.0 - torch.isfinite(total).float()):  # all ranks stop together, or the others would wait
-            bad = [k for k, x in terms.items() if not torch.isfinite(x)] or ["on another rank"]
+        good = total.detach().abs() < self.max_loss  # False for nan, too
+        if sum_over_ranks(1.0 - good.float()):  # all ranks stop together, or the others would wait
+            bad = [k for k, x in terms.items() if not torch.isfinite(x)]
+            bad = bad or ["on another rank" if good else f"{float(total):.3g} with rollback.max_loss={self.max_loss:g}"]
             raise NonFiniteLoss(f"loss is not finite at env_steps={int(self.env_steps)}: {', '.join(bad)}")
         for key, x in terms.items():
             self.sums[key] = self.sums.get(key, 0.0) + x.detach()
@@ -142,7 +147,7 @@ class CuriousAgent(L.LightningModule):
         return self.row | {"entropy": -losses.pop("loss_entropy")} | losses
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = self.config
+        checkpoint["config"], checkpoint["format"] = self.config, FORMAT
 
     def configure_optimizers(self) -> Any:
         return self.make_optimizer(self)

@@ -18,29 +18,57 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.build import build_agent, build_data, env_spec
-from worldmodel.callbacks import Checkpoints, CollapseGuard, Metrics, ProgressBar, StopOnSignal, StopWhenSolved
-from worldmodel.checkpoint import fit_check, read_checkpoint, run_dir_of
+from worldmodel.callbacks import CollapseGuard, Metrics, ProgressBar, StopOnSignal, StopWhenSolved
+from worldmodel.callbacks.signals import RESUMABLE, resumable_from_the_start
+from worldmodel.checkpoint import SealedFiles, fit_check, newest_checkpoint, read_checkpoint, run_dir_of
 from worldmodel.command import bad_input_exits, run_command
-from worldmodel.config import CONFIG_DIR, ConfigError, bad_input, check
+from worldmodel.config import CONFIG_DIR, ConfigError, bad_input, check, fill
 from worldmodel.figures import learning_curve
+from worldmodel.files import write_whole
+from worldmodel.module import CuriousAgent, NonFiniteLoss
+from worldmodel.rollback import Rollback
 from worldmodel.run import RunRecord
 from worldmodel.video import film
 
-RESUMABLE = 75
+DONE = "DONE"  # the file that says that a run has ended
 _RUN_DIR = "WORLDMODEL_RUN_DIR"  # how the ranks that Lightning launches find the first one's folder
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
-    """Train as configured; returns what run.json holds. Raises ConfigError for bad input."""
+    """Train as configured; returns what run.json holds. Raises ConfigError for bad input, NonFiniteLoss where the
+    numbers break and `rollback` doesn't help."""
     checkpoint_path = find_checkpoint(cfg)
     run_dir = make_run_dir(cfg)
     cfg.run_dir = str(run_dir)
-    with only_if_used(run_dir):
+    with only_if_used(run_dir), bad_input():
         check(cfg)
+        rollback = instantiate(cfg.rollback)
+    for left in range(rollback.times, -1, -1):
+        try:
+            return train_from(checkpoint_path, cfg, run_dir, rollback)
+        except NonFiniteLoss as error:
+            if not left:
+                raise
+            checkpoint_path = newest_checkpoint(run_dir / "checkpoints") or checkpoint_path
+            rollback.slow_down(cfg)
+            print(
+                f"warning: {error}; going back to {checkpoint_path or 'the beginning'} with "
+                f"optimizer.lr={cfg.optimizer.lr:g}",
+                file=sys.stderr,
+                flush=True,
+            )
+    raise AssertionError("unreachable")
+
+
+def train_from(
+    checkpoint_path: str | Path | None, cfg: DictConfig, run_dir: Path, rollback: Rollback
+) -> dict[str, Any]:
+    """Go on from a checkpoint, or begin; see `train`."""
+    with only_if_used(run_dir):
         if cfg.threads:
             torch.set_num_threads(cfg.threads)
         L.seed_everything(cfg.seed, verbose=False)
@@ -48,48 +76,70 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             agent = build_agent(cfg, env_spec(cfg))
             data = build_data(cfg)
             agent.configure_optimizers()  # only to hear now what it refuses
-        record = RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None)
+        agent.max_loss = rollback.limit
+        record, metrics, stop = (
+            RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None),
+            Metrics(run_dir),
+            StopOnSignal(),
+        )
         if checkpoint_path:
-            state = read_checkpoint(checkpoint_path)["state_dict"]
+            state = read_checkpoint(checkpoint_path, to_go_on=True)["state_dict"]
             fit_check(state, agent, checkpoint_path)
             if (steps := int(state["env_steps"])) >= cfg.total_steps:
-                return finished(cfg, steps, record)
-        metrics, stop = Metrics(run_dir), StopOnSignal()
+                return finished(cfg, agent, state, steps, record)
         callbacks = [
             metrics,
             ProgressBar(metrics, cfg.total_steps),
             CollapseGuard(metrics),
             StopWhenSolved(metrics, cfg.stop_return),
             stop,
-            Checkpoints(run_dir, metrics),
+            fill(instantiate(cfg.save), run_dir=run_dir, metrics=metrics),
         ]
         trainer = make_trainer(cfg, callbacks, data)
+        if rollback.times and trainer.world_size > 1:
+            raise ConfigError(f"rollback.times={rollback.times}: allowed with several ranks is 0")
     main = trainer.is_global_zero
     if main:
+        (run_dir / DONE).unlink(missing_ok=True)
         (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
         record.write()
     try:
         trainer.fit(agent, data, ckpt_path=checkpoint_path, weights_only=True)
     except BaseException as error:
         if main:
-            record.write(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0], **_speed(metrics))
+            # a signal before the first update ends the process here
+            told = (
+                {"status": "stopped"}
+                if isinstance(error, SystemExit)
+                else {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            )
+            record.write(**told, **_speed(metrics.row))
         raise
+    told = stop.received is not None or trainer.received_sigterm  # the latter: before the first update
+    stopped = told and metrics.row.get("env_steps", 0) < cfg.total_steps
     if main:
-        told = stop.received is not None or trainer.received_sigterm  # the latter: before the first update
-        stopped = told and metrics.row.get("env_steps", 0) < cfg.total_steps
-        record.write(status="stopped" if stopped else "done", signal=stop.received, **_speed(metrics))
+        record.write(status="stopped" if stopped else "done", signal=stop.received, **_speed(metrics.row))
         if metrics.row:
             learning_curve(run_dir)
-        if cfg.video and not stopped:
-            record.write(video=film(agent, cfg, run_dir / "video.mp4"))
+        if not stopped:
+            conclude(cfg, agent, record)
+    if stopped:
+        stop.pass_on()
     return record.data
 
 
-def _speed(metrics: Metrics) -> dict[str, float]:
-    row = metrics.row
+def conclude(cfg: DictConfig, agent: CuriousAgent, record: RunRecord) -> None:
+    """What is left of a run whose training is over: its film, and the marker that says that nothing is."""
+    run_dir = Path(cfg.run_dir)
+    if cfg.video:
+        record.write(video=film(agent, cfg, run_dir / "video.mp4"))
+    write_whole(run_dir / DONE, lambda file: file.write(f"{record.data['env_steps']}\n".encode()))
+
+
+def _speed(row: dict[str, float]) -> dict[str, float]:
     if not row:
         return {}
-    steps, wall = row["env_steps"], row["wall_s"]
+    steps, wall = int(row["env_steps"]), row["wall_s"]
     return {"env_steps": steps, "wall_s": wall, "steps_per_s": round(steps / wall, 1)}
 
 
@@ -109,6 +159,8 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: L.Lightning
             default_root_dir=cfg.run_dir,
             _convert_="all",
         )
+    if not isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):  # those write their own
+        trainer.strategy.checkpoint_io = SealedFiles()
     if trainer.world_size > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ConfigError(f"trainer.devices={cfg.trainer.devices}: allowed in a sweep is 1")
     if isinstance(trainer.strategy, DDPStrategy):
@@ -154,12 +206,22 @@ def only_if_used(run_dir: Path) -> Iterator[None]:
         raise
 
 
-def finished(cfg: DictConfig, steps: int, record: RunRecord) -> dict[str, Any]:
-    """Nothing is left to do, which is fine for a run that was done and is started once more."""
-    if record.before.get("status") != "done":
+def finished(
+    cfg: DictConfig, agent: CuriousAgent, state: dict[str, Any], steps: int, record: RunRecord
+) -> dict[str, Any]:
+    """Nothing is left to learn, which is fine for a run that was done, or killed after its last checkpoint."""
+    run_dir, before = Path(cfg.run_dir), record.before
+    if before.get("status") == "done" and (run_dir / DONE).exists():
+        print(f"done before: {steps:,} steps of total_steps={cfg.total_steps:,}")
+        return before
+    if before.get("status") not in ("running", "done"):
         raise ConfigError(f"total_steps={cfg.total_steps}: the checkpoint has {steps} steps already, allowed are more")
-    print(f"done before: {steps:,} steps of total_steps={cfg.total_steps:,}")
-    return record.before
+    agent.load_state_dict(state)
+    row = Metrics(run_dir).read()[-1]
+    record.write(status="done", signal=None, **_speed({k: float(row[k]) for k in ("env_steps", "wall_s")}))
+    learning_curve(run_dir)
+    conclude(cfg, agent, record)
+    return record.data
 
 
 def find_checkpoint(cfg: DictConfig) -> str | None:
@@ -170,8 +232,8 @@ def find_checkpoint(cfg: DictConfig) -> str | None:
         return str(cfg.checkpoint)
     if not cfg.run_dir:
         raise ConfigError("checkpoint=auto: needs run_dir, the folder to look in")
-    last = Path(cfg.run_dir) / "checkpoints" / "last.ckpt"
-    return str(last) if last.is_file() else None
+    newest = newest_checkpoint(Path(cfg.run_dir) / "checkpoints")
+    return newest and str(newest)
 
 
 def continued(cfg: DictConfig, overrides: list[str]) -> DictConfig:
@@ -185,7 +247,8 @@ def continued(cfg: DictConfig, overrides: list[str]) -> DictConfig:
         if key == "experiment":
             raise ConfigError(f"{override}: not with checkpoint=, whose run has its experiment already")
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False)
-    saved.data.keep_envs = cfg.data.keep_envs  # a matter of trust in the file, so it has no say in it
+    for key in cfg.keys() - saved.keys():  # of groups that are younger than the run
+        saved[key] = cfg[key]
     saved.checkpoint = path
     saved.run_dir = cfg.run_dir or str(run_dir_of(path))
     return saved
@@ -202,7 +265,8 @@ def _main(cfg: DictConfig) -> None:
 def main() -> None:
     """Console entry point. Exit codes: 0 done, 2 bad input, 75 stopped and resumable, 1 anything else."""
     warnings.filterwarnings("ignore", module="lightning")
-    run_command(_main)
+    with resumable_from_the_start():
+        run_command(_main)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
+import os
+import sys
 import time
 from pathlib import Path
 
 import lightning as L
+
+from worldmodel.files import write_whole
 
 COLUMNS = [
     "env_steps",
@@ -36,26 +42,29 @@ class Metrics(L.Callback):
         self.path = run_dir / "metrics.csv"
         self.row: dict[str, float] = {}
         self.columns: list[str] = []
-        self.file = None
+        self.unwritten: list[list[float | str]] = []
+        self.warned = False
         self.wall_before = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.began = self.last = time.perf_counter()
         if not trainer.is_global_zero:
             return
-        rows = []
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                whole = [r for r in csv.DictReader(file) if None not in r.values()]  # the last may be half a row
-            rows = [r for r in whole if float(r["env_steps"]) <= int(pl_module.env_steps)]
+        rows = [r for r in self.read() if float(r["env_steps"]) <= int(pl_module.env_steps)]
         if rows:
             self.columns, self.wall_before = list(rows[0]), float(rows[-1]["wall_s"])
-        self.file = self.path.open("w", newline="")
-        if rows:
-            writer = csv.DictWriter(self.file, self.columns)
-            writer.writeheader()
-            writer.writerows(rows)
-            self.file.flush()
+            data = _csv([self.columns, *(list(row.values()) for row in rows)])
+            write_whole(self.path, lambda file: file.write(data))
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def read(self) -> list[dict[str, str]]:
+        """The whole rows of metrics.csv; a process that was killed may have left half a row at its end."""
+        if not self.path.exists():
+            return []
+        text = self.path.read_text()
+        rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
+        return [row for row in rows if None not in row.values()]
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         now = time.perf_counter()
@@ -72,23 +81,35 @@ class Metrics(L.Callback):
             return
         if not self.columns:
             self.columns = COLUMNS + [k for k in self.row if k not in COLUMNS]
-        if self.file.tell() == 0:
-            csv.writer(self.file).writerow(self.columns)
-        csv.writer(self.file).writerow([_short(self.row.get(k, "")) for k in self.columns])
-        self.file.flush()
-        for logger in trainer.loggers:
-            logger.log_metrics({k: v for k, v in self.row.items() if k != "env_steps"}, step=self.row["env_steps"])
+            self.unwritten.append(self.columns)
+        self.unwritten.append([_short(self.row.get(k, "")) for k in self.columns])
+        try:
+            self._write()
+            for logger in trainer.loggers:
+                logger.log_metrics({k: v for k, v in self.row.items() if k != "env_steps"}, step=self.row["env_steps"])
+        except OSError as error:  # a full disk is no reason to stop learning
+            if not self.warned:
+                self.warned = True
+                print(f"warning: metrics are not written ({error.strerror}), until they can be", file=sys.stderr)
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._close()
+    def _write(self) -> None:
+        """Append what is due; a row that fitted only in part is taken back and written again later."""
+        data = _csv(self.unwritten)
+        with self.path.open("ab", buffering=0) as file:
+            end = file.seek(0, io.SEEK_END)
+            try:
+                if file.write(data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(end)
+                raise
+        self.unwritten.clear()
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._close()
 
-    def _close(self) -> None:
-        if self.file:
-            self.file.close()
-            self.file = None
+def _csv(rows: list[list[float | str]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
 
 
 def _short(value: float | str) -> float | str:
