@@ -1,7 +1,7 @@
 """Environments: one vocabulary and one meaning of a row, whichever engine runs them."""
 
+import io
 import os
-import signal
 
 import gymnasium as gym
 import numpy as np
@@ -245,23 +245,53 @@ def test_sticky():
     run(make_env("HalfCheetah-v5", num_envs=2, sticky=0.5), [torch.rand(2, 6) for _ in range(3)])
 
 
-def test_state():
+@pytest.mark.parametrize("engine, vectorization", [("gymnasium", "sync"), ("gymnasium", "async"), ("envpool", "sync")])
+def test_state(engine, vectorization):
     def new(seed):
-        return make_env("MiniGrid-DoorKey-5x5-v0", "gymnasium", 2, seed, ["image"], 0.4, max_episode_steps=6)
+        env = make_env(
+            "MiniGrid-DoorKey-5x5-v0", engine, 2, seed, ["image"], 0.4, max_episode_steps=6, vectorization=vectorization
+        )
+        env.record()
+        return env
 
-    env, other = new(0), new(9)
+    env, other, stranger = new(0), new(0), new(9)
     acts = random_actions(env, 40)
     run(env, acts[:6])  # the last step ends the episodes: the state must know that the next one is ignored
     state = env.state_dict()
+    torch.save(state, buffer := io.BytesIO())
+    state = torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)  # plain data
     once, steps = run(env, acts[6:], start=False)
-    assert env.resumable and steps[0].ignored.all()
-    for again in (env, other):
-        again.load_state_dict(state)
-        twice, others = run(again, acts[6:], start=False)
-        assert all(torch.equal(x, y) for x, y in zip(once, twice, strict=True))
-        assert all(torch.equal(x.ignored, y.ignored) for x, y in zip(steps, others, strict=True))
-    assert not make_env("CartPole-v1", "envpool", 2, sticky=0.4).resumable
-    assert not make_env("Ez-v0", num_envs=2).resumable
+    assert env.resumable == (engine == "gymnasium") and steps[0].ignored.all()
+    other.reset()
+    assert other.load_state_dict(state)
+    twice, others = run(other, acts[6:], start=False)
+    assert all(torch.equal(x, y) for x, y in zip(once, twice, strict=True))
+    assert all(torch.equal(x.ignored, y.ignored) for x, y in zip(steps, others, strict=True))
+    stranger.reset()
+    assert stranger.load_state_dict(state) == (engine == "gymnasium")  # which keeps the generators' states
+    for each in (env, other, stranger):
+        each.close()
+
+
+def test_state_of_mujoco_in_the_midst_of_an_episode():
+    env, other = (make_env("HalfCheetah-v5", "gymnasium", 2, seed=s) for s in (0, 9))
+    acts = random_actions(env, 30)
+    run(env, acts[:15])
+    assert other.load_state_dict(env.state_dict())
+    (once, _), (twice, _) = (run(e, acts[15:], start=False) for e in (env, other))
+    assert all(torch.equal(x, y) for x, y in zip(once, twice, strict=True))
+
+
+def test_state_that_does_not_come_back():
+    """Count numbers its episodes, which no generator knows of; envpool remembers only what it was told to."""
+    env, other = (make_env("Count-v0", num_envs=2) for _ in range(2))
+    run(env, [[5, 6]] * 6)
+    assert not other.load_state_dict(env.state_dict())
+    pool = make_env("CartPole-v1", "envpool", 2)
+    run(pool, [[0, 1]] * 3)
+    assert pool.state_dict() == {} and not pool.load_state_dict({})
+    with pytest.raises(RuntimeError, match="before the first reset"):
+        pool.record()
 
 
 def test_keys():
@@ -283,16 +313,3 @@ def test_spaces():
     for space in (MultiBinary(3), Tuple([Discrete(2)]), Dict({"x": Dict({"y": Discrete(2)})})):
         with pytest.raises(ValueError, match=r"observation space .*allowed are Box"):
             Reader(space)
-
-
-@pytest.mark.filterwarnings("ignore:.*while waiting for a pending call")
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP])
-def test_workers(monkeypatch, sign):
-    monkeypatch.setattr("worldmodel.envs.gymnasium._PATIENCE", 1.0)
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    env = make_env("Count-v0", num_envs=2, vectorization="async")
-    assert env.reset()[:, 3].tolist() == [1, 1] and os.environ["OMP_NUM_THREADS"] == "2"
-    os.kill(env.venv.processes[1].pid, sign)
-    with pytest.raises(RuntimeError, match="env worker died, or was silent for 1 s"):
-        run(env, [[0, 0]] * 3, start=False)
-    env.close()

@@ -118,9 +118,14 @@ class Actor:
         self.row += 1
         return Thought(act, logp, values, h, z)
 
-    def feedback(self, rew: Tensor, end: Tensor, trunc: Tensor, ignored: Tensor) -> None:
-        """What came back for the action of the last `observe`, each (N,); `ignored` where the env reset instead."""
+    def feedback(self, rew: Tensor, end: Tensor, trunc: Tensor, ignored: Tensor, fault: Tensor | None = None) -> None:
+        """What came back for the action of the last `observe`, each (N,); `ignored` where the env reset instead.
+
+        Where that was for a `fault`, the observation acted on was its episode's last: the step to it truncated it.
+        """
         t = self.row - 1
+        if fault is not None and t:
+            self.rows.trunc[:, t - 1] |= fault & self.rows.mask[:, t - 1] & ~self.rows.end[:, t - 1]
         self.rows.rew_ext[:, t] = rew
         self.rows.end[:, t] = end
         self.rows.trunc[:, t] = trunc

@@ -22,6 +22,7 @@ class Episodes:
         self.ret, self.length = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
         self.finished: deque[tuple[float, int]] = deque(maxlen=window)
         self.count = 0
+        self.faults = 0  # environments that broke and were replaced
 
     def add(self, rew: np.ndarray, over: np.ndarray, ignored: np.ndarray) -> None:
         """Take in one step of all environments, each argument (N,)."""
@@ -31,6 +32,11 @@ class Episodes:
             self.finished.append((float(self.ret[i]), int(self.length[i])))
             self.ret[i], self.length[i] = 0.0, 0
             self.count += 1
+
+    def drop(self, fault: np.ndarray) -> None:
+        """Episodes that broke off, (N,), count as faults and have no return."""
+        self.ret[fault], self.length[fault] = 0.0, 0
+        self.faults += int(fault.sum())
 
     def summary(self) -> dict[str, float]:
         """Means over the window; nan before the first episode has ended (success also where none is defined)."""
@@ -42,12 +48,13 @@ class Episodes:
 
     def state_dict(self) -> dict[str, Any]:
         running = [self.ret.tolist(), self.length.tolist()]
-        return {"finished": [list(x) for x in self.finished], "count": self.count, "running": running}
+        finished = [list(x) for x in self.finished]
+        return {"finished": finished, "count": self.count, "faults": self.faults, "running": running}
 
     def load_state_dict(self, state: dict[str, Any], running: bool) -> None:
         """Go on counting; also the episodes that were `running`, if they still are."""
         self.finished.extend(tuple(x) for x in state["finished"])
-        self.count = state["count"]
+        self.count, self.faults = state["count"], state.get("faults", 0)
         if running:
             self.ret[:], self.length[:] = state["running"]
 
@@ -76,7 +83,11 @@ class Collector:
             thought = actor.observe(self.obs, self.greedy)
             step: Step = self.env.step(thought.act)
             self.episodes.add(step.rew.numpy(), (step.end | step.trunc).numpy(), step.ignored.numpy())
-            actor.feedback(*(x.to(device) for x in (step.rew, step.end, step.trunc, step.ignored)))
+            came = (step.rew, step.end, step.trunc, step.ignored)
+            if step.fault is not None:
+                self.episodes.drop(step.fault.numpy())
+                came = (*came, step.fault)
+            actor.feedback(*(x.to(device) for x in came))
             self.obs, self.info = step.obs, step.info
             infos.append(step.info)
             logp.append(thought.logp)

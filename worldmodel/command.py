@@ -12,6 +12,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from worldmodel.config import ConfigError
+from worldmodel.envs import TooManyFaults
 from worldmodel.module import NonFiniteLoss
 
 
@@ -26,7 +27,8 @@ def run_command(main: Callable[[], None]) -> None:
 
 @contextmanager
 def bad_input_exits() -> Iterator[None]:
-    """Exit code 2 and one line on stderr for bad input, from the first rank of this machine.
+    """Exit code 2 and one line on stderr for bad input, from the first rank of this machine; 1 and one line where
+    the environments break too often, on any rank.
 
     Also a decorator: right below `hydra.main`, it forestalls what Hydra prints about a job that failed.
     """
@@ -36,6 +38,9 @@ def bad_input_exits() -> Iterator[None]:
         if int(os.environ.get("LOCAL_RANK") or 0) == 0:
             print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except TooManyFaults as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import random
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from worldmodel.actor import Actor
 from worldmodel.collector import Collector, Episodes
-from worldmodel.config import ConfigError
 from worldmodel.envs import VectorEnv
 from worldmodel.meters import Achievements, Coverage, Meter, TVShare
 from worldmodel.replay import Replay, concatenate
@@ -26,9 +28,11 @@ class SequenceData(L.LightningDataModule):
     take larger and fewer steps than the policy: one with every `model_every`-th of its minibatches, on the first
     `model_batch` (null: all) of the sequences of these minibatches together and on `replay_batch` old ones.
 
-    A run that goes on begins new episodes, unless `keep_envs` puts the environments into its checkpoints: then it is
-    bit for bit the run that was never interrupted. Their state is a pickle, which is only read where `keep_envs` is
-    given again: not for checkpoints of strangers.
+    `keep_envs` puts the environments into the checkpoints: on the CPU, the run that goes on is then bit for bit the one
+    that was never interrupted. None: where they are resumable; True: also where that takes a record of all actions
+    since the run began, and the time to repeat them; see `VectorEnv.record`. Where they are not kept, or can't be
+    brought back (which is found out, and warned of), the interrupted episodes are over, the step between masked, and
+    new ones begin.
     """
 
     def __init__(
@@ -45,7 +49,7 @@ class SequenceData(L.LightningDataModule):
         replay_capacity: int = 0,
         success: float | None = None,
         episode_window: int = 200,
-        keep_envs: bool = False,
+        keep_envs: bool | None = None,
         seed: int = 0,
     ):
         super().__init__()
@@ -73,17 +77,22 @@ class SequenceData(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if self.collector is None:
-            self._open()
+            self._open(self._env_seed())
         if self._restored is not None:
             self.load_state_dict(self._restored)
             self._restored = None
 
-    def _open(self) -> None:
-        """Make the environments, other ones after a restart than at the start, and the collector."""
-        module, rank = self.trainer.lightning_module, self.trainer.global_rank
-        self.env = self.make_env(self.seed + 1000 * rank + 10**9 * self.rollouts)
-        if self.keep_envs and not self.env.resumable:
-            raise ConfigError("data.keep_envs=true: allowed with env.engine=gymnasium env.vectorization=sync")
+    def _env_seed(self) -> int:
+        """Other environments on each rank, and after a restart other ones than at the start."""
+        return self.seed + 1000 * self.trainer.global_rank + 10**9 * self.rollouts
+
+    def _open(self, env_seed: int) -> None:
+        """Make the environments and the collector."""
+        module, self.env_seed = self.trainer.lightning_module, env_seed
+        self.env = self.make_env(env_seed)
+        self.kept = self.env.resumable if self.keep_envs is None else self.keep_envs
+        if self.kept:
+            self.env.record()
         actor = Actor(
             module.model,
             module.policy,
@@ -111,7 +120,8 @@ class SequenceData(L.LightningDataModule):
 
     def summary(self) -> dict[str, float]:
         """What this rank's environments came to, by names in metrics.csv."""
-        found = self.collector.episodes.summary()
+        episodes = self.collector.episodes
+        found = episodes.summary() | {"env_faults": episodes.faults}
         for meter in self.meters:
             found |= meter.summary()
         return found
@@ -122,14 +132,19 @@ class SequenceData(L.LightningDataModule):
             self.env = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "rollouts": self.rollouts,
-            "window": [self.context, self.horizon],
+        """On several ranks, each calls this: the first one's state holds what the others collect, too."""
+        own = {
             "collector": self.collector.state_dict(),
-            "envs": self.env.state_dict() if self.keep_envs else None,
-            "replay": self.replay.state_dict(),
+            "envs": self.env.state_dict() if self.kept else {},
+            "env_seed": self.env_seed,
             "meters": [meter.state_dict() for meter in self.meters],
         }
+        state = {"rollouts": self.rollouts, "window": [self.context, self.horizon], **own}
+        if (ranks := self.trainer.world_size) > 1:
+            gathered: list[Any] = [None] * ranks
+            dist.all_gather_object(gathered, own)
+            state["ranks"] = gathered
+        return state | {"replay": self.replay.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a checkpoint stopped; rows and old sequences of another window are dropped."""
@@ -138,23 +153,39 @@ class SequenceData(L.LightningDataModule):
             return
         self.rollouts = state["rollouts"]
         same_window = state["window"] == [self.context, self.horizon]
-        same_envs = self.keep_envs and same_window and state["envs"] is not None
-        if same_envs:
-            self.env.load_state_dict(state["envs"])
-        else:
+        ranks = state.get("ranks", [state])
+        same_ranks = len(ranks) == self.trainer.world_size
+        own = ranks[self.trainer.global_rank] if same_ranks else state
+        same_envs = self.kept and same_window and same_ranks and bool(own["envs"]) and self._bring_back(own)
+        if not same_envs:
             self.env.close()
-            self._open()
-        self.collector.load_state_dict(state["collector"], same_window=same_window, same_envs=same_envs)
-        for meter, saved in zip(self.meters, state["meters"], strict=True):
+            self._open(self._env_seed())
+        self.collector.load_state_dict(own["collector"], same_window=same_window, same_envs=same_envs)
+        for meter, saved in zip(self.meters, own["meters"], strict=True):
             meter.load_state_dict(saved, running=same_envs)
         if same_window:
             self.replay.load_state_dict(state["replay"])
 
+    def _bring_back(self, own: dict[str, Any]) -> bool:
+        """The environments as they were when the checkpoint was made; False where that fails."""
+        self.env.close()
+        self._open(own["env_seed"])
+        try:
+            back = self.env.load_state_dict(own["envs"])
+        except (LookupError, TypeError, ValueError):  # of an environment that is configured in another way now
+            back = False
+        if not back:
+            words = "warning: the environments can't be brought back to where they were; new episodes begin"
+            print(words, file=sys.stderr, flush=True)
+        return back
+
     def seed_sampling(self) -> None:
-        """Actions and minibatches of an update depend on the seed, the rank and the update alone: no restart and no
-        other rank draws the same numbers."""
+        """Whatever an update draws depends on the seed, the rank and the update alone: no restart and no other rank
+        draws the same numbers, and no generator's state has to be saved."""
         words = np.random.SeedSequence((self.seed, self.trainer.global_rank, self.rollouts)).generate_state(1)
         torch.manual_seed(int(words[0]))
+        np.random.seed(int(words[0]))
+        random.seed(int(words[0]))
         self.rollouts += 1
 
 

@@ -13,6 +13,7 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from worldmodel.envs.copy import digest
 from worldmodel.envs.spaces import Reader, action_space, to_actions
 from worldmodel.envs.vector import Step
 from worldmodel.types import Obs
@@ -23,6 +24,9 @@ class Adapter:
 
     seed: given to the engine's first reset (None where the engine was seeded before).
     copy: the engine reuses its arrays, so copy them.
+
+    An engine that can't save its copies is brought back by repeating all actions since it was made, once `record`
+    has been called: exact where the engine draws from its seed alone, a byte or more a step, and as slow as the run.
     """
 
     resumable = False
@@ -45,23 +49,41 @@ class Adapter:
         self._seed, self._own = seed, partial(np.array, copy=copy or None)
         self._over = torch.zeros(self.num_envs, dtype=torch.bool)
         self.info: dict[str, np.ndarray] = {}
+        self._past: list[np.ndarray] | None = None  # all actions, where they are recorded; (N, *act_shape) each
+        self._begun, self._digest = False, ""
+
+    def record(self) -> None:
+        """See `VectorEnv.record`."""
+        if self._begun:
+            raise RuntimeError("record() comes before the first reset()")
+        self._past = []
 
     def reset(self) -> Obs:
         """Begin new episodes everywhere; (N, *obs_shape)."""
+        if self._begun:
+            self._past = None  # a second one can't be told from the actions
+        self._begun = True
         seed, self._seed = self._seed, None
         obs, info = self.venv.reset() if seed is None else self.venv.reset(seed=seed)
         self.info = self._info(info)
         self._over = torch.zeros_like(self._over)
-        return self.read(obs)
+        return self._look(obs)
 
     def step(self, act: Tensor) -> Step:
         """One action in each copy, (N, *act_shape)."""
         actions = to_actions(self.venv.single_action_space, act, self.num_envs)
-        obs, rew, end, trunc, info = self._advance(actions)
+        if self._past is not None:
+            past = act.detach().cpu().numpy()
+            self._past.append(past if past.dtype.kind == "f" else past.astype(np.min_scalar_type(past.max())))
+        obs, rew, end, trunc, info = self.venv.step(actions)
+        fault = info.pop("fault", None)
         rew = torch.from_numpy(self._own(rew, np.float32))
         end, trunc = (torch.from_numpy(self._own(x, np.bool_)) for x in (end, trunc))
         ignored, self._over = self._over, end | trunc
-        return Step(self.read(obs), rew.masked_fill_(ignored, 0.0), end, trunc, ignored, self._info(info))
+        if fault is not None:
+            fault = torch.from_numpy(fault)
+            ignored = ignored | fault
+        return Step(self._look(obs), rew.masked_fill_(ignored, 0.0), end, trunc, ignored, self._info(info), fault)
 
     def render(self) -> np.ndarray | None:
         """(H, W, 3) uint8 picture of copy 0, or None where the environment was made without."""
@@ -71,13 +93,26 @@ class Adapter:
         self.venv.close()
 
     def state_dict(self) -> dict[str, Any]:
-        return {}
+        if self._past is None:
+            return {}
+        past = torch.from_numpy(np.stack(self._past)) if self._past else None
+        return {"past": past, "digest": self._digest}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        """Repeats the past, in an environment of the same seed that has none yet."""
+        if not state or self._past is None or len(self._past):
+            return False
+        if not self._begun:
+            self.reset()
+        for act in () if state["past"] is None else state["past"]:
+            self.step(act)
+        return self._digest == state["digest"]
 
-    def _advance(self, actions: np.ndarray) -> tuple[Any, ...]:
-        return self.venv.step(actions)
+    def _look(self, raw: Any) -> Obs:
+        obs = self.read(raw)
+        if self._past is not None:
+            self._digest = digest(obs)  # now, since wrappers write over it
+        return obs
 
     def _info(self, info: dict[str, Any]) -> dict[str, np.ndarray]:
         """The numeric entries that every copy gave (gymnasium marks in `_x` who gave `x`)."""

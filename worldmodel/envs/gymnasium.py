@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import multiprocessing
-import os
-import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
-import cloudpickle
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+import torch
+from gymnasium.vector import AutoresetMode
 
 from worldmodel.envs.adapter import Adapter
+from worldmodel.envs.copies import Copies
 from worldmodel.envs.levels import Levels
 from worldmodel.envs.same_step import NextStep
 from worldmodel.envs.spaces import is_text
+from worldmodel.envs.workers import one_thread
 
 _PLUGINS = ("minigrid", "ale_py", "worldmodel.worlds")
 """Packages that register their environments when imported."""
-
-_PATIENCE = 120.0
-"""Seconds that a worker may take for one step."""
 
 
 def gymnasium_ids() -> list[str]:
@@ -42,10 +38,11 @@ class GymnasiumEnv(Adapter):
     vectorization: `sync` one after the other in this process; `async` a process each, with OMP_NUM_THREADS=1;
         `vector_entry_point` the environment's own vector version, through `NextStep` where it resets at once.
     levels, held_out: see `Levels`; null has no such limit.
+    timeout, max_faults: of `Copies`, which replaces copies that break; not for `vector_entry_point`.
     kwargs: go to the environment, e.g. max_episode_steps.
 
-    `sync` is resumable unless the environment is an EzPickle (MuJoCo, Box2D), and so is a vector environment whose
-    metadata says `resumable`: its state is a pickle of the environments, so load only states that you trust.
+    `sync` and `async` are resumable, see `Copy`, and so is a vector environment with a `state` and a `restore` of its
+    own, as `Worlds` has.
     """
 
     def __init__(
@@ -58,20 +55,23 @@ class GymnasiumEnv(Adapter):
         vectorization: Literal["sync", "async", "vector_entry_point"] = "sync",
         levels: int | None = None,
         held_out: bool = False,
+        timeout: float = 120.0,
+        max_faults: int = 100,
         **kwargs: Any,
     ):
         if id not in gym.registry:
             gymnasium_ids()
         given = dict(kwargs, render_mode="rgb_array") if render else kwargs
-        if vectorization != "vector_entry_point":
-            vector = {"autoreset_mode": AutoresetMode.NEXT_STEP, "copy": False}
-            wrappers = [_prepare] if levels is None else [_prepare, partial(Levels, count=levels, held_out=held_out)]
-            given = dict(given, vector_kwargs=vector, wrappers=wrappers)
-        elif levels is not None:
-            raise ValueError(f"env.levels={levels}: allowed with env.vectorization={vectorization} is null")
+        wrappers = [_prepare] if levels is None else [_prepare, partial(Levels, count=levels, held_out=held_out)]
         try:
-            with _one_thread():
-                venv = gym.make_vec(id, num_envs=len(seeds), vectorization_mode=vectorization, **given)
+            if vectorization == "vector_entry_point":
+                if levels is not None:
+                    raise ValueError(f"env.levels={levels}: allowed with env.vectorization={vectorization} is null")
+                with one_thread():
+                    venv = gym.make_vec(id, num_envs=len(seeds), vectorization_mode=vectorization, **given)
+            else:
+                make, processes = partial(_make, gym.spec(id), wrappers, given), vectorization == "async"
+                venv = Copies(make, len(seeds), processes, timeout, max_faults)
         except gym.error.UnregisteredEnv:
             raise
         except (gym.error.Error, ImportError, TypeError) as error:
@@ -80,34 +80,21 @@ class GymnasiumEnv(Adapter):
         if venv.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
             venv = NextStep(venv, null_action)
         super().__init__(venv, keys, null_action, seeds)
-        # an EzPickle is pickled by its constructor's arguments, which loses where it was
-        self.resumable = venv.metadata.get("resumable", False) or (
-            isinstance(venv, SyncVectorEnv)
-            and not any(isinstance(env.unwrapped, gym.utils.EzPickle) for env in venv.envs)
-        )
+        self.resumable = hasattr(venv, "restore")
 
     def state_dict(self) -> dict[str, Any]:
         if not self.resumable:
-            return {}
-        kept = {k: v for k, v in vars(self.venv).items() if k != "env_fns"}
-        return {"over": self._over, "seed": self._seed, "venv": cloudpickle.dumps(kept)}
+            return super().state_dict()
+        state = self.venv.state()
+        return state and {"over": self._over, "seed": self._seed, "venv": _convert(state, np.ndarray, torch.from_numpy)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self.resumable and state:
-            self._over, self._seed = state["over"], state["seed"]
-            vars(self.venv).update(pickle.loads(state["venv"]))
-
-    def _advance(self, actions: np.ndarray) -> tuple[Any, ...]:
-        if not isinstance(self.venv, AsyncVectorEnv):
-            return self.venv.step(actions)
-        try:
-            self.venv.step_async(actions)
-            return self.venv.step_wait(timeout=_PATIENCE)
-        except (multiprocessing.TimeoutError, EOFError, ConnectionError) as error:
-            for process in self.venv.processes:
-                process.kill()  # closing alone would wait for a worker that is stopped
-            self.venv.close(terminate=True)
-            raise RuntimeError(f"an env worker died, or was silent for {_PATIENCE:.0f} s") from error
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        if not self.resumable:
+            return super().load_state_dict(state)
+        if not state:
+            return False
+        self._over, self._seed = state["over"], state["seed"]
+        return self.venv.restore(_convert(state["venv"], torch.Tensor, torch.Tensor.numpy))
 
 
 class AgentPosition(gym.Wrapper):
@@ -125,6 +112,14 @@ class AgentPosition(gym.Wrapper):
         return {**info, "agent_pos": np.array(self.unwrapped.agent_pos)}
 
 
+def _make(spec: Any, wrappers: list[Callable[[gym.Env], gym.Env]], given: dict[str, Any]) -> gym.Env:
+    """One copy."""
+    env = gym.make(spec, **given)
+    for wrap in wrappers:
+        env = wrap(env)
+    return env
+
+
 def _prepare(env: gym.Env) -> gym.Env:
     """One copy, before it is vectorised: without text, which workers can't share, and telling where it is."""
     space = env.observation_space
@@ -133,15 +128,10 @@ def _prepare(env: gym.Env) -> gym.Env:
     return AgentPosition(env) if hasattr(env.unwrapped, "agent_pos") else env
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes started inside inherit OMP_NUM_THREADS=1."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+def _convert(node: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """A nested state with its leaves of a kind changed: a checkpoint holds tensors, an engine arrays."""
+    if isinstance(node, dict):
+        return {key: _convert(value, kind, change) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_convert(value, kind, change) for value in node]
+    return change(node) if isinstance(node, kind) else node

@@ -37,6 +37,8 @@ def make_env(
     tv_values: list[int] | None = None,
     place: list[str] | None = None,
     place_width: float = 1.0,
+    timeout: float = 120.0,
+    max_faults: int = 100,
     **kwargs: Any,
 ) -> VectorEnv:
     """N copies of an environment; the same seed gives the same episodes, and no two copies share a seed.
@@ -46,7 +48,7 @@ def make_env(
     sticky: probability that a copy repeats its last action instead of taking the new one.
     null_action: index of the action that does nothing, for those who ask the environment.
     render: `render()` will be asked for.
-    vectorization: gymnasium only, see `GymnasiumEnv`.
+    vectorization, timeout, max_faults: gymnasium only, see `GymnasiumEnv`.
     levels: gymnasium only: each reset draws one of so many levels, always the same ones; null has no limit.
     held_out: draw from all other levels instead, which training has never seen; see `Levels`.
     place, place_width: the keys of info that say where a copy is, for coverage, see `Places`.
@@ -62,6 +64,8 @@ def make_env(
     _check("seed", seed, isinstance(seed, int) and seed >= 0, "whole numbers from 0")
     _check("sticky", sticky, isinstance(sticky, int | float) and 0 <= sticky < 1, "0 <= sticky < 1")
     _check("tv_size", tv_size, isinstance(tv_size, int | float) and 0 < tv_size <= 1, "0 < tv_size <= 1")
+    _check("timeout", timeout, isinstance(timeout, int | float) and timeout > 0, "seconds above 0")
+    _check("max_faults", max_faults, isinstance(max_faults, int) and max_faults >= 0, "whole numbers from 0")
     # 31 bits each, which is all that envpool takes; the last two are for the stickiness and the TV
     seeds = (np.random.SeedSequence(seed).generate_state(num_envs + 2) >> 1).tolist()
     common = {"seeds": seeds[:num_envs], "keys": keys, "null_action": null_action, "render": render, **kwargs}
@@ -81,7 +85,8 @@ def make_env(
         raise ValueError(_unknown(id, "envpool", pool))
     else:
         try:
-            env = GymnasiumEnv(id, vectorization=vectorization, levels=levels, held_out=held_out, **common)
+            limits = {"levels": levels, "held_out": held_out, "timeout": timeout, "max_faults": max_faults}
+            env = GymnasiumEnv(id, vectorization=vectorization, **limits, **common)
         except gym.error.UnregisteredEnv:
             names = "envpool and gymnasium" if pool else "gymnasium"
             raise ValueError(_unknown(id, names, pool + gymnasium_ids())) from None

@@ -40,7 +40,7 @@ class Sticky(Wrapper):
         own = {"generator": self._generator.get_state(), "first": self._first, "last": self._last}
         return own | super().state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
         self._generator.set_state(state["generator"])
         self._first, self._last = state["first"], state["last"]
-        super().load_state_dict(state)
+        return super().load_state_dict(state)

@@ -117,12 +117,12 @@ class TV(Wrapper):
             own |= {"patches": self._patches, "corners": corners}
         return own | super().state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
         self._generator.bit_generator.state = state["generator"]
         if self.kind == "brownian":
             self._patches = state["patches"]
             self._corners = {k: v.numpy().copy() for k, v in state["corners"].items()}
-        super().load_state_dict(state)
+        return super().load_state_dict(state)
 
 
 def _screens(space: gym.Space, size: float, values: Sequence[int] | None) -> dict[str, Screen]:

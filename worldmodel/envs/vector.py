@@ -27,6 +27,7 @@ class Step:
     trunc: Tensor  # (N,) bool: cut by a time limit
     ignored: Tensor  # (N,) bool: this step's action was ignored, because the environment reset
     info: dict[str, np.ndarray] = field(default_factory=dict)  # (N, ...) each, told beside obs; e.g. agent_pos (N, 2)
+    fault: Tensor | None = None  # (N,) bool, None for nowhere: the copy broke and is a new one; `ignored`, too
 
 
 class VectorEnv(Protocol):
@@ -36,7 +37,7 @@ class VectorEnv(Protocol):
     obs_space: gym.Space  # of one copy: Box (uint8 or float32), Discrete, MultiDiscrete, or a Dict of those
     act_space: gym.Space  # of one copy: Discrete, MultiDiscrete or Box; discrete values begin at 0
     null_action: int | None  # the action that does nothing, where one is known
-    resumable: bool  # state_dict() holds everything: the same actions give the same future
+    resumable: bool  # state_dict() brings back each copy at no more cost than its own episode
     info: dict[str, np.ndarray]  # what was told beside the observations of the last reset(), as in Step
 
     def reset(self) -> Obs:
@@ -53,8 +54,15 @@ class VectorEnv(Protocol):
 
     def close(self) -> None: ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def record(self) -> None:
+        """From now on remember all that `state_dict` needs, which grows with each step where the engine is not
+        `resumable`. Comes before the first reset."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state. Where the engine keeps none (see `resumable`), call `reset` next."""
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data: the same actions give the same future. Empty where nothing was remembered."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        """Go back to a saved state, in a new environment of the same seed. False where that fails; `reset` is next."""
         ...

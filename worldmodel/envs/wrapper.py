@@ -38,8 +38,11 @@ class Wrapper:
     def close(self) -> None:
         self.env.close()
 
+    def record(self) -> None:
+        self.env.record()
+
     def state_dict(self) -> dict[str, Any]:
         return {"env": self.env.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.env.load_state_dict(state["env"])
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        return self.env.load_state_dict(state["env"])

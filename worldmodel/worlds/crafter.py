@@ -31,9 +31,8 @@ class Crafter(gym.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        if seed is not None or self._game._episode == 0:
-            # its worlds depend on these two alone; a new game would load its pictures again
-            self._game._seed, self._game._episode = int(self.np_random.integers(2**31)), 0
+        # its worlds depend on these two alone; a new game would load its pictures again
+        self._game._seed, self._game._episode = int(self.np_random.integers(2**31)), 0
         return self._game.reset(), self._info()
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:

@@ -14,7 +14,7 @@ class Worlds(gym.vector.VectorEnv):
     """N copies, stepped together, with NEXT_STEP autoreset; only the time limit ends an episode. A subclass gives
     `_advance`."""
 
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "resumable": True}  # noqa: RUF012
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
     render_mode = None
 
     def __init__(self, num_envs: int, obs_space: gym.Space, act_space: gym.Space, max_episode_steps: int):
@@ -39,6 +39,20 @@ class Worlds(gym.vector.VectorEnv):
         obs, *_, info = self.step(np.zeros(self.action_space.shape, dtype=self.action_space.dtype))
         return obs, info
 
+    def state(self) -> dict[str, Any]:
+        """All that changes from step to step: plain data."""
+        arrays = {k: v.copy() for k, v in vars(self).items() if k[0] == "_" and isinstance(v, np.ndarray)}
+        return {"generator": self.generator.bit_generator.state, "arrays": arrays}
+
+    def restore(self, state: dict[str, Any]) -> bool:
+        """Go back to a state; False for one of other worlds."""
+        own = {k: v for k, v in vars(self).items() if k in state["arrays"]}
+        if len(own) < len(state["arrays"]) or any(v.shape != state["arrays"][k].shape for k, v in own.items()):
+            return False
+        self.generator.bit_generator.state = state["generator"]
+        vars(self).update({k: v.copy() for k, v in state["arrays"].items()})
+        return True
+
     def step(self, actions: np.ndarray) -> tuple[Any, ...]:
         new = self._over
         obs, rew, info = self._advance(actions, new)
@@ -53,6 +67,10 @@ class World(gym.Env):
     def __init__(self, worlds: Callable[..., Worlds], **kwargs: Any):
         self.many = worlds(num_envs=1, max_episode_steps=2**62, **kwargs)
         self.observation_space, self.action_space = self.many.single_observation_space, self.many.single_action_space
+
+    @property
+    def generator(self) -> np.random.Generator:
+        return self.many.generator
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         obs, info = self.many.reset(seed=seed)

@@ -1,0 +1,59 @@
+"""An environment that breaks on purpose, to see what becomes of a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+import numpy as np
+
+Kind = Literal["raise", "raise_in_reset", "die", "freeze", "nan", "nan_reward", "shape"]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+
+class Breaking(gym.Env):
+    """Observes (episode's random number, step, breaks); pays 1 a step; episodes end after `length` steps.
+
+    Every `after`-th step of a copy breaks in the way of `kind`; `raise_in_reset`: the reset after that many steps.
+    The random number tells episodes apart, so that a false continuation of one shows.
+    """
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, kind: Kind = "raise", after: int = 10, length: int = 1000, render_mode: str | None = None):
+        if kind not in KINDS:
+            raise ValueError(f"kind={kind}: allowed are {', '.join(KINDS)}")
+        self.kind, self.after, self.length, self.render_mode = kind, after, length, render_mode
+        self.steps = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        if self.kind == "raise_in_reset" and self.steps >= self.after:
+            raise RuntimeError("broken on purpose")
+        self.t, self.name = 0, self.np_random.random()
+        return self._look(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        self.steps += 1
+        obs, rew = self._look(), 1.0
+        if self.steps % self.after == 0:
+            if self.kind == "raise":
+                raise RuntimeError("broken on purpose")
+            if self.kind == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.kind == "freeze":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if self.kind == "nan":
+                obs = obs * np.float32(np.nan)
+            if self.kind == "nan_reward":
+                rew = float("nan")
+            if self.kind == "shape":
+                obs = np.zeros(3, np.float32)
+        return obs, rew, self.t >= self.length, False, {}
+
+    def _look(self) -> np.ndarray:
+        return np.array([self.name, self.t], np.float32)

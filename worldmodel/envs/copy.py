@@ -1,0 +1,111 @@
+"""One environment, episode after episode, that is held to its word and can be brought back to where it was."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+
+class Copy:
+    """A gymnasium environment with NEXT_STEP autoreset.
+
+    Its state is plain data: the random generators' states at the episode's beginning (or the seed) and the actions
+    since, which `restore` repeats in a new environment. That brings back whatever draws from `np_random`, and from a
+    `generator` of a wrapper or the environment itself, alone, and keeps nothing else from one episode to the next;
+    `restore` tells whether it did.
+
+    Raises ValueError for an observation of another shape than the space's, and numbers that are not finite.
+    """
+
+    def __init__(self, make: Callable[[], gym.Env]):
+        self.make = make
+        self.env = make()
+        self.over = False  # the next step begins a new episode
+        self.start: dict[str, Any] = {}
+        self.actions: list[np.ndarray] = []
+        self.obs: Any = None
+
+    def reset(self, seed: int | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        rng = None if seed is not None else [generator.bit_generator.state for generator in self._generators()]
+        self.start, self.actions, self.over = {"seed": seed, "rng": rng}, [], False
+        return self._reset(seed)
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One action; after an end it is ignored, and a new episode begins."""
+        if self.over:
+            obs, info = self.reset()
+            return obs, 0.0, False, False, info
+        self.actions.append(action)
+        return self._step(action)
+
+    def render(self) -> Any:
+        return self.env.render()
+
+    def close(self) -> None:
+        self.env.close()
+
+    def state(self) -> dict[str, Any]:
+        """Plain data; (S, *act_shape) actions, or None for none."""
+        actions = np.stack(self.actions) if self.actions else None
+        return {**self.start, "actions": actions, "digest": digest(self.obs)}
+
+    def restore(self, state: dict[str, Any]) -> bool:
+        """Repeat an episode up to where it was; whether the environment shows what it showed then."""
+        self.env.close()
+        self.env = self.make()
+        for generator, rng in zip(self._generators(), state["rng"] or (), strict=False):
+            generator.bit_generator.state = rng
+        self.start = {"seed": state["seed"], "rng": state["rng"]}
+        self.actions, self.over = [] if state["actions"] is None else list(state["actions"]), False
+        self._reset(state["seed"])
+        for action in self.actions:
+            self._step(action)
+        return digest(self.obs) == state["digest"]
+
+    def _generators(self) -> list[np.random.Generator]:
+        """What is drawn from, outermost first."""
+        layers, found = [self.env], [self.env.unwrapped.np_random]
+        while isinstance(layers[-1], gym.Wrapper):
+            layers.append(layers[-1].env)
+        return [g for layer in layers if isinstance(g := getattr(layer, "generator", None), np.random.Generator)] + found
+
+    def _reset(self, seed: int | None) -> tuple[Any, dict[str, Any]]:
+        self.obs, info = self.env.reset(seed=seed)
+        _check(self.env.observation_space, self.obs)
+        return self.obs, _numbers(info)
+
+    def _step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.obs, rew, end, trunc, info = self.env.step(action)
+        _check(self.env.observation_space, self.obs)
+        if not np.isfinite(rew := float(rew)):
+            raise ValueError(f"a reward of {rew}")
+        self.over = bool(end or trunc)
+        return self.obs, rew, bool(end), bool(trunc), _numbers(info)
+
+
+def digest(obs: Any) -> str:
+    """A fingerprint of an observation, of one copy or of several."""
+    leaves = [obs[key] for key in sorted(obs)] if isinstance(obs, Mapping) else [obs]
+    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()
+
+
+def _check(space: gym.Space, obs: Any) -> None:
+    if isinstance(space, gym.spaces.Dict):
+        for key, part in space.items():
+            _check(part, obs[key])
+        return
+    array = np.asarray(obs)
+    if array.shape != space.shape:
+        raise ValueError(f"an observation of shape {array.shape}, allowed is {space.shape}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError("an observation that is not finite")
+
+
+def _numbers(info: dict[str, Any]) -> dict[str, Any]:
+    """What is worth handing on, and can be handed from one process to another."""
+    return {k: v for k, v in info.items() if isinstance(v, bool | int | float | np.generic | np.ndarray)}

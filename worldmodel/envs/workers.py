@@ -1,0 +1,131 @@
+"""Where a copy runs: in this process, or in one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector.utils import CloudpickleWrapper
+
+from worldmodel.envs.copy import Copy
+
+_GRACE = 5.0  # seconds between two looks of a worker whether its parent still lives
+
+
+class Fault(RuntimeError):
+    """A copy raised, died, was silent for too long, or answered what is not allowed; the message says which."""
+
+
+class Local:
+    """A copy in this process: cheap, but one that dies or freezes takes everything with it."""
+
+    def __init__(self, make: Callable[[], gym.Env]):
+        self.copy = Copy(make)
+
+    def ask(self, method: str, *args: Any) -> None:
+        """Call a method of the copy; `answer` tells what came of it."""
+        self.call = (method, args)
+
+    def answer(self, deadline: float | None) -> Any:
+        """Raises Fault."""
+        method, args = self.call
+        try:
+            return getattr(self.copy, method)(*args)
+        except Exception as error:
+            raise Fault(_words(error)) from error
+
+    def close(self, kill: bool = False) -> None:
+        """Never raises: what is broken may fail to close, too."""
+        with contextlib.suppress(Exception):
+            self.copy.close()
+
+
+class Remote:
+    """A copy in a process of its own, which ends when this one does, however that ends."""
+
+    def __init__(self, make: Callable[[], gym.Env]):
+        self.pipe, theirs = multiprocessing.Pipe()
+        self.process = multiprocessing.Process(
+            target=_serve, args=(theirs, CloudpickleWrapper(make), os.getpid()), daemon=True
+        )
+        with one_thread():
+            self.process.start()
+        theirs.close()  # or a dead worker's pipe would look alive
+
+    def ask(self, method: str, *args: Any) -> None:
+        """Have the copy begin; `answer` waits for it."""
+        with contextlib.suppress(OSError):  # the answer will tell
+            self.pipe.send((method, args))
+
+    def answer(self, deadline: float | None) -> Any:
+        """What the copy answered until `deadline`, a time of `time.monotonic` (None: without limit). Raises Fault."""
+        left = None if deadline is None else max(deadline - time.monotonic(), 0)
+        if self.pipe not in wait([self.pipe, self.process.sentinel], left):
+            raise Fault("its process died" if not self.process.is_alive() else "it was silent for too long")
+        try:
+            good, value = self.pipe.recv()
+        except (EOFError, OSError):
+            raise Fault("its process died") from None
+        if not good:
+            raise Fault(value)
+        return value
+
+    def close(self, kill: bool = False) -> None:
+        """End the process: by asking it to, or at once."""
+        if not kill:
+            self.ask("close")
+            self.process.join(1.0)
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def _serve(pipe: Connection, make: CloudpickleWrapper, parent: int) -> None:
+    """The worker's life. Signals to the whole group are the parent's to act on."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    copy: Copy | None = None
+    while True:
+        while not pipe.poll(_GRACE):
+            if os.getppid() != parent:
+                return
+        try:
+            method, args = pipe.recv()
+        except EOFError:
+            return
+        try:
+            copy = copy or Copy(make)
+            answer = (True, getattr(copy, method)(*args))
+        except Exception as error:
+            answer = (False, _words(error))
+        try:
+            pipe.send(answer)
+        except OSError:
+            return
+        if method == "close":
+            return
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Processes started inside inherit OMP_NUM_THREADS=1."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
