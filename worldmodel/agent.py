@@ -9,27 +9,39 @@ import gymnasium as gym
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
 
 from worldmodel.actor import Actor, Thought
 from worldmodel.build import build_agent, env_spec
 from worldmodel.checkpoint import fit_check, read_checkpoint
-from worldmodel.config import bad_input
+from worldmodel.config import ConfigError, bad_input
 from worldmodel.module import CuriousAgent
+from worldmodel.sharing import Shared
 from worldmodel.types import Obs, map_obs
 
 
 def load_agent(checkpoint: str | Path) -> tuple[CuriousAgent, DictConfig]:
     """The module in evaluation mode and the configuration it was trained with. Raises ConfigError."""
     saved = read_checkpoint(checkpoint)
-    cfg = OmegaConf.create(saved["config"])
-    with bad_input():
-        module = build_agent(cfg, env_spec(cfg))
-    fit_check(saved["state_dict"], module, checkpoint)
-    module.load_state_dict(saved["state_dict"])
+    return assemble(saved["config"], saved["state_dict"], checkpoint)
+
+
+def assemble(config: dict[str, Any], state: dict[str, Tensor], where: str | Path) -> tuple[CuriousAgent, DictConfig]:
+    """The same from its parts, which a file at `where` held. Raises ConfigError."""
+    try:
+        cfg = OmegaConf.create(config)
+        with bad_input():
+            module = build_agent(cfg, env_spec(cfg))
+    except (LookupError, TypeError, AttributeError, OmegaConfBaseException) as error:
+        words = str(error).splitlines()[0]
+        raise ConfigError(f"checkpoint={where}: no agent can be built from its configuration ({words})") from error
+    fit_check(state, module, where)
+    module.load_state_dict(state)
     return module.eval(), cfg
 
 
-class Agent:
+class Agent(Shared):
     """One agent in one Gymnasium environment, remembering its episode.
 
         agent = Agent.load("runs/doorkey/.../checkpoints/last.ckpt")
@@ -37,7 +49,9 @@ class Agent:
         agent.reset()
         act = agent.act(obs)
 
-    The memory covers at least the last K steps of the configuration it was trained with.
+    `agent.save_pretrained(folder)`, `Agent.from_pretrained(folder or repository)` and `agent.push_to_hub(repository)`
+    share it in files that can't execute anything; see `Shared`. The memory covers at least the last K steps of the
+    configuration it was trained with.
     """
 
     def __init__(self, module: CuriousAgent, cfg: DictConfig, obs_space: gym.Space, act_space: gym.Space):
@@ -49,7 +63,15 @@ class Agent:
     @classmethod
     def load(cls, checkpoint: str | Path) -> Agent:
         """Read a checkpoint file. Raises ConfigError when it can't be read or doesn't fit."""
-        module, cfg = load_agent(checkpoint)
+        return cls._with(*load_agent(checkpoint))
+
+    @classmethod
+    def from_parts(cls, config: dict[str, Any], state: dict[str, Tensor], where: str | Path) -> Agent:
+        """What `from_pretrained` calls."""
+        return cls._with(*assemble(config, state, where))
+
+    @classmethod
+    def _with(cls, module: CuriousAgent, cfg: DictConfig) -> Agent:
         spec = env_spec(cfg)
         return cls(module, cfg, spec.obs_space, spec.act_space)
 
