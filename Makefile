@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.complete
 
-.PHONY: setup train test test-slow lint benchmark clean
+.PHONY: setup train test test-slow lint benchmark reliability clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,9 @@ lint: setup
 
 benchmark: setup
 	$(PY) -m worldmodel.benchmark $(ARGS)
+
+reliability: setup
+	$(PY) -m worldmodel.reliability $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info

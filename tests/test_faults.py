@@ -17,7 +17,7 @@ from test_train import rows
 from tiny import REPO, tiny_agent
 
 from worldmodel.envs import TooManyFaults, make_env
-from worldmodel.envs.breaking import KINDS, Breaking
+from worldmodel.reliability.breaking import KINDS, Breaking
 
 gym.register("Breaking-v0", entry_point=Breaking)
 DEADLY = ("die", "freeze")

@@ -58,8 +58,10 @@ def read_checkpoint(path: str | Path, to_go_on: bool = False) -> dict[str, Any]:
     try:
         _check_seal(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # torch's own words advise to load it all the same
+        raise ConfigError(f"checkpoint={path}: not readable (it holds more than plain data)") from None
     except (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
-            zipfile.BadZipFile, pickle.UnpicklingError) as error:  # fmt: skip
+            zipfile.BadZipFile) as error:  # fmt: skip
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise ConfigError(f"checkpoint={path}: not readable ({reason})") from None
     if not isinstance(checkpoint, dict) or not {"state_dict", "config"} <= checkpoint.keys():
