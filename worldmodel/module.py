@@ -110,7 +110,9 @@ class CuriousAgent(L.LightningModule):
         good = total.detach().abs() < self.max_loss  # False for nan, too
         if sum_over_ranks(1.0 - good.float()):  # all ranks stop together, or the others would wait
             bad = [k for k, x in terms.items() if not torch.isfinite(x)]
-            bad = bad or ["on another rank" if good else f"{float(total):.3g} with rollback.max_loss={self.max_loss:g}"]
+            bad = bad or [
+                "on another rank" if good else f"{float(total.detach()):.3g} with rollback.max_loss={self.max_loss:g}"
+            ]
             raise NonFiniteLoss(f"loss is not finite at env_steps={int(self.env_steps)}: {', '.join(bad)}")
         for key, x in terms.items():
             self.sums[key] = self.sums.get(key, 0.0) + x.detach()

@@ -87,13 +87,15 @@ def train_from(
             fit_check(state, agent, checkpoint_path)
             if (steps := int(state["env_steps"])) >= cfg.total_steps:
                 return finished(cfg, agent, state, steps, record)
+        with bad_input():
+            checkpoints = fill(instantiate(cfg.save), run_dir=run_dir, metrics=metrics)
         callbacks = [
             metrics,
             ProgressBar(metrics, cfg.total_steps),
             CollapseGuard(metrics),
             StopWhenSolved(metrics, cfg.stop_return),
             stop,
-            fill(instantiate(cfg.save), run_dir=run_dir, metrics=metrics),
+            checkpoints,
         ]
         trainer = make_trainer(cfg, callbacks, data)
         if rollback.times and trainer.world_size > 1:

@@ -6,6 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,11 @@ def reliability(
     report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     for name in parts or PARTS:
         began = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            given = {"folders": _beside(folders or [folder])} if name == "saves" else {}
-            figures = PARTS[name](Path(folder), scale, **given)
+        with ExitStack() as stack:
+            folder, *places = (
+                Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place))) for place in (None, *(folders or ()))
+            )
+            figures = PARTS[name](folder, scale, **({"folders": places} if name == "saves" and places else {}))
         print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
         made = RunRecord(out, seed=0).data
         about = {"scale": scale, "seconds": round(time.monotonic() - began, 1), "git": made["git"]}
@@ -61,11 +64,6 @@ def reliability(
         write_json(path, report)
         (out / "reliability.md").write_text(table(report))
     return report
-
-
-def _beside(folders: list[str]) -> tuple[Path, ...]:
-    """A new folder in each of the places; none is left behind by the parts that were killed."""
-    return tuple(Path(tempfile.mkdtemp(dir=folder)) for folder in folders)
 
 
 def table(report: dict[str, Any]) -> str:
