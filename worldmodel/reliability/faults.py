@@ -20,7 +20,8 @@ _AFTER = 5  # steps from one fault to the next
 
 def faults(folder: Path, scale: float) -> dict[str, Any]:
     """Ten faults of each kind, in an environment of two processes of which both break."""
-    gym.register("Breaking-v0", entry_point=Breaking)
+    if "Breaking-v0" not in gym.registry:
+        gym.register("Breaking-v0", entry_point=Breaking)
     found = {}
     for kind in KINDS:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
