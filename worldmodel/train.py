@@ -44,62 +44,55 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     checkpoint_path = find_checkpoint(cfg)
     run_dir = make_run_dir(cfg)
     cfg.run_dir = str(run_dir)
-    with only_if_used(run_dir), bad_input():
-        check(cfg)
-        rollback = instantiate(cfg.rollback)
-    for left in range(rollback.times, -1, -1):
-        try:
-            return train_from(checkpoint_path, cfg, run_dir, rollback)
-        except NonFiniteLoss as error:
-            if not left:
-                raise
-            checkpoint_path = newest_checkpoint(run_dir / "checkpoints") or checkpoint_path
-            rollback.slow_down(cfg)
-            print(
-                f"warning: {error}; going back to {checkpoint_path or 'the beginning'} with "
-                f"optimizer.lr={cfg.optimizer.lr:g}",
-                file=sys.stderr,
-                flush=True,
-            )
-    raise AssertionError("unreachable")
-
-
-def train_from(
-    checkpoint_path: str | Path | None, cfg: DictConfig, run_dir: Path, rollback: Rollback
-) -> dict[str, Any]:
-    """Go on from a checkpoint, or begin; see `train`."""
     with only_if_used(run_dir):
-        if cfg.threads:
-            torch.set_num_threads(cfg.threads)
-        L.seed_everything(cfg.seed, verbose=False)
+        check(cfg)
         with bad_input():
-            agent = build_agent(cfg, env_spec(cfg))
-            data = build_data(cfg)
-            agent.configure_optimizers()  # only to hear now what it refuses
-        agent.max_loss = rollback.limit
-        record, metrics, stop = (
-            RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None),
-            Metrics(run_dir),
-            StopOnSignal(),
-        )
-        if checkpoint_path:
-            state = read_checkpoint(checkpoint_path, to_go_on=True)["state_dict"]
-            fit_check(state, agent, checkpoint_path)
-            if (steps := int(state["env_steps"])) >= cfg.total_steps:
-                return finished(cfg, agent, state, steps, record)
-        with bad_input():
-            checkpoints = fill(instantiate(cfg.save), run_dir=run_dir, metrics=metrics)
-        callbacks = [
-            metrics,
-            ProgressBar(metrics, cfg.total_steps),
-            CollapseGuard(metrics),
-            StopWhenSolved(metrics, cfg.stop_return),
-            stop,
-            checkpoints,
-        ]
-        trainer = make_trainer(cfg, callbacks, data)
-        if rollback.times and trainer.world_size > 1:
-            raise ConfigError(f"rollback.times={rollback.times}: allowed with several ranks is 0")
+            rollback = instantiate(cfg.rollback)
+        left = rollback.times
+        while True:
+            try:
+                return train_from(checkpoint_path, cfg, rollback)
+            except NonFiniteLoss as error:
+                if left == 0:
+                    raise
+                left -= 1
+                checkpoint_path = newest_checkpoint(run_dir / "checkpoints") or checkpoint_path
+                rollback.slow_down(cfg)
+                words = f"going back to {checkpoint_path or 'the beginning'} with optimizer.lr={cfg.optimizer.lr:g}"
+                print(f"warning: {error}; {words}", file=sys.stderr, flush=True)
+
+
+def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Rollback) -> dict[str, Any]:
+    """Go on from a checkpoint, or begin; see `train`."""
+    run_dir = Path(cfg.run_dir)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    L.seed_everything(cfg.seed, verbose=False)
+    with bad_input():
+        agent = build_agent(cfg, env_spec(cfg))
+        data = build_data(cfg)
+        agent.configure_optimizers()  # only to hear now what it refuses
+    agent.max_loss = rollback.limit
+    record = RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None)
+    metrics, stop = Metrics(run_dir), StopOnSignal()
+    if checkpoint_path:
+        state = read_checkpoint(checkpoint_path, to_go_on=True)["state_dict"]
+        fit_check(state, agent, checkpoint_path)
+        if (steps := int(state["env_steps"])) >= cfg.total_steps:
+            return finished(cfg, agent, state, steps, record)
+    with bad_input():
+        checkpoints = fill(instantiate(cfg.save), run_dir=run_dir, metrics=metrics)
+    callbacks = [
+        metrics,
+        ProgressBar(metrics, cfg.total_steps),
+        CollapseGuard(metrics),
+        StopWhenSolved(metrics, cfg.stop_return),
+        stop,
+        checkpoints,
+    ]
+    trainer = make_trainer(cfg, callbacks, data)
+    if rollback.times and trainer.world_size > 1:
+        raise ConfigError(f"rollback.times={rollback.times}: allowed with several ranks is 0")
     main = trainer.is_global_zero
     if main:
         (run_dir / DONE).unlink(missing_ok=True)
@@ -109,13 +102,10 @@ def train_from(
         trainer.fit(agent, data, ckpt_path=checkpoint_path, weights_only=True)
     except BaseException as error:
         if main:
-            # a signal before the first update ends the process here
-            told = (
-                {"status": "stopped"}
-                if isinstance(error, SystemExit)
-                else {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
-            )
-            record.write(**told, **_speed(metrics.row))
+            ended = {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            if isinstance(error, SystemExit):  # by a signal before the first update
+                ended = {"status": "stopped"}
+            record.write(**ended, **_speed(metrics.row))
         raise
     told = stop.received is not None or trainer.received_sigterm  # the latter: before the first update
     stopped = told and metrics.row.get("env_steps", 0) < cfg.total_steps
