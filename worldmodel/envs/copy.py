@@ -72,7 +72,9 @@ class Copy:
         layers, found = [self.env], [self.env.unwrapped.np_random]
         while isinstance(layers[-1], gym.Wrapper):
             layers.append(layers[-1].env)
-        return [g for layer in layers if isinstance(g := getattr(layer, "generator", None), np.random.Generator)] + found
+        return [
+            g for layer in layers if isinstance(g := getattr(layer, "generator", None), np.random.Generator)
+        ] + found
 
     def _reset(self, seed: int | None) -> tuple[Any, dict[str, Any]]:
         self.obs, info = self.env.reset(seed=seed)
