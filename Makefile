@@ -10,7 +10,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'error: Python 3.11 or newer is needed, this is ' + sys.version)"
 	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[envs,mujoco,dev]"
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[envs,mujoco,probes,dev]"
 	touch $@
 
 train: setup
