@@ -58,7 +58,8 @@ def rank_main(rank: int, port: int, folder: Path) -> None:
         agent, data = make_agent(case)
         data.teardown("fit")
         roll = Rollout(**torch.load(folder / f"{case}.roll"))[2 * rank : 2 * rank + 2]
-        agent.reward_scale.sum = agent.reward_scale.sum[:2]
+        agent.reward_scale.reset(2)
+        agent.curiosity.reset(2)
         found = learn(agent, roll, 2)
         for key, value in found.items():  # as DDP does
             if key.startswith("grad/"):

@@ -101,7 +101,7 @@ def test_negative_bias(lab: Lab) -> None:
     assert [r[:2] for r in rows] == [["pretrained", "96"], ["scratch", "96"], ["longer", "160"]]
     runs = {p.name: OmegaConf.load(p / "config.yaml") for p in (lab.out / "runs").iterdir()}
     explored, tuned = (runs[f"{name}_seed100"] for name in ("exploration", "pretrained"))
-    assert explored.policy.ppo.weight_ext == explored.weights.rew == 0 and tuned.policy.ppo.weight_ext == 1
+    assert explored.policy.ppo.weight_ext == explored.weights.rew == 0 and tuned.policy.ppo.weight_ext == 2
     assert tuned.weights.rew == runs["scratch_seed100"].weights.rew > 0 and tuned.env.levels == 3
     with (lab.out / "runs" / "pretrained_seed100" / "metrics.csv").open(newline="") as file:
         assert [int(r["env_steps"]) for r in csv.DictReader(file)] == [96, 128, 160], "it goes on from the checkpoint"
