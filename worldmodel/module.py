@@ -89,7 +89,8 @@ class CuriousAgent(L.LightningModule):
             "temperature": float(self.policy.temperature),
         }
 
-    def training_step(self, batch: Minibatch, batch_idx: int) -> Tensor:
+    def terms(self, batch: Minibatch) -> dict[str, Tensor]:
+        """The masked mean of each loss, unweighted. Changes nothing but the state of random generators."""
         losses: dict[str, Tensor] = {}
         if batch.model is not None:
             out = self.model(batch.model)
@@ -106,7 +107,15 @@ class CuriousAgent(L.LightningModule):
         terms = masked_means(policy_losses, batch.policy.tail(batch.policy.mask))
         if batch.model is not None:
             terms |= masked_means(losses, batch.model.tail(batch.model.mask))
-        total = sum(self.weights.get(k, 1.0) * x for k, x in terms.items())
+        return terms
+
+    def weigh(self, terms: dict[str, Tensor]) -> Tensor:
+        """The joint loss."""
+        return sum(self.weights.get(k, 1.0) * x for k, x in terms.items())
+
+    def training_step(self, batch: Minibatch, batch_idx: int) -> Tensor:
+        terms = self.terms(batch)
+        total = self.weigh(terms)
         good = total.detach().abs() < self.max_loss  # False for nan, too
         if sum_over_ranks(1.0 - good.float()):  # all ranks stop together, or the others would wait
             bad = [k for k, x in terms.items() if not torch.isfinite(x)]

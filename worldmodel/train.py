@@ -82,7 +82,9 @@ def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Ro
             return finished(cfg, agent, state, steps, record)
     with bad_input():
         checkpoints = fill(instantiate(cfg.save), run_dir=run_dir, metrics=metrics)
+        before = [instantiate(node) for node in (cfg.noise_scale,) if "_target_" in node]  # they add to the row
     callbacks = [
+        *before,
         metrics,
         ProgressBar(metrics, cfg.total_steps),
         CollapseGuard(metrics),

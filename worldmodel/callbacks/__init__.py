@@ -3,8 +3,9 @@
 from worldmodel.callbacks.checkpoints import Checkpoints
 from worldmodel.callbacks.collapse import CollapseGuard
 from worldmodel.callbacks.metrics import Metrics
+from worldmodel.callbacks.noise_scale import NoiseScale
 from worldmodel.callbacks.progress import ProgressBar
 from worldmodel.callbacks.signals import StopOnSignal
 from worldmodel.callbacks.solved import StopWhenSolved
 
-__all__ = ["Checkpoints", "CollapseGuard", "Metrics", "ProgressBar", "StopOnSignal", "StopWhenSolved"]
+__all__ = ["Checkpoints", "CollapseGuard", "Metrics", "NoiseScale", "ProgressBar", "StopOnSignal", "StopWhenSolved"]
