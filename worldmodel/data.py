@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -16,7 +17,7 @@ from worldmodel.actor import Actor
 from worldmodel.collector import Collector, Episodes
 from worldmodel.envs import VectorEnv
 from worldmodel.meters import Achievements, Coverage, Meter, TVShare
-from worldmodel.replay import Replay, concatenate
+from worldmodel.replay import Curious, Replay, concatenate
 from worldmodel.types import Minibatch
 
 
@@ -27,6 +28,9 @@ class SequenceData(L.LightningDataModule):
     `batch` divides the number of environments. Where the policy's gradient stops at the memory, the world model may
     take larger and fewer steps than the policy: one with every `model_every`-th of its minibatches, on the first
     `model_batch` (null: all) of the sequences of these minibatches together and on `replay_batch` old ones.
+
+    The last `replay_capacity` sequences can be drawn again, uniformly or by `replay_priority`. They are in memory and
+    in the checkpoints, or in `replay_dir`, where a run keeps all of its sequences; see `Disk`. Each rank has its own.
 
     `keep_envs` puts the environments into the checkpoints: on the CPU, the run that goes on is then bit for bit the one
     that was never interrupted. None: where they are resumable; True: also where that takes a record of all actions
@@ -47,6 +51,8 @@ class SequenceData(L.LightningDataModule):
         model_batch: int | None = None,
         replay_batch: int = 0,
         replay_capacity: int = 0,
+        replay_priority: Curious | None = None,
+        replay_dir: str | None = None,
         success: float | None = None,
         episode_window: int = 200,
         keep_envs: bool | None = None,
@@ -61,6 +67,9 @@ class SequenceData(L.LightningDataModule):
                 raise ValueError(f"data.{key}={value}: allowed are whole numbers from {low}")
         if replay_batch and not replay_capacity:
             raise ValueError(f"data.replay_batch={replay_batch}: allowed with data.replay_capacity=0 is 0")
+        for key, value in (("replay_priority", replay_priority), ("replay_dir", replay_dir)):
+            if value is not None and not replay_batch:
+                raise ValueError(f"data.{key}: allowed with data.replay_batch=0 is null")
         most = batch * model_every
         if model_batch is not None and not 1 <= model_batch <= most:
             raise ValueError(f"data.model_batch={model_batch}: allowed are null and 1 to batch * model_every = {most}")
@@ -68,7 +77,8 @@ class SequenceData(L.LightningDataModule):
         self.make_env, self.horizon, self.context = make_env, horizon, context
         self.epochs, self.batch, self.replay_batch = epochs, batch, replay_batch
         self.success, self.episode_window, self.keep_envs, self.seed = success, episode_window, keep_envs, seed
-        self.replay = Replay(replay_capacity)
+        self.replay_capacity, self.replay_priority, self.replay_dir = replay_capacity, replay_priority, replay_dir
+        self.replay = Replay(0)
         self.collector: Collector | None = None
         self.env: VectorEnv | None = None
         self.meters: list[Meter] = []
@@ -77,6 +87,8 @@ class SequenceData(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if self.collector is None:
+            folder = self.replay_dir and Path(self.replay_dir) / f"rank{self.trainer.global_rank}"
+            self.replay = Replay(self.replay_capacity, self.replay_priority, folder or None)
             self._open(self._env_seed())
         if self._restored is not None:
             self.load_state_dict(self._restored)
@@ -130,6 +142,7 @@ class SequenceData(L.LightningDataModule):
         if self.env is not None:
             self.env.close()
             self.env = None
+        self.replay.close()
 
     def state_dict(self) -> dict[str, Any]:
         """On several ranks, each calls this: the first one's state holds what the others collect, too."""
@@ -139,12 +152,14 @@ class SequenceData(L.LightningDataModule):
             "env_seed": self.env_seed,
             "meters": [meter.state_dict() for meter in self.meters],
         }
+        if self.replay.on_disk:
+            own["replay"] = self.replay.state_dict()
         state = {"rollouts": self.rollouts, "window": [self.context, self.horizon], **own}
         if (ranks := self.trainer.world_size) > 1:
             gathered: list[Any] = [None] * ranks
             dist.all_gather_object(gathered, own)
             state["ranks"] = gathered
-        return state | {"replay": self.replay.state_dict()}
+        return state if self.replay.on_disk else state | {"replay": self.replay.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a checkpoint stopped; rows and old sequences of another window are dropped."""
@@ -163,8 +178,8 @@ class SequenceData(L.LightningDataModule):
         self.collector.load_state_dict(own["collector"], same_window=same_window, same_envs=same_envs)
         for meter, saved in zip(self.meters, own["meters"], strict=True):
             meter.load_state_dict(saved, running=same_envs)
-        if same_window:
-            self.replay.load_state_dict(state["replay"])
+        if same_window and not (self.replay.on_disk and not same_ranks and self.trainer.global_rank):
+            self.replay.load_state_dict(own["replay"] if "replay" in own else state["replay"])
 
     def _bring_back(self, own: dict[str, Any]) -> bool:
         """The environments as they were when the checkpoint was made; False where that fails."""
@@ -211,8 +226,10 @@ class Minibatches:
         for _ in range(data.epochs):
             for index in torch.randperm(len(roll)).split(data.batch * data.model_every):
                 group = roll[index.to(roll.act.device)]
-                model = group[: data.model_batch]
+                model, numbers = group[: data.model_batch], None
                 if data.replay_batch:
-                    model = concatenate([model, data.replay.sample(data.replay_batch, roll.act.device)])
+                    old, numbers = data.replay.sample(data.replay_batch, roll.act.device)
+                    model = concatenate([model, old])
                 for start in range(0, len(group), data.batch):
-                    yield Minibatch(None if start else model, group[start : start + data.batch])
+                    policy = group[start : start + data.batch]
+                    yield Minibatch(None, policy) if start else Minibatch(model, policy, numbers)

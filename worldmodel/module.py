@@ -90,11 +90,16 @@ class CuriousAgent(L.LightningModule):
         }
 
     def terms(self, batch: Minibatch) -> dict[str, Tensor]:
-        """The masked mean of each loss, unweighted. Changes nothing but the state of random generators."""
+        """The masked mean of each loss, unweighted. Changes nothing but the state of random generators, and what the
+        replay is told of `batch.old`."""
         losses: dict[str, Tensor] = {}
         if batch.model is not None:
             out = self.model(batch.model)
             losses = self.model.losses(out, batch.model) | self.curiosity.losses(batch.model, out)
+            if batch.old is not None:
+                real, error = (x[-len(batch.old) :] for x in (batch.model.tail(batch.model.mask), out.skill_error))
+                loss = torch.where(real, error, 0.0).sum(1) / real.sum(1).clamp_min(1)
+                self.trainer.datamodule.replay.learnt(batch.old, loss)
         if self.policy.memory_gradient:
             count = len(batch.policy)
             h, z = out.h[:count], out.z[:count, :-1]

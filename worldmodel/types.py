@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Obs = Tensor | dict[str, Tensor]
@@ -109,3 +111,4 @@ class Minibatch:
 
     model: Rollout | None
     policy: Rollout
+    old: NDArray[np.int64] | None = None  # the replay's numbers of the last of `model`, where it asks for their loss
