@@ -82,14 +82,27 @@ def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Ro
             return finished(cfg, agent, state, steps, record)
     with bad_input():
         checkpoints = fill(instantiate(cfg.save), run_dir=run_dir, metrics=metrics)
-        before = [instantiate(node) for node in (cfg.noise_scale,) if "_target_" in node]  # they add to the row
+        noise_scale, resets = (
+            [
+                fill(
+                    instantiate(node),
+                    metrics=metrics,
+                    seed=cfg.seed,
+                    make_agent=lambda: build_agent(cfg, env_spec(cfg)),
+                )
+            ]
+            if "_target_" in node
+            else []
+            for node in (cfg.noise_scale, cfg.resets)
+        )
     callbacks = [
-        *before,
+        *noise_scale,  # adds to the row that metrics writes
         metrics,
         ProgressBar(metrics, cfg.total_steps),
         CollapseGuard(metrics),
         StopWhenSolved(metrics, cfg.stop_return),
         stop,
+        *resets,
         checkpoints,
     ]
     trainer = make_trainer(cfg, callbacks, data)
