@@ -150,3 +150,21 @@ def test_bad_spaces(lab: Lab) -> None:
 def test_bad_input(cli, words: str) -> None:
     ended = cli(words, tiny=[], main=study.main)
     assert ended.code == 2 and ended.err.count("\n") == 1 and words.split("=")[0].split(".")[-1] in ended.err
+
+
+def test_the_replay_as_it_grows(lab: Lab) -> None:
+    common = [*TINY, *EASY, "data.replay_capacity=8"]
+    load("replay_age", common=common, steps=[20, 400], repeats=2)(lab=lab)
+    head, *found = table(lab)
+    assert [row[:2] for row in found] == [
+        [kind, str(count)]
+        for kind in ("memory, uniform", "disk, uniform", "disk, curious")
+        for count in (24, 400)  # whole sequences of 8 steps
+    ]
+    size = head.index("disk, MB")
+    small, large = (float(row[size]) for row in found[2:4])
+    assert large / small == pytest.approx(400 / 24, rel=0.1) and {row[size] for row in found[:2]} == {"0"}
+    assert [row[head.index("against the smallest")] for row in found[::2]] == ["1"] * 3
+    assert sorted(p.name for p in lab.out.iterdir()) == ["plot.png", "table.csv", "table.md"]
+    with pytest.raises(ConfigError, match=r"study.steps"):
+        load("replay_age", common=common, steps=[400, 20])(lab=lab)

@@ -38,7 +38,6 @@ def replay_age(lab: Lab, *, common: list[str], steps: list[int], repeats: int, r
     if steps != sorted(set(steps)) or len(steps) < 2 or repeats < 2:
         raise ConfigError("study.steps and study.repeats: allowed are at least two, rising, and at least 2")
     torch.manual_seed(seed)
-    torch.set_num_threads(1)
     with composing():
         cfg = compose_run(
             "replay_age", (*common, f"seed={seed}", f"data.replay_batch={rehearsed}", "data.model_every=1")
