@@ -32,7 +32,7 @@ benchmark: setup
 # All of them at full size, from runs trained anew; their outputs stay in the files. ARGS=… runs other files.
 notebooks: setup
 	rm -rf notebooks/runs
-	OMP_NUM_THREADS=1 $(PY) -m pytest --nbmake --overwrite --nbmake-timeout=3600 $(or $(ARGS),notebooks)
+	OMP_NUM_THREADS=1 PYTHONWARNINGS='ignore:IProgress not found' $(PY) -m pytest --nbmake --overwrite --nbmake-timeout=3600 $(or $(ARGS),notebooks)
 
 reliability: setup
 	$(PY) -m worldmodel.reliability $(ARGS)

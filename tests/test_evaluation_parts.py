@@ -362,6 +362,7 @@ def test_a_notebook_shows_tables_and_figures(capsys: pytest.CaptureFixture):
     shown = capsys.readouterr().out
     assert "Markdown" in shown and "Table" in shown
 
+
 def test_decoder_gives_back_what_the_latent_holds():
     generator = torch.Generator().manual_seed(0)
     codes = torch.stack([torch.randint(0, n, (500, 4), generator=generator) for n in (3, 2)], -1)

@@ -35,6 +35,7 @@ def test_a_notebook_runs_small(path: Path, workplace: Path, monkeypatch: pytest.
     client = pytest.importorskip("nbclient").NotebookClient
     monkeypatch.setenv("WORLDMODEL_SCALE", "small")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore:IProgress not found")  # no ipywidgets, which tqdm would like
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPO), os.environ.get("PYTHONPATH", "")]))
     notebook = read(path)
     before = [cell.get("outputs") for cell in notebook.cells]
@@ -42,6 +43,7 @@ def test_a_notebook_runs_small(path: Path, workplace: Path, monkeypatch: pytest.
     answer = notebook.cells[-1].outputs[-1]["data"]["text/markdown"]
     assert len(answer) > 100 and "nan" not in answer
     assert any("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
+    assert not any(output.get("name") == "stderr" for cell in notebook.cells for output in cell.get("outputs", []))
     assert before != [cell.get("outputs") for cell in notebook.cells]
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import warnings
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TypeVar
 
@@ -55,8 +54,7 @@ def trained(*overrides: str, folder: str | Path = "runs") -> Path:
         run_dir.mkdir(parents=True, exist_ok=True)
         for library in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(library).setLevel(logging.ERROR)
-        with (run_dir / "log.txt").open("w") as log, redirect_stdout(log), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with (run_dir / "log.txt").open("w") as log, redirect_stdout(log), redirect_stderr(log):
             train(cfg)
     return checkpoint
 
