@@ -348,10 +348,14 @@ def test_how_far_a_cut_memory_reaches():
 
 
 def test_heat_maps_share_their_places():
-    """One of two cells at opposite corners each: the others are white, and the colours are the mean rewards."""
-    low = transitions(episode=[0, 0], rew_int=[1.0, 3.0], place=[[0, 0], [0, 0]])
-    high = transitions(episode=[0], rew_int=[5.0], place=[[2, 1]])
-    assert heat_map({"low": low, "high": high})._repr_png_().startswith(b"\x89PNG")
+    """A cell that one entry alone has been to is in the frame of the other, too."""
+    here, there = ([[0, 0], [0, 0]], [[2, 1]])
+    low, high = transitions(episode=[0, 0], rew_int=[1.0, 3.0], place=here), transitions(episode=[0], place=there)
+    near = transitions(episode=[0], place=here[:1])
+    apart, together = (heat_map({"a": low, "b": other})._repr_png_() for other in (high, near))
+    assert apart.startswith(b"\x89PNG") and apart != together
+    mean = transitions(episode=[0], rew_int=[2.0], place=here[:1])
+    assert heat_map({"a": mean, "b": high})._repr_png_() == apart  # the mean of 1 and 3
 
 
 def test_a_notebook_shows_tables_and_figures(capsys: pytest.CaptureFixture):
