@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.complete
 
-.PHONY: setup train test test-slow lint benchmark reliability clean
+.PHONY: setup train test test-slow lint benchmark notebooks reliability clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,11 @@ lint: setup
 
 benchmark: setup
 	$(PY) -m worldmodel.benchmark $(ARGS)
+
+# All of them at full size, from runs trained anew; their outputs stay in the files. ARGS=… runs other files.
+notebooks: setup
+	rm -rf notebooks/runs
+	OMP_NUM_THREADS=1 PYTHONWARNINGS='ignore:IProgress not found' $(PY) -m pytest --nbmake --overwrite --nbmake-timeout=3600 $(or $(ARGS),notebooks)
 
 reliability: setup
 	$(PY) -m worldmodel.reliability $(ARGS)

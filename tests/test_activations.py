@@ -11,7 +11,8 @@ from tiny import EASY, tiny_agent
 
 from worldmodel.probes.activations import Activations, read, record
 from worldmodel.probes.information import age
-from worldmodel.probes.observation import fit_observation_head, observation_bits, transitions
+from worldmodel.probes.observation import fit_observation_head, ideal_bits, observation_bits, transitions
+from worldmodel.probes.variables import settled, variables
 from worldmodel.rollouts import freeze
 
 MESS3 = ["env=mess3", "encoder=discrete", "curiosity=none", "env.max_episode_steps=20"]
@@ -110,3 +111,46 @@ def test_transitions_pair_h_with_the_next_symbol(tokens: tuple) -> None:
     _, _, codes = transitions(agent.model, seen)
     n, t = (x[5] for x in seen.mask.nonzero(as_tuple=True))
     assert codes.shape[1:] == (1, 1) and int(codes[5]) == int(seen.obs[n, t + 1])
+
+
+def test_an_ideal_observer_pays_by_the_exact_chances(tokens: tuple) -> None:
+    agent, _, rolls = tokens
+    seen: Activations = read(agent.model, rolls)
+    cost = ideal_bits(seen)
+    assert torch.equal(cost.isnan(), ~seen.mask)
+    n, t = (x[7] for x in seen.mask.nonzero(as_tuple=True))
+    chance = seen.info["predictive"][n, t, int(seen.act[n, t]), int(seen.obs[n, t + 1])]
+    assert cost[n, t] == pytest.approx(-math.log2(float(chance)))
+    late = seen.mask & (seen.context >= 4)
+    assert cost[late].mean() == pytest.approx(1.1447, abs=0.05)  # Mess3's entropy rate
+
+
+def test_variables_are_those_of_so_many_steps_ago() -> None:
+    """Latents and actions that are the number of their row; two episodes, the second begins at row 3."""
+    row = torch.arange(7.0).expand(2, 7)
+    episode = torch.tensor([[0, 0, 0, 1, 1, 1, 1]] * 2)
+    seen = Activations(
+        layers={},
+        z=row[..., None],
+        y=row[..., None] ** 2,
+        obs=row,
+        act=row.long(),
+        rew_ext=row,
+        mask=torch.tensor([[True, True, False, True, True, True, False]] * 2),
+        episode=episode,
+        context=age(episode),
+        info={"place": row[..., None].long() * 10},
+    )
+    rows = settled(seen, 2)
+    assert rows.nonzero()[:, 1].tolist() == [5, 5]
+    found = variables(seen, rows, (1, 2))
+    assert {name: x.flatten().tolist() for name, x in found.items()} == {
+        "latent now": [5, 5],
+        "latent 1 ago": [4, 4],
+        "latent 2 ago": [3, 3],
+        "action 1 ago": [4, 4],
+        "action 2 ago": [3, 3],
+        "place": [50, 50],
+        "coming delta": [11, 11],
+    }
+    assert found["action 1 ago"].dtype == torch.int64 and found["place"].is_floating_point()

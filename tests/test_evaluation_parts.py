@@ -16,14 +16,15 @@ from torch import Tensor
 from worldmodel.config import ConfigError
 from worldmodel.evaluation.affine import Affine, one_hot
 from worldmodel.evaluation.calibration import Calibration
-from worldmodel.evaluation.curiosity import by_event, first_visits, in_episode, over_training, places
+from worldmodel.evaluation.curiosity import by_event, first_visits, heat_map, in_episode, over_training, places
 from worldmodel.evaluation.imagination import decode, fit_decoder, right
 from worldmodel.evaluation.kept import Kept, grouped, spread
-from worldmodel.evaluation.memory import cut, doubling, errors, horizon
+from worldmodel.evaluation.memory import cut, doubling, errors, horizon, horizon_by_context
 from worldmodel.evaluation.open_loop import Window, open_loop
 from worldmodel.evaluation.outcomes import auc, end_head, reward_head
 from worldmodel.evaluation.prediction import by_action, null_action
 from worldmodel.evaluation.returns import coverage, returns, solved_at_start, summary
+from worldmodel.evaluation.section import Section, Table
 from worldmodel.evaluation.skill import skill
 from worldmodel.evaluation.study import Study
 from worldmodel.evaluation.transitions import Transitions
@@ -326,7 +327,44 @@ def test_how_far_back_the_memory_reaches():
     assert horizon([kept], most=4, seed=0) is None  # one episode: nothing to hold out
 
 
+def test_how_far_a_cut_memory_reaches():
+    """A memory that keeps the oldest latent it may read and nothing else: with c steps of context, the one of lag c."""
+    z = torch.randn(20, 37, 3, generator=torch.Generator().manual_seed(0))  # 4 rows of context, 32 new, one to close
+    no = torch.zeros(20, 37, dtype=torch.bool)
+    seq = Sequences({}, no.long(), no.long(), ~no, ~no, no.float(), no, no)
+    number = torch.arange(20)[:, None].expand(20, 32)
+    kept = Kept(Window(seq, z, z[:, 4:]), number, ~no[:, 5:], {}, torch.zeros(20, 32, 3), None)
+    oldest = SimpleNamespace(remember=lambda z, seq: z.flip(1))
+    found = horizon_by_context([kept], oldest, [0, 1, 4], seed=0)
+    for context, curve in found.items():
+        assert list(curve) == [0, 1, 2, 4, 8] and curve[context].score > 0.999
+        assert max(score.score for lag, score in curve.items() if lag != context) < 0.1
+    kept.number = number * 0
+    with pytest.raises(ValueError, match="no lag has 200 rows of 2 episodes"):
+        horizon_by_context([kept], oldest, [0], seed=0)
+
+
 # --- pictures
+
+
+def test_heat_maps_share_their_places():
+    """A cell that one entry alone has been to is in the frame of the other, too."""
+    here, there = ([[0, 0], [0, 0]], [[2, 1]])
+    low, high = transitions(episode=[0, 0], rew_int=[1.0, 3.0], place=here), transitions(episode=[0], place=there)
+    near = transitions(episode=[0], place=here[:1])
+    apart, together = (heat_map({"a": low, "b": other})._repr_png_() for other in (high, near))
+    assert apart.startswith(b"\x89PNG") and apart != together
+    mean = transitions(episode=[0], rew_int=[2.0], place=here[:1])
+    assert heat_map({"a": mean, "b": high})._repr_png_() == apart  # the mean of 1 and 3
+
+
+def test_a_notebook_shows_tables_and_figures(capsys: pytest.CaptureFixture):
+    pytest.importorskip("IPython")
+    table = Table("What it says.", ["", "value"], [["a", 0.5], ["b", None]])
+    assert table._repr_markdown_() == "What it says.\n\n|  | value |\n| --- | --- |\n| a | 0.500 |\n| b | – |"
+    Section("Title", {}, [table])._ipython_display_()
+    shown = capsys.readouterr().out
+    assert "Markdown" in shown and "Table" in shown
 
 
 def test_decoder_gives_back_what_the_latent_holds():

@@ -14,7 +14,7 @@ from worldmodel.probes.activations import read
 from worldmodel.probes.compressor import compress, decompress
 from worldmodel.probes.observation import fit_observation_head, observation_bits
 from worldmodel.probes.opening import Opening
-from worldmodel.probes.world_coder import WorldCoder, compression_report
+from worldmodel.probes.world_coder import WorldCoder, compression_report, observation_rates, rates_figure
 
 pytest.importorskip("constriction")
 VIEW = Box(0, 255, (7, 7, 3), np.uint8)
@@ -102,3 +102,13 @@ def test_continuous_actions_are_refused(tokens: tuple) -> None:
     coder, _ = tokens
     with pytest.raises(ValueError, match="allowed for compression are Discrete ones"):
         WorldCoder(coder.agent, coder.head, Discrete(3), Box(-1, 1, (2,)), context=4, horizon=8)
+
+
+def test_rates_are_of_observations_alone() -> None:
+    report = {"rows": 10, "model_observations": 1.0, "model_first_observations": 0.25, "markov_observations": 2.0}
+    report |= {"model_ends": 7.0, "xz_observations": 4.0, "zstd_observations": 5.0, "gzip_observations": 3.0, "xz": 9.0}
+    rates = observation_rates(report, ideal_bits=8.0)
+    assert rates == {"ideal observer": 1.05, "model": 1.25, "Markov": 2.0, "xz": 4.0, "zstd": 5.0, "gzip": 3.0}
+    assert "ideal observer" not in observation_rates(report)
+    figure = rates_figure({"a": rates, "b": observation_rates(report)})
+    assert [bar.get_width() for bar in figure.axes[0].patches] == list(rates.values()) and len(figure.axes) == 2

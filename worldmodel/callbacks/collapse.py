@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
 import lightning as L
-from rich.console import Console
 
 from worldmodel.callbacks.metrics import Metrics
 
@@ -23,9 +24,10 @@ class CollapseGuard(L.Callback):
         dead = row["latent_std"] < self.share * self.first or row["latent_rank"] < self.rank
         if dead and not self.warned and trainer.is_global_zero:
             self.warned = True
-            Console(stderr=True).print(
+            print(
                 f"warning: the latent space is collapsing at env_steps={row['env_steps']}: latent_std "
                 f"{row['latent_std']:.2g} (was {self.first:.2g}), latent_rank {row['latent_rank']:.1f}; "
                 "prediction errors mean nothing now, try another target",
-                soft_wrap=True,
+                file=sys.stderr,
+                flush=True,
             )

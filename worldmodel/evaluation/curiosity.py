@@ -36,7 +36,7 @@ def curiosity(study: Study) -> Section:
     numbers["over_training"] = over_training(study.checkpoint)
     figures = [_timeline(own)]
     if own.place.shape[1] in (1, 2):
-        figures.append(_heat_map({"sampled": own, "random": random}))
+        figures.append(heat_map({"sampled behaviour": own, "random behaviour": random}))
     figures.append(_decline(numbers))
     return Section("Curiosity", numbers, [_event_table(numbers)], figures)
 
@@ -132,7 +132,9 @@ def _timeline(steps: Transitions) -> Figure:
     )
 
 
-def _heat_map(found: dict[str, Transitions]) -> Figure:
+def heat_map(found: dict[str, Transitions]) -> Figure:
+    """Mean rew_int by place, a panel for each entry, all over the same places; every entry tells one or two numbers of
+    where it is."""
     drawing, axes = canvas(len(found), width=3.8, height=3.4)
     at = {name: np.pad(steps.place, ((0, 0), (0, 2 - steps.place.shape[1]))) for name, steps in found.items()}
     low, high = (f([f(x, axis=0) for x in at.values()], axis=0) for f in (np.min, np.max))
@@ -149,7 +151,7 @@ def _heat_map(found: dict[str, Transitions]) -> Figure:
         extent = (left, right, top, bottom) if whole else (left, right, bottom, top)  # rows of a grid count downwards
         shown = axis.imshow(mean.T, origin="upper" if whole else "lower", extent=extent, aspect="auto", cmap="viridis")
         drawing.colorbar(shown, ax=axis, shrink=0.8)
-        axis.set_title(f"{name} behaviour")
+        axis.set_title(name)
         axis.grid(False)
     return Figure.of(
         drawing,

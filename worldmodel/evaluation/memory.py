@@ -111,6 +111,28 @@ def horizon(kept: list[Kept], most: int, seed: int) -> dict[str, dict[int, Score
     }
 
 
+@torch.no_grad()
+def horizon_by_context(
+    kept: list[Kept], model: WorldModel, contexts: list[int], seed: int
+) -> dict[int, dict[int, Score]]:
+    """How well the latent of k steps ago is read off a memory that reads only so many steps before the present one:
+    {steps of context: {lag: score}}, one checkpoint, the same rows and lags (up to twice the longest context) for all.
+
+    Beyond its context a memory can only know what the latents themselves tell of their past. Raises ValueError where
+    no lag has enough rows.
+    """
+    rolls = Kept.join(kept)
+    new = rolls.window.new
+    z = rolls.window.z[:, -new - 1 : -1].flatten(2)
+    lags = doubling(min(2 * max(contexts), new - 1))
+    while lags and not _enough(rolls.number, lags[-1]):
+        lags.pop()
+    if not lags:
+        raise ValueError(f"episodes: no lag has {LEAST} rows of 2 episodes behind it, allowed are longer or more ones")
+    starts = list(range(new))
+    return {c: memory_horizon(cut(model, rolls, starts, c), z, rolls.number, lags, seed=seed) for c in contexts}
+
+
 def _enough(episode: Tensor, lag: int) -> bool:
     """Are there `LEAST` rows, from two episodes or more, with so long a past?"""
     late = episode[:, lag:]

@@ -9,6 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure as Canvas
 
+from worldmodel.evaluation.page import short
+
 
 @dataclass
 class Table:
@@ -17,6 +19,11 @@ class Table:
     caption: str
     head: list[str]
     rows: list[list[Any]]
+
+    def _repr_markdown_(self) -> str:
+        """How a notebook shows it."""
+        lines = [self.head, ["---"] * len(self.head), *([short(x) for x in row] for row in self.rows)]
+        return f"{self.caption}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 @dataclass
@@ -32,6 +39,10 @@ class Figure:
         file = io.BytesIO()
         canvas.savefig(file, format="png", dpi=100)
         return cls(caption, base64.b64encode(file.getvalue()).decode())
+
+    def _repr_png_(self) -> bytes:
+        """How a notebook shows it, without the sentence."""
+        return base64.b64decode(self.png)
 
 
 @dataclass
@@ -51,6 +62,16 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     films: list[Film] = field(default_factory=list)
+
+    def _ipython_display_(self) -> None:
+        """How a notebook shows it, without the films."""
+        from IPython.display import Markdown, display
+
+        display(Markdown(f"### {self.title}"))
+        for figure in self.figures:
+            display(figure, Markdown(f"*{figure.caption}*"))
+        for table in self.tables:
+            display(table)
 
 
 def canvas(panels: int = 1, width: float = 4.2, height: float = 3.0) -> tuple[Canvas, list[Any]]:

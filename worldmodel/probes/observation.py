@@ -56,6 +56,20 @@ def observation_bits(model: WorldModel, head: ObservationHead, seen: Activations
     return bits
 
 
+def ideal_bits(seen: Activations) -> Tensor:
+    """What an ideal observer pays for the same: -log2 of the exact chance of each token that came, of worlds which tell
+    it (`predictive` in info, see `worldmodel.worlds.known`): (N, R) bits, nan where `seen.mask` is False.
+
+    Its mean falls to the entropy rate, below which no code of long sequences can go.
+    """
+    before = seen.mask[:, :-1]
+    bits = torch.full(seen.mask.shape, torch.nan, device=seen.mask.device)
+    act, came = seen.act[:, :-1][before], seen.obs[:, 1:][before].long()
+    chance = seen.info["predictive"][:, :-1][before][torch.arange(len(act), device=act.device), act, came]
+    bits[:, :-1][before] = -chance.log2().to(bits.dtype)
+    return bits
+
+
 @torch.no_grad()
 def transitions(model: WorldModel, seen: Activations) -> tuple[Tensor, Tensor, Tensor]:
     """What an observation head reads and predicts, of all M real transitions: h (M, D), embedded action (M, D), codes

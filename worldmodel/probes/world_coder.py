@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import gymnasium as gym
 import numpy as np
 import torch
@@ -14,6 +16,9 @@ from worldmodel.probes.compressor import Send, compress, decompress, general_pur
 from worldmodel.probes.markov import markov_code
 from worldmodel.probes.opening import Opening
 from worldmodel.types import Rollout, map_obs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class WorldCoder:
@@ -154,3 +159,26 @@ def compression_report(coder: WorldCoder, rolls: list[Rollout]) -> dict[str, flo
         sizes = [general_purpose_bits(layout) for layout in layouts]
         report |= {f"{name}{ending}": min(size[name] for size in sizes) / rows for name in sizes[0]}
     return report
+
+
+def observation_rates(report: dict[str, float | int | str], ideal_bits: float | None = None) -> dict[str, float]:
+    """Bits a row of observations alone, by coder, from a `compression_report`: the model's with first observations as
+    they were sent, its competitors', and, where the world tells, those of an ideal observer: `ideal_bits` of all
+    transitions, first observations sent as with the model."""
+    first = report["model_first_observations"]
+    rates = {"model": report["model_observations"] + first, "Markov": report["markov_observations"]}
+    rates |= {name: report[f"{name}_observations"] for name in ("xz", "zstd", "gzip")}
+    return rates if ideal_bits is None else {"ideal observer": ideal_bits / report["rows"] + first, **rates}
+
+
+def rates_figure(worlds: dict[str, dict[str, float]]) -> Figure:
+    """Bits a row by coder, a panel a world: {world: {coder: bits}}."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6 * len(worlds), 2.6), layout="constrained")
+    for axis, (world, rates) in zip(figure.subplots(1, len(worlds), squeeze=False)[0], worlds.items(), strict=True):
+        bars = axis.barh(list(rates), list(rates.values()), color=["k" if "ideal" in name else "C0" for name in rates])
+        axis.bar_label(bars, fmt="%.3f", fontsize=8)
+        axis.invert_yaxis()
+        axis.set(title=world, xlabel="bits a row", xlim=(0, 1.25 * max(rates.values())))
+    return figure
