@@ -68,14 +68,18 @@ class Remote:
         """What the copy answered until `deadline`, a time of `time.monotonic` (None: without limit). Raises Fault."""
         left = None if deadline is None else max(deadline - time.monotonic(), 0)
         if self.pipe not in wait([self.pipe, self.process.sentinel], left):
-            raise Fault("its process died" if not self.process.is_alive() else "it was silent for too long")
+            raise Fault("it was silent for too long" if self.process.is_alive() else self._death())
         try:
             good, value = self.pipe.recv()
         except (EOFError, OSError):
-            raise Fault("its process died") from None
+            raise Fault(self._death()) from None
         if not good:
             raise Fault(value)
         return value
+
+    def _death(self) -> str:
+        self.process.join(1.0)
+        return f"its process died (exit code {self.process.exitcode})"  # -9: by signal 9
 
     def close(self, kill: bool = False) -> None:
         """End the process: by asking it to, or at once."""
