@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+
+
+class InOrder(dict):
+    """A set that remembers the order in which things were added."""
+
+    def add(self, thing: Any) -> None:
+        self[thing] = None
+
+    def remove(self, thing: Any) -> None:
+        del self[thing]
 
 
 class Crafter(gym.Env):
@@ -33,7 +44,9 @@ class Crafter(gym.Env):
         super().reset(seed=seed)
         # its worlds depend on these two alone; a new game would load its pictures again
         self._game._seed, self._game._episode = int(self.np_random.integers(2**31)), 0
-        return self._game.reset(), self._info()
+        obs = self._game.reset()
+        self._put_in_order()
+        return obs, self._info()
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         obs, rew, end, _ = self._game.step(int(action))
@@ -41,6 +54,14 @@ class Crafter(gym.Env):
 
     def render(self) -> np.ndarray:
         return self._game.render((256, 256))
+
+    def _put_in_order(self) -> None:
+        """The game keeps a chunk's creatures in a set, whose order is that of addresses, and draws from it: the same
+        seed and actions gave several worlds."""
+        world = self._game._world
+        place = {obj: i for i, obj in enumerate(world._objects)}
+        chunks = {key: sorted(objs, key=place.__getitem__) for key, objs in world._chunks.items()}
+        world._chunks = defaultdict(InOrder, {key: InOrder.fromkeys(objs) for key, objs in chunks.items()})
 
     def _info(self) -> dict[str, Any]:
         player = self._game._player
