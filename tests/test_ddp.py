@@ -105,7 +105,9 @@ def test_gradients_and_statistics_agree(both: Path, case: str) -> None:
             assert torch.equal(one[key], two[key])
             assert (one[key] - expected).norm() <= 1e-5 * max(float(expected.norm()), 1e-3 * float(norm)), key
         elif key.startswith("roll/"):
-            torch.testing.assert_close(torch.cat([one[key], two[key]]), expected, atol=1e-5, rtol=1e-5)
+            # both are normalised to a spread of about 1, from differences of numbers far larger than they are: float32
+            # products over half as many rows round otherwise, by a few 1e-5
+            torch.testing.assert_close(torch.cat([one[key], two[key]]), expected, atol=1e-4, rtol=1e-5)
         else:
             torch.testing.assert_close(one[key], expected, atol=1e-6, rtol=1e-6)
             assert torch.equal(one[key], two[key]), key
