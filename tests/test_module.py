@@ -73,6 +73,16 @@ def test_the_policy_shapes_the_memory_only_if_it_may(reaches: bool, old: bool) -
     assert reached(agent, "model.encoder.") == reaches
 
 
+@pytest.mark.parametrize("remembers", [True, False])
+def test_a_policy_with_an_encoder_of_its_own_shapes_that_one(remembers: bool) -> None:
+    agent, roll = make("policy.actor.own_encoder=true", f"policy.actor.reads_memory={remembers}")
+    assert not torch.equal(agent.policy.encoder(roll.tail(roll.obs)), roll.z)
+    losses = agent.ppo.losses(agent.policy, roll.h, roll.z, roll)
+    torch.testing.assert_close(losses["policy"], -roll.adv, atol=1e-5, rtol=0)  # the ratio is 1: on policy
+    agent.training_step(Minibatch(None, roll), 0).backward()
+    assert reached(agent, "policy.encoder.") and not reached(agent, "model.")
+
+
 @pytest.mark.parametrize("reaches", [True, False])
 def test_old_sequences_teach_the_world_model_and_not_the_policy(reaches: bool) -> None:
     agent, roll = make(f"policy.actor.memory_gradient={reaches}")

@@ -109,10 +109,11 @@ class Actor:
             prev_act, starts = torch.zeros_like(rows.act[:, 0]), torch.ones_like(rows.valid[:, 0])
         x = self.model.tokens(z, prev_act, starts)
         h = self.model.memory.step(x, self.episode, rows.valid[:, t], self.state)
+        seen = self.policy.see(obs_t, z)
         if actions is None:
-            act, logp, values = self.policy.act(h, z, greedy)
+            act, logp, values = self.policy.act(h, seen, greedy)
         else:
-            values = self.policy(h, z)[1]
+            values = self.policy(h, seen)[1]
             act, logp = actions, torch.zeros_like(values[:, 0])
         rows.act[:, t] = act
         self.row += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import gymnasium as gym
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from encoders import Encoder
 from worldmodel.policy.distributions import make_distribution
+from worldmodel.types import Obs
 
 
 def _linear(inp: int, out: int, gain: float) -> nn.Linear:
@@ -24,7 +27,9 @@ class ActorCritic(nn.Module):
 
     `memory_gradient` decides whether the policy's losses shape the memory and the encoder, or learn from the h and z
     that were stored while acting;
-    `reads_memory=False` leaves it the present latent alone. Temperature goes linearly from `temperature` to
+    `reads_memory=False` leaves it the present latent alone. With `own_encoder`, that latent is from an encoder of the
+    policy's own, which learns from the policy's losses: the world model's features move with the world model's losses,
+    and are not chosen for what an action needs. Temperature goes linearly from `temperature` to
     `temperature_end` over the first `anneal` share of training.
     """
 
@@ -44,6 +49,8 @@ class ActorCritic(nn.Module):
         temperature: float = 1.0,
         temperature_end: float = 1.0,
         anneal: float = 1.0,
+        own_encoder: bool = False,
+        make_encoder: Callable[[], Encoder] | None = None,
     ):
         super().__init__()
         if temperature <= 0 or temperature_end <= 0:
@@ -52,10 +59,15 @@ class ActorCritic(nn.Module):
         self.schedule = (temperature, temperature_end, anneal)
         self.register_buffer("temperature", torch.tensor(float(temperature)))
         self.dist = make_distribution(act_space, noise=noise, std=std, null_action=null_action, null_bias=null_bias)
+        self.encoder = make_encoder() if own_encoder else None
         inp = int(torch.tensor(latent).prod()) + (dim if reads_memory else 0)
         self.trunk = _linear(inp, 2 * hidden, 2**0.5)
         self.actor = _linear(hidden, self.dist.size, 0.01)
         self.critic = _linear(hidden, 2, 0.1)
+
+    def see(self, obs: Obs, z: Tensor) -> Tensor:
+        """What it reads of an observation (*lead, ...), whose latent in the world model is z (*lead, *latent)."""
+        return z if self.encoder is None else self.encoder(obs)
 
     def anneal(self, progress: float) -> None:
         """Set the temperature for a share of training gone by, in [0, 1]."""

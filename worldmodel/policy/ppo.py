@@ -10,7 +10,7 @@ from torch import Tensor
 from worldmodel.losses import clipped_policy_loss, normalise_advantage
 from worldmodel.policy.actor_critic import ActorCritic
 from worldmodel.returns import gae
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, map_obs
 
 
 @dataclass
@@ -47,7 +47,7 @@ class PPO:
 
     def losses(self, policy: ActorCritic, h: Tensor, z: Tensor, roll: Rollout) -> dict[str, Tensor]:
         """h (B, T, D), z (B, T, *latent) -> unreduced (B, T) losses."""
-        params, values = policy(h, z)
+        params, values = policy(h, policy.see(map_obs(roll.tail, roll.obs), z))
         logp, entropy = policy.dist.evaluate(params, roll.tail(roll.act), policy.temperature)
         return {
             "policy": clipped_policy_loss(logp, roll.logp, roll.adv, self.clip),

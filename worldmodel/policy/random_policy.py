@@ -19,7 +19,7 @@ class RandomPolicy(ActorCritic):
     """
 
     def __init__(self, dim: int, latent: tuple[int, ...], act_space: gym.Space, **options: Any):
-        super().__init__(dim, latent, act_space, **options | {"noise": "none", "null_bias": 0.0})
+        super().__init__(dim, latent, act_space, **options | {"noise": "none", "null_bias": 0.0, "own_encoder": False})
         self.box = isinstance(act_space, gym.spaces.Box)
         if self.box:
             low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (act_space.low, act_space.high))
