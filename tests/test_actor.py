@@ -9,7 +9,7 @@ from torch import Tensor
 
 from worldmodel.actor import Actor
 from worldmodel.collector import Collector
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, map_obs
 
 MEMORIES = {
     "transformer": ["memory=transformer"],
@@ -37,7 +37,8 @@ def thoughts(agent, roll: Rollout) -> tuple[Tensor, ...]:
     z = agent.model.encoder(roll.obs)
     h = agent.model.remember(z, roll)[:, -roll.new - 1 :]
     z = z[:, -roll.new - 1 :]
-    params, values = agent.policy(h, z)
+    seen = agent.policy.see(map_obs(lambda o: o[:, -roll.new - 1 :], roll.obs), z)
+    params, values = agent.policy(h, seen)
     logp, _ = agent.policy.dist.evaluate(params[:, :-1], roll.tail(roll.act), agent.policy.temperature)
     return h, z, logp, values
 
@@ -107,6 +108,6 @@ def test_greedy_takes_the_most_probable_action() -> None:
     agent, data, _ = make("gru")
     disturb(agent)
     roll = Collector(data.env, data.collector.actor, data.collector.episodes, greedy=True).collect()
-    params, _ = agent.policy(roll.h, roll.z)
+    params, _ = agent.policy(roll.h, agent.policy.see(map_obs(roll.tail, roll.obs), roll.z))
     assert (roll.tail(roll.act) == params.argmax(-1)).all()
     data.teardown("fit")

@@ -14,7 +14,7 @@ from worldmodel.config import ConfigError
 from worldmodel.module import NonFiniteLoss
 from worldmodel.policy.ppo import policy_kl
 from worldmodel.replay import concatenate, rehearsal
-from worldmodel.types import Minibatch
+from worldmodel.types import Minibatch, map_obs
 
 
 def make(*overrides: str) -> tuple:
@@ -54,7 +54,7 @@ def test_first_minibatch_is_on_policy(reaches: bool) -> None:
     h, z = (x.detach() for x in (agent.model(roll).h, agent.model(roll).z[:, :-1]))
     if not reaches:
         h, z = roll.h, roll.z
-    params, _ = agent.policy(h, z)
+    params, _ = agent.policy(h, agent.policy.see(map_obs(roll.tail, roll.obs), z))
     logp, entropy = agent.policy.dist.evaluate(params, roll.tail(roll.act), agent.policy.temperature)
     assert policy_kl(logp, roll.logp).abs().max() < 1e-6
     losses = agent.ppo.losses(agent.policy, h, z, roll)
@@ -75,8 +75,8 @@ def test_the_policy_shapes_the_memory_only_if_it_may(reaches: bool, old: bool) -
 
 @pytest.mark.parametrize("remembers", [True, False])
 def test_a_policy_with_an_encoder_of_its_own_shapes_that_one(remembers: bool) -> None:
-    agent, roll = make("policy.actor.own_encoder=true", f"policy.actor.reads_memory={remembers}")
-    assert not torch.equal(agent.policy.encoder(roll.tail(roll.obs)), roll.z)
+    agent, roll = make(f"policy.actor.reads_memory={remembers}")
+    assert not torch.equal(agent.policy.encoder(map_obs(roll.tail, roll.obs)), roll.z)
     losses = agent.ppo.losses(agent.policy, roll.h, roll.z, roll)
     torch.testing.assert_close(losses["policy"], -roll.adv, atol=1e-5, rtol=0)  # the ratio is 1: on policy
     agent.training_step(Minibatch(None, roll), 0).backward()

@@ -86,3 +86,11 @@ def test_a_policy_without_memory_ignores_h() -> None:
     policy = ActorCritic(8, (4,), DISCRETE, reads_memory=False)
     z = torch.randn(3, 4)
     torch.testing.assert_close(policy(torch.randn(3, 8), z), policy(torch.randn(3, 8), z))
+
+
+def test_the_memory_s_gain_scales_h_alone() -> None:
+    policy = ActorCritic(8, (4,), DISCRETE, memory_gain=0.25)
+    h, z = torch.randn(3, 8), torch.randn(3, 4)
+    expected = torch.nn.functional.linear(torch.cat([h / 4, z], 1), policy.trunk.weight, policy.trunk.bias)
+    actor, critic = torch.nn.functional.gelu(expected).chunk(2, -1)
+    torch.testing.assert_close(policy(h, z), (policy.actor(actor), policy.critic(critic)))

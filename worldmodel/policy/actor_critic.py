@@ -25,12 +25,14 @@ def _linear(inp: int, out: int, gain: float) -> nn.Linear:
 class ActorCritic(nn.Module):
     """One hidden trunk for the action and one for the two values (extrinsic, intrinsic).
 
-    `memory_gradient` decides whether the policy's losses shape the memory and the encoder, or learn from the h and z
-    that were stored while acting;
-    `reads_memory=False` leaves it the present latent alone. With `own_encoder`, that latent is from an encoder of the
-    policy's own, which learns from the policy's losses: the world model's features move with the world model's losses,
-    and are not chosen for what an action needs. Temperature goes linearly from `temperature` to
-    `temperature_end` over the first `anneal` share of training.
+    `memory_gradient` decides whether the policy's losses shape the memory, or learn from the h and z that were stored
+    while acting. `reads_memory=False` leaves it the present latent alone; `memory_gain` scales h beside it: below 1, a
+    policy that doesn't shape the memory is less disturbed by how h moves while the world model learns.
+
+    With `own_encoder`, the present latent is that of an encoder of the policy's own, which learns from the policy's
+    losses: the world model's features move with its losses, and are not chosen for what an action needs.
+
+    Temperature goes linearly from `temperature` to `temperature_end` over the first `anneal` share of training.
     """
 
     def __init__(
@@ -42,6 +44,9 @@ class ActorCritic(nn.Module):
         hidden: int = 128,
         memory_gradient: bool = True,
         reads_memory: bool = True,
+        memory_gain: float = 1.0,
+        own_encoder: bool = False,
+        make_encoder: Callable[[], Encoder] | None = None,
         noise: Literal["learned", "fixed", "none"] = "learned",
         std: float = 1.0,
         null_action: int | None = None,
@@ -49,13 +54,11 @@ class ActorCritic(nn.Module):
         temperature: float = 1.0,
         temperature_end: float = 1.0,
         anneal: float = 1.0,
-        own_encoder: bool = False,
-        make_encoder: Callable[[], Encoder] | None = None,
     ):
         super().__init__()
         if temperature <= 0 or temperature_end <= 0:
             raise ValueError(f"policy.temperature={temperature}, {temperature_end}: must be above 0")
-        self.memory_gradient, self.reads_memory = memory_gradient, reads_memory
+        self.memory_gradient, self.reads_memory, self.memory_gain = memory_gradient, reads_memory, memory_gain
         self.schedule = (temperature, temperature_end, anneal)
         self.register_buffer("temperature", torch.tensor(float(temperature)))
         self.dist = make_distribution(act_space, noise=noise, std=std, null_action=null_action, null_bias=null_bias)
@@ -78,7 +81,7 @@ class ActorCritic(nn.Module):
         """h (*lead, D), z (*lead, *latent) -> action parameters (*lead, size), values (*lead, 2): ext, int."""
         x = z.flatten(h.ndim - 1)
         if self.reads_memory:
-            x = torch.cat([h, x], -1)
+            x = torch.cat([self.memory_gain * h, x], -1)
         actor, critic = F.gelu(self.trunk(x)).chunk(2, -1)
         return self.actor(actor), self.critic(critic)
 
