@@ -22,6 +22,7 @@ from worldmodel.studies.lab import Lab
 from worldmodel.train import continued, train
 
 STUDIES = sorted(p.stem for p in (Path(CONFIG_DIR) / "study").glob("*.yaml"))
+TRAINS_NOTHING = ("replay_age",)
 COMMON = [*TINY, *EASY, "total_steps=64"]
 RANDOM = ["curiosity=none", "policy.actor.temperature=1000.0", "policy.actor.temperature_end=1000.0"]
 
@@ -58,6 +59,25 @@ def test_every_study_is_a_function_of_its_configuration(name: str) -> None:
     partial = load(name)
     with pytest.raises(TypeError, match="lab"):
         partial()  # nothing else is lacking
+
+
+@pytest.mark.parametrize("name", [x for x in STUDIES if x not in TRAINS_NOTHING])
+def test_every_study_asks_for_runs_that_can_be_configured(name: str, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "hyperparameters":
+        pytest.importorskip("optuna")
+    asked: list[Cell] = []
+
+    class Enough(Exception):
+        pass
+
+    def stop(self: Lab, cells: Sequence[Cell]) -> None:
+        asked.extend(cells)  # each of them has been composed
+        raise Enough
+
+    monkeypatch.setattr(Lab, "train", stop)
+    with pytest.raises(Enough):
+        load(name)(lab=lab)
+    assert asked and all(cell.budget >= 50_000 for cell in asked)
 
 
 def test_skill_on_each_behaviour(lab: Lab) -> None:

@@ -29,9 +29,8 @@ def hyperparameters(
     metric: str = "return_ext",
 ) -> None:
     """Search `space` with TPE for the largest mean of a metric over the budget, `batch` trials at a time, and say how
-    much of the metric's variance each parameter explains: the mean decrease in impurity of a random forest (Breiman
-    2001) over the trials. Functional ANOVA would be the other choice; that of Optuna 2.10, which Hydra's sweeper
-    needs, fails with NumPy 2.
+    much of the metric's variance each parameter explains: functional ANOVA (Hutter et al. 2014) of a random forest over
+    the trials. Not by Hydra's own sweeper, which needs an Optuna below 3 and can't go on with a stopped search.
 
     A parameter of the space is a range (`low`, `high`, perhaps `log`; whole numbers stay whole) or `choices`. The
     search is a function of its arguments, so started again it goes on with the trials that have been run.
@@ -39,7 +38,7 @@ def hyperparameters(
     """
     try:
         import optuna
-        from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, get_param_importances
+        from optuna.importance import FanovaImportanceEvaluator, get_param_importances
     except ImportError:
         raise ConfigError("study=hyperparameters: needs optuna and scikit-learn, which are not installed") from None
     for name, node in space.items():
@@ -58,7 +57,7 @@ def hyperparameters(
             search.tell(t, float(np.mean([_mean(c, metric) for c in cells if c.method == name])))
     values = [t.value for t in search.trials]
     varied = len(set(values)) > 1 and trials > 1  # else no parameter explains anything
-    evaluator = MeanDecreaseImpurityImportanceEvaluator(seed=0)
+    evaluator = FanovaImportanceEvaluator(seed=0)
     shares = get_param_importances(search, evaluator=evaluator) if varied else dict.fromkeys(space, float("nan"))
     best = search.best_trial
     rows = [[name, f"{shares[name]:.3f}", _range(space[name]), _short(best.params[name])] for name in shares]
@@ -66,8 +65,9 @@ def hyperparameters(
         Table(f"what explains {metric}", ["parameter", "importance", "searched", "best"], rows),
         f"{trials} trials (TPE) of {len(seeds)} seed{'s' * (len(seeds) > 1)} each ({', '.join(map(str, seeds))}); the "
         f"objective is the mean of {metric} over the budget: best {max(values):.3f}, median {np.median(values):.3f}, "
-        f"worst {min(values):.3f}. Importance is the share of the objective's variance over the trials that a random "
-        "forest explains by splits on the parameter (mean decrease in impurity); with few trials it is a rough guess.",
+        f"worst {min(values):.3f}. Importance is the share of the variance of a random forest fitted to the trials that "
+        "the parameter alone explains (functional ANOVA; Optuna makes the shares sum to 1); with few trials it is a "
+        "rough guess.",
     )
     figure, (left, right) = panels(2)
     left.barh(list(shares), list(shares.values()))
