@@ -65,9 +65,9 @@ def hyperparameters(
         Table(f"what explains {metric}", ["parameter", "importance", "searched", "best"], rows),
         f"{trials} trials (TPE) of {len(seeds)} seed{'s' * (len(seeds) > 1)} each ({', '.join(map(str, seeds))}); the "
         f"objective is the mean of {metric} over the budget: best {max(values):.3f}, median {np.median(values):.3f}, "
-        f"worst {min(values):.3f}. Importance is the share of the variance of a random forest fitted to the trials that "
-        "the parameter alone explains (functional ANOVA; Optuna makes the shares sum to 1); with few trials it is a "
-        "rough guess.",
+        f"worst {min(values):.3f}. Importance is the share of the variance of a random forest fitted to the trials "
+        "that the parameter alone explains (functional ANOVA; Optuna makes the shares sum to 1); with few trials it is "
+        "a rough guess.",
     )
     figure, (left, right) = panels(2)
     left.barh(list(shares), list(shares.values()))
