@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,8 +35,14 @@ def fitting(tiny: list[str], overrides: tuple[str, ...]) -> list[str]:
 
 def tiny_config(*overrides: str, tiny: list[str] = TINY) -> DictConfig:
     """The training configuration with small sizes and `overrides`, resolved."""
+    return copy.deepcopy(_composed(*fitting(tiny, ("run_dir=unused", *overrides))))
+
+
+@cache
+def _composed(*overrides: str) -> DictConfig:
+    """Composing takes a third of a second, and many tests want the same."""
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        cfg = compose("train", overrides=fitting(tiny, ("run_dir=unused", *overrides)))
+        cfg = compose("train", overrides=list(overrides))
     OmegaConf.resolve(cfg)
     return cfg
 

@@ -19,7 +19,8 @@ def provenance(suite: str, cells: Sequence[Cell]) -> dict[str, Any]:
     methods: dict[str, dict[str, Any]] = {}  # a row for each method in each environment
     for c in cells:
         row = methods.setdefault(
-            f"{c.world.name}/{c.method}", {"budget": c.budget, "seeds": [], "overrides": list(c.overrides)}
+            f"{c.world.name}/{c.method}",
+            {"env": c.env, "budget": c.budget, "seeds": [], "overrides": list(c.overrides)},
         )
         row["seeds"].append(c.seed)
     return {

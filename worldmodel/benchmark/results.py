@@ -21,7 +21,8 @@ POINTS = 60  # of a curve, at most
 
 
 class Row(NamedTuple):
-    """One number. `env_steps` and `wall_s` are those of a curve's point, or of the run's end."""
+    """One number. `env` is the suite's word for the environment; `env_steps` and `wall_s` are those of a curve's point,
+    or of the run's end."""
 
     suite: str
     env: str
@@ -78,7 +79,7 @@ def rows_of(suite: str, cell: Cell) -> list[Row]:
         values |= {name: x for name, x in judged.items() if x is not None}
 
     def row(at: int, name: str, value: float) -> Row:
-        return Row(suite, cell.env, cell.method, cell.seed, int(steps[at]), float(wall[at]), name, float(value))
+        return Row(suite, cell.world.name, cell.method, cell.seed, int(steps[at]), float(wall[at]), name, float(value))
 
     rows = [row(-1, name, value) for name, value in values.items()]
     for name in dict.fromkeys((cell.metric, *CURVES)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ class Cell:
     """One training run: an environment, a method, a seed."""
 
     world: World
-    env: str  # the environment's id; after a # the world's name, where several worlds of the suite share the id
+    env: str  # the environment's id; results go by the world's name, since several worlds may share an id
     method: str
     seed: int
     overrides: tuple[str, ...]
@@ -84,13 +83,11 @@ def cells_of(
                 said = plain["methods"][method].get("overrides", [])
                 changes = (*plain["common"], *world.overrides, *said, *overrides)
                 found[world.name, method] = changes, compose_run(f"{method} on {world.name}", changes)
-    ids = {w: cfg.env.id for (w, _), (_, cfg) in found.items()}
-    shared = Counter(ids.values())
     evaluate = None if plain["evaluate"] is None else tuple(plain["evaluate"])
     return [
         Cell(
             world=world,
-            env=ids[world.name] if shared[ids[world.name]] == 1 else f"{ids[world.name]}#{world.name}",
+            env=found[world.name, method][1].env.id,
             method=method,
             seed=seed,
             overrides=found[world.name, method][0],
