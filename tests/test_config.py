@@ -45,7 +45,8 @@ PARTS = {
 }
 
 
-EPISODIC = ("return_ext", "success", "length", "coverage_episode")  # nan before the first episode has ended
+# nan before the first episode has ended
+EPISODIC = ("return_ext", "success", "length", "coverage_episode", "rooms_episode")
 UNTOLD = ("noise_scale_model", "noise_scale_policy")  # nan where the gradient is all noise
 
 

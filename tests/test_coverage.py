@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -65,6 +68,31 @@ def test_places_of_minigrid(engine: str) -> None:
     walk = [env.info["place"].tolist()]
     walk += [env.step(torch.tensor([act])).info["place"].tolist() for act in (2, 2, 1, 2, 2, 0)]
     assert walk == [[[1, 1]], [[2, 1]], [[3, 1]], [[3, 1]], [[3, 2]], [[3, 3]], [[1, 1]]]
+
+
+class Maze(gym.Env):
+    """As MiniWorld tells it: an agent that is an entity with a place."""
+
+    observation_space, action_space = gym.spaces.Box(0, 1, (2,)), gym.spaces.Discrete(2)
+    agent = SimpleNamespace(pos=None)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.agent = SimpleNamespace(pos=np.array([0.3, 0.0, 2.6]))
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.agent.pos[2] += 0.5 * action
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+
+def test_places_of_mazes_are_bins() -> None:
+    gym.register("OpenMaze-v0", Maze)
+    env = make_env("OpenMaze-v0", num_envs=2, place=["agent_pos"])
+    env.reset()
+    walk = [env.info["place"].tolist()] + [env.step(torch.tensor([0, 1])).info["place"].tolist() for _ in range(2)]
+    assert walk == [[[0, 0, 2]] * 2, [[0, 0, 2], [0, 0, 3]], [[0, 0, 2], [0, 0, 3]]]
+    del gym.registry["OpenMaze-v0"]
 
 
 def test_places_of_mujoco_are_bins() -> None:

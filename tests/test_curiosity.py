@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from tiny import EASY, clone, tiny_agent
+from omegaconf import OmegaConf
+from tiny import EASY, clone, tiny_agent, tiny_config
 
 from worldmodel.curiosity import Error, Nothing, RewardScale, Surprise
 from worldmodel.heads import Prediction
@@ -95,6 +96,27 @@ def test_symlog_clip_and_scale_in_that_order() -> None:
     torch.testing.assert_close(got, torch.tensor([[1.5, -3.0, 0.0]]))
     with pytest.raises(ValueError, match=r"reward.normalise=foo: allowed are return, mean_std, none"):
         RewardScale(1, normalise="foo")
+
+
+@pytest.mark.parametrize("signal", ["rnd", "random_features", "deir", "etd"])
+def test_as_published_changes_what_is_paid_and_nothing_else(signal: str) -> None:
+    def flat(node: dict, path: str = "") -> dict[str, object]:
+        parts = (flat(v, f"{path}{k}.") if isinstance(v, dict) else {path + k: v} for k, v in node.items())
+        return {key: value for part in parts for key, value in part.items()}
+
+    plain, published = (flat(OmegaConf.to_container(tiny_config(f"curiosity={signal}{x}"))) for x in ("", "_published"))
+    changed = {key for key in published if published[key] != plain[key]}
+    assert plain.keys() == published.keys() and "reward.scale" in changed
+    assert all(key.startswith(("reward.", "policy.ppo.")) for key in changed)
+
+
+def test_a_rollout_weighs_a_tenth_in_the_statistics_of_deir() -> None:
+    options = {k: v for k, v in tiny_config("curiosity=deir_published").reward.items() if k[0] != "_"}
+    scale, mask = RewardScale(16, **options), torch.ones(16, 128, dtype=torch.bool)
+    for _ in range(10):
+        scale(torch.ones(16, 128), mask)
+    scale(torch.full((16, 128), 11.0), mask)
+    assert scale.moments.mean == pytest.approx(2.0, rel=1e-5)  # .9 * 1 + .1 * 11
 
 
 @pytest.mark.parametrize("signal", ["surprise", "surprise_alone", "error", "none"])

@@ -116,7 +116,8 @@ class SequenceData(L.LightningDataModule):
         )
         episodes = Episodes(self.env.num_envs, self.episode_window, self.success)
         self.collector = Collector(self.env, actor, episodes)
-        self.meters = [TVShare(), Coverage(episode_window=self.episode_window), Achievements()]
+        window = self.episode_window
+        self.meters = [TVShare(), Coverage(window), Achievements(), Coverage(window, key="room", name="rooms")]
 
     def train_dataloader(self) -> Minibatches:
         return Minibatches(self)
@@ -176,7 +177,7 @@ class SequenceData(L.LightningDataModule):
             self.env.close()
             self._open(self._env_seed())
         self.collector.load_state_dict(own["collector"], same_window=same_window, same_envs=same_envs)
-        for meter, saved in zip(self.meters, own["meters"], strict=True):
+        for meter, saved in zip(self.meters, own["meters"], strict=False):  # older checkpoints have fewer
             meter.load_state_dict(saved, running=same_envs)
         if same_window and not (self.replay.on_disk and not same_ranks and self.trainer.global_rank):
             self.replay.load_state_dict(own["replay"] if "replay" in own else state["replay"])

@@ -14,7 +14,8 @@ from worldmodel.benchmark.suite import Cell
 from worldmodel.config import ConfigError
 from worldmodel.figures import read_metrics
 
-CURVES = ("return_ext", "coverage", "coverage_episode", "tv_action_share", "tv_rew_int_share")  # kept as curves
+CURVES = ("return_ext", "coverage", "coverage_episode", "rooms_episode", "tv_action_share", "tv_rew_int_share")
+"""Columns of metrics.csv that are kept as curves."""
 FINALS = (*CURVES, "success", "length", "delta_skill", "entropy", "env_faults")
 EVALUATED = ("return_mean", "success")  # of each behaviour in report.json
 POINTS = 60  # of a curve, at most

@@ -139,16 +139,22 @@ def _means(results: Results, env: str, names: list[str]) -> Table:
 
 
 def coverage(results: Results, env: str) -> Table | None:
-    """Places visited by the end, on average over the budget, and within an episode."""
-    if not any(len(results.values("coverage_auc", env, m)) for m in results.methods):
+    """Places visited by the end, on average over the budget, and within an episode; rooms, where they are told."""
+    names = {
+        "coverage_final": "at the end, IQM",
+        "coverage_auc": "area under the curve / budget, IQM",
+        "coverage_episode_final": "within an episode at the end, IQM",
+        "rooms_episode_final": "rooms of an episode at the end, IQM",
+    }
+    names = {n: words for n, words in names.items() if any(len(results.values(n, env, m)) for m in results.methods)}
+    if not names:
         return None
     rows = []
     for method in results.methods:
-        values = [results.values(n, env, method) for n in ("coverage_final", "coverage_auc", "coverage_episode_final")]
-        if len(values[0]):
+        values = [results.values(n, env, method) for n in names]
+        if any(map(len, values)):
             rows.append([method, *(_interval(iqm_interval(x)) if len(x) else "–" for x in values)])
-    header = ("at the end, IQM", "area under the curve / budget, IQM", "within an episode at the end, IQM")
-    return Table(env, ["method", *(f"{x} [{PERCENT}]" for x in header)], rows)
+    return Table(env, ["method", *(f"{x} [{PERCENT}]" for x in names.values())], rows)
 
 
 def _interval(found: tuple[float, ...], digits: int = 3) -> str:

@@ -30,7 +30,8 @@ class DEIR(Curiosity):
 
     Two departures. Other observations come from the minibatch, old sequences of the replay included, not from a queue
     of 100,000 raw observations. And where gradients flow the GRU begins with the window, not where acting left it.
-    The paper standardises the reward, mean taken off (reward.normalise=mean_std), and weighs it .01.
+    The paper standardises the reward, mean taken off, and weighs it .01 (curiosity=deir_published); it has one value
+    for the sum of both rewards, where two of the same discount add up to that.
     """
 
     def __init__(

@@ -21,6 +21,9 @@ class Disagreement(Curiosity):
     features (Pathak et al. 2019, arXiv 1906.04161). It doesn't look at what came: members that have all learnt the
     mean of a noise agree on it.
 
+    The paper normalises it as RND does, lets it go on beyond the episode's end (policy.ppo.episodic_int=false) and pays
+    nothing else (policy.ppo.weight_ext=0).
+
     Loss: disagreement, the sum of the members' mean squared errors, each with a share `drop` of its steps left out at
     random and the others weighed up, as in the authors' code, so that members see different data.
     """

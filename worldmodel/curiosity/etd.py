@@ -29,7 +29,7 @@ class ETD(Curiosity):
     that of x with the y of others and of y with the x of others: symmetric InfoNCE at temperature 1, plus `logsumexp`
     times the squared log-sum-exp. d is a quasimetric (see `quasimetric`), so that its optimum is the successor
     distance. At most `pairs` pairs of a minibatch are compared.
-    The paper standardises the reward, mean taken off (reward.normalise=mean_std), and weighs it .01.
+    The paper standardises the reward, mean taken off, and weighs it .01 (curiosity=etd_published).
     """
 
     def __init__(

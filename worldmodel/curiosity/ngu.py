@@ -28,6 +28,7 @@ class NGU(Curiosity):
     d_i are the distances of phi(o_t+1) to its k nearest features among the episode's earlier ones, m is the running
     mean of the d_i^2, e the error of random network distillation (as in `RND`). phi learns by inverse dynamics. An
     observation with fewer than k before it has fewer terms, as in the paper.
+    The paper's family of policies, each with an intrinsic weight and a discount of its own, is not here.
     Losses: ngu_inverse and ngu_rnd.
     """
 

@@ -20,7 +20,7 @@ class RandomFeatureError(Curiosity):
     of curiosity-driven learning", arXiv 1808.04355).
 
     Unlike `Error` it has a forward model of its own that sees one observation and no past. The paper lets it go on
-    beyond the episode's end (policy.ppo.episodic_int=false) and pays nothing else. Loss: random_features.
+    beyond the episode's end and pays nothing else (curiosity=random_features_published). Loss: random_features.
     """
 
     def __init__(

@@ -56,9 +56,13 @@ class RND(Curiosity):
     2018, arXiv 1810.12894). It is paid for observations unlike those seen before, whatever led there.
 
     The paper divides it by the std of its discounted sum (reward.normalise=return), adds it with weight 1 to an
-    extrinsic one of weight 2, and lets it go on beyond the episode's end (policy.ppo.episodic_int=false). `proportion`
-    of the steps, drawn anew in each minibatch, teach the predictor (.25 with 128 environments in the paper, so that it
-    doesn't learn faster the more there are). Loss: rnd.
+    extrinsic one of weight 2, and lets it go on beyond the episode's end (policy.ppo.episodic_int=false): those are
+    the settings of curiosity=rnd_published. `proportion` of the steps, drawn anew in each minibatch, teach the
+    predictor (.25 with 128 environments in the paper, 1 with up to 32, so that it doesn't learn faster the more there
+    are). Loss: rnd.
+
+    Two departures: of stacked frames all are seen, not the last alone; and the first rollout primes the whitening, not
+    steps before training.
     """
 
     def __init__(

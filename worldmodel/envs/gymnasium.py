@@ -98,7 +98,8 @@ class GymnasiumEnv(Adapter):
 
 
 class AgentPosition(gym.Wrapper):
-    """Puts the agent's cell, (2,) int, into `info["agent_pos"]`, as envpool does for MiniGrid."""
+    """Puts where the agent is into `info["agent_pos"]`, as envpool does for MiniGrid: its cell, (2,) int, or in worlds
+    whose agent is an entity, as MiniWorld's, that one's place, (3,) float."""
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         obs, info = self.env.reset(**kwargs)
@@ -109,7 +110,8 @@ class AgentPosition(gym.Wrapper):
         return obs, rew, end, trunc, self._tell(info)
 
     def _tell(self, info: dict[str, Any]) -> dict[str, Any]:
-        return {**info, "agent_pos": np.array(self.unwrapped.agent_pos)}
+        world = self.unwrapped
+        return {**info, "agent_pos": np.array(world.agent_pos if hasattr(world, "agent_pos") else world.agent.pos)}
 
 
 def _make(spec: Any, wrappers: list[Callable[[gym.Env], gym.Env]], given: dict[str, Any]) -> gym.Env:
@@ -125,7 +127,8 @@ def _prepare(env: gym.Env) -> gym.Env:
     space = env.observation_space
     if isinstance(space, gym.spaces.Dict) and any(is_text(s) for s in space.values()):
         env = gym.wrappers.FilterObservation(env, [k for k, s in space.items() if not is_text(s)])
-    return AgentPosition(env) if hasattr(env.unwrapped, "agent_pos") else env
+    told = hasattr(env.unwrapped, "agent_pos") or hasattr(getattr(env.unwrapped, "agent", None), "pos")
+    return AgentPosition(env) if told else env
 
 
 def _convert(node: Any, kind: type, change: Callable[[Any], Any]) -> Any:

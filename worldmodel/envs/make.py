@@ -11,6 +11,7 @@ import numpy as np
 from worldmodel.envs.envpool import EnvpoolEnv, envpool_ids
 from worldmodel.envs.gymnasium import GymnasiumEnv, gymnasium_ids
 from worldmodel.envs.places import Places
+from worldmodel.envs.rooms import Rooms
 from worldmodel.envs.sticky import Sticky
 from worldmodel.envs.tv import TV, Kind
 from worldmodel.envs.vector import VectorEnv
@@ -37,6 +38,7 @@ def make_env(
     tv_values: list[int] | None = None,
     place: list[str] | None = None,
     place_width: float = 1.0,
+    rooms: bool = False,
     timeout: float = 120.0,
     max_faults: int = 100,
     **kwargs: Any,
@@ -52,6 +54,7 @@ def make_env(
     levels: gymnasium only: each reset draws one of so many levels, always the same ones; null has no limit.
     held_out: draw from all other levels instead, which training has never seen; see `Levels`.
     place, place_width: the keys of info that say where a copy is, for coverage, see `Places`.
+    rooms: of MiniGrid, tell which room a copy is in, see `Rooms`.
     tv, tv_action, tv_size, tv_values: a noisy TV, see `TV`; `clean` has none.
     kwargs: go to the engine's own constructor, e.g. `max_episode_steps`.
 
@@ -93,6 +96,8 @@ def make_env(
     if place is not None:
         _check("place_width", place_width, isinstance(place_width, int | float) and place_width > 0, "positive numbers")
         env = Places(env, place, place_width)
+    if rooms:
+        env = Rooms(env)
     if tv != "clean":
         env = TV(env, tv, tv_action, tv_size, tv_values, seeds[num_envs + 1])
     return Sticky(env, sticky, seeds[num_envs]) if sticky else env

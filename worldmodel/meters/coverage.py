@@ -14,24 +14,26 @@ Place = tuple[int, ...]
 
 
 class Coverage:
-    """Counts the different values of `info["place"]`, (N, k) int; places with a negative first number are none.
+    """Counts the different values of `info[key]`, (N, k) int; places with a negative first number are none. By `name`:
 
     coverage           different places visited since training began, over all environments of this rank
     coverage_auc       its mean over the steps so far: the area under the curve, over its length. The steps of a
                        rollout count one after the other, environments side by side within each
-    coverage_episode   different places in an episode, a mean over the last `episode_window` that finished (nan before)
+    coverage_episode   different places in an episode, a mean over the last `episode_window` that finished (nan before):
+                       the one to look at where every episode has a new map, as rooms mostly have
     """
 
-    def __init__(self, episode_window: int = 200):
+    def __init__(self, episode_window: int = 200, *, key: str = "place", name: str = "coverage"):
+        self.key, self.name = key, name
         self.first: dict[Place, int] = {}  # the step of the first visit
         self.steps = 0
         self.running: dict[int, set[Place]] = {}  # places of each copy's episode so far
         self.finished: deque[int] = deque(maxlen=episode_window)
 
     def add(self, roll: Rollout) -> None:
-        if not roll.info or "place" not in roll.info:
+        if not roll.info or self.key not in roll.info:
             return
-        place = roll.info["place"].cpu().numpy()  # (N, T+1, k)
+        place = roll.info[self.key].cpu().numpy()  # (N, T+1, k)
         over = roll.tail(roll.end | roll.trunc).cpu().numpy()
         copies, rows, _ = place.shape
         ordered = place.transpose(1, 0, 2).reshape(rows * copies, -1)  # by time, then by copy
@@ -62,9 +64,9 @@ class Coverage:
             return {}
         area = sum(self.steps - step for step in self.first.values())
         return {
-            "coverage": float(len(self.first)),
-            "coverage_auc": area / self.steps,
-            "coverage_episode": float(np.mean(self.finished)) if self.finished else float("nan"),
+            self.name: float(len(self.first)),
+            f"{self.name}_auc": area / self.steps,
+            f"{self.name}_episode": float(np.mean(self.finished)) if self.finished else float("nan"),
         }
 
     def state_dict(self) -> dict[str, Any]:
