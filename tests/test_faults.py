@@ -20,6 +20,7 @@ from worldmodel.envs import TooManyFaults, make_env
 from worldmodel.reliability.breaking import KINDS, Breaking
 
 gym.register("Breaking-v0", entry_point=Breaking)
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
 DEADLY = ("die", "freeze")
 CASES = [("sync", k) for k in KINDS if k not in DEADLY] + [("async", k) for k in KINDS]
 
@@ -101,24 +102,28 @@ def test_a_run_counts_its_faults_and_ends_after_too_many(cli, tmp_path: Path) ->
     assert record["status"] == "failed" and record["error"].startswith("TooManyFaults: env.max_faults=2")
 
 
-def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parent_is", ["killed", "done"])
+def test_workers_end_with_their_parent(parent_is: str) -> None:
     code = """
-import time, gymnasium as gym
 from worldmodel.envs import make_env, workers
 workers._GRACE = 0.1
 env = make_env("CartPole-v1", "gymnasium", 2, vectorization="async")
 env.reset()
 print(*(w.process.pid for w in env.venv.workers), flush=True)
-time.sleep(60)
+input()
 """
     environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "2"}
-    parent = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, "-c", code], env=environment, **PIPES)
     try:
         pids = [int(word) for word in parent.stdout.readline().split()]
         assert len(pids) == 2
         os.kill(pids[0], signal.SIGTERM)  # a signal to the group is the parent's to act on
         time.sleep(0.3)
         assert all(_alive(pid) for pid in pids)
+        if parent_is == "done":  # with its environments left open
+            parent.stdin.write("\n")
+            parent.stdin.flush()
+            assert parent.wait(timeout=20) == 0
     finally:
         parent.kill()
         parent.wait()

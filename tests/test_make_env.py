@@ -61,3 +61,4 @@ def test_configs(name):
     assert env.num_envs == 2 and cfg.env.seed == 5
     assert isinstance(env.reset(), dict) == (name == "dict")
     assert not env.step(torch.as_tensor(np.stack([env.act_space.sample()] * 2))).ignored.any()
+    env.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -57,6 +58,8 @@ class Remote:
         )
         with one_thread():
             self.process.start()
+        # multiprocessing would send SIGTERM, which a worker ignores, and wait for it for ever
+        atexit.register(self.process.kill)
         theirs.close()  # or a dead worker's pipe would look alive
 
     def ask(self, method: str, *args: Any) -> None:
@@ -88,6 +91,7 @@ class Remote:
             self.process.join(1.0)
         self.process.kill()
         self.process.join()
+        atexit.unregister(self.process.kill)
         self.pipe.close()
 
 
