@@ -10,7 +10,7 @@ import torch
 from worldmodel.envs import make_env
 from worldmodel.worlds.chain import Chains
 from worldmodel.worlds.chaos import lyapunov_exponent, rk4
-from worldmodel.worlds.pendulum import Pendulums, energy_of, flow, sample_states
+from worldmodel.worlds.pendulum import Pendulums, energy_of, flow, outputs_of, sample_states, state_of
 
 
 def make(name: str, num_envs: int = 2, **given):
@@ -111,6 +111,12 @@ def test_scales_are_set_apart() -> None:
         pair = [env.step(torch.zeros(2, dtype=torch.long)).info["state"] for env in (coarse, exact)]
         gaps.append(np.abs(np.sin(pair[0] - pair[1])).max())
     assert gaps[0] < 1e-3 < gaps[-1]  # they come apart
+
+
+def test_a_state_is_what_its_six_numbers_tell() -> None:
+    state = sample_states(np.random.default_rng(0), 50, 1.0)
+    np.testing.assert_allclose(state_of(outputs_of(state)), state, atol=1e-12)
+    np.testing.assert_allclose(outputs_of(np.array([np.pi / 2, 0.0, 3.0, 4.0])), [1, -1, 1, 0, 3, 4], atol=1e-12)
 
 
 def test_torque_and_episodes() -> None:

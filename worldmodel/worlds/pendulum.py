@@ -68,10 +68,7 @@ class Pendulums(Worlds):
         return self._look(), np.zeros(self.num_envs), {"state": self._state}
 
     def _look(self) -> np.ndarray:
-        a, b, *turning = self._state.T
-        x1, y1 = np.sin(a), -np.cos(a)
-        outputs = np.stack([x1 + np.sin(b), y1 - np.cos(b), x1, y1, *turning], 1)
-        obs = outputs[:, : self.single_observation_space.shape[0]]
+        obs = outputs_of(self._state)[:, : self.single_observation_space.shape[0]]
         if self.resolution:
             obs = np.round(obs / self.resolution) * self.resolution
         return obs.astype(np.float32)
@@ -82,6 +79,19 @@ class Pendulums(Worlds):
         start = sample_states(np.random.default_rng(seed), copies, self.energy)
         exponent, error = lyapunov_exponent(flow, start, 0.01, round(seconds / 0.1), seed=seed)
         return 1 / exponent, error / exponent**2
+
+
+def outputs_of(state: np.ndarray) -> np.ndarray:
+    """(..., 4) angles and angular velocities -> the numbers of `OUTPUTS`, (..., 6)."""
+    a, b, *turning = np.moveaxis(state, -1, 0)
+    x1, y1 = np.sin(a), -np.cos(a)
+    return np.stack([x1 + np.sin(b), y1 - np.cos(b), x1, y1, *turning], -1)
+
+
+def state_of(outputs: np.ndarray) -> np.ndarray:
+    """(..., 6) -> (..., 4): the other way round; of numbers that no state has, as rounded ones, their directions."""
+    x2, y2, x1, y1, w1, w2 = np.moveaxis(outputs, -1, 0)
+    return np.stack([np.arctan2(x1, -y1), np.arctan2(x2 - x1, y1 - y2), w1, w2], -1)
 
 
 def flow(state: np.ndarray, torque: np.ndarray | float = 0.0) -> np.ndarray:
