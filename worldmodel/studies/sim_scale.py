@@ -85,12 +85,12 @@ def sim_scale(
         "simulation, whole state",
         "bob in latent, R²",
     ]
-    several = "mean [lowest, highest] over" if len(seeds) > 1 else "of"
+    several = "mean [lowest, highest] over seeds" if len(seeds) > 1 else "seed"
     lab.write(
         Table(f"Lyapunov times ahead for which ≥ {level:g} of the variance is explained", header, rows),
         f"Where the lower bob of a double pendulum will be, held against a simulation with a step of {reference:g} s. "
         f"One Lyapunov time is {lyapunov:.2f} s, {lyapunov / interval:.1f} observations; predictions were made "
-        f"{time[-1]:.1f} ahead, from {SEEN} observations and more. Learnt model: open loop, {several} seeds "
+        f"{time[-1]:.1f} ahead, from {SEEN} observations and more. Learnt model: open loop, {several} "
         f"{', '.join(map(str, seeds))}, trained for {cells[0].budget:,} steps on simulations with the step of its row. "
         "Simulation: started with the rounded whole state (six numbers), so it does not depend on how many are seen. "
         "The last column is a linear read-out of the model's latent, with nothing to predict: what bounds it from "
