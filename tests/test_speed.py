@@ -3,16 +3,25 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from worldmodel.config import ConfigError
 from worldmodel.memory import Transformer
-from worldmodel.speed import ROWS, acting, arguments, table, train_flops, trainer
+from worldmodel.speed import ROWS, acting, arguments, product_flops, products, table, train_flops, trainer
 
 
 def test_train_flops_by_hand():
     model = Transformer(dim=8, depth=2, heads=4, kv_heads=1)
     matrices = 2 * (8 * (8 + 2 + 2) + 8 * 8 + 2 * 8 * 32)  # q, k, v; out; up and down
     assert train_flops(model, tokens=10) == 10 * (6 * matrices + 12 * 2 * ROWS * 8 / 2)
+
+
+def test_products_are_all_that_a_step_multiplies():
+    """PyTorch's own counter of FLOPs: 2 a multiplication, three products a matrix."""
+    model = nn.Sequential(nn.Linear(3, 5, bias=False), nn.GELU(), nn.Linear(5, 3, bias=False))
+    with FlopCounterMode(display=False) as counter:
+        products(model, tokens=7)()
+    assert counter.get_total_flops() == product_flops(model, tokens=7) == 7 * 6 * 30
 
 
 def test_trainer_learns():
