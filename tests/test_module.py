@@ -65,7 +65,7 @@ def test_first_minibatch_is_on_policy(reaches: bool) -> None:
 @pytest.mark.parametrize("reaches", [True, False])
 @pytest.mark.parametrize("old", [True, False], ids=["replay", "fresh"])
 def test_the_policy_shapes_the_memory_only_if_it_may(reaches: bool, old: bool) -> None:
-    agent, roll = make(f"policy.actor.memory_gradient={reaches}")
+    agent, roll = make(f"policy.actor.memory_gradient={reaches}", "policy.actor.memory_gain=1.0")
     agent.weights |= {"delta": 0.0, "rew": 0.0, "end": 0.0}
     model = concatenate([roll, rehearsal(roll)[:2]]) if old else roll
     agent.training_step(Minibatch(model, roll), 0).backward()

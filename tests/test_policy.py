@@ -88,6 +88,18 @@ def test_a_policy_without_memory_ignores_h() -> None:
     torch.testing.assert_close(policy(torch.randn(3, 8), z), policy(torch.randn(3, 8), z))
 
 
+def test_a_gain_of_zero_lets_the_memory_in_when_it_is_of_use() -> None:
+    torch.manual_seed(0)
+    policy, h, z = ActorCritic(8, (4,), DISCRETE, memory_gain=0.0), torch.randn(64, 8), torch.zeros(64, 4)
+    optimizer = torch.optim.Adam(policy.parameters(), 1e-2)
+    for _ in range(200):  # the value to learn is in h alone
+        loss = (policy(h, z)[1][:, 0] - h[:, 0]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert abs(float(policy.memory_gain)) > 0.1 and loss < 0.1
+
+
 def test_the_memory_s_gain_scales_h_alone() -> None:
     policy = ActorCritic(8, (4,), DISCRETE, memory_gain=0.25)
     h, z = torch.randn(3, 8), torch.randn(3, 4)

@@ -87,6 +87,7 @@ class CuriousAgent(L.LightningModule):
             "latent_std": float(latent_std(y, valid)),
             "latent_rank": float(effective_rank(y, valid)),
             "temperature": float(self.policy.temperature),
+            **({} if self.policy.memory_gain is None else {"memory_gain": float(self.policy.memory_gain)}),
         }
 
     def terms(self, batch: Minibatch) -> dict[str, Tensor]:

@@ -26,8 +26,9 @@ class ActorCritic(nn.Module):
     """One hidden trunk for the action and one for the two values (extrinsic, intrinsic).
 
     `memory_gradient` decides whether the policy's losses shape the memory, or learn from the h and z that were stored
-    while acting. `reads_memory=False` leaves it the present latent alone; `memory_gain` scales h beside it: below 1, a
-    policy that doesn't shape the memory is less disturbed by how h moves while the world model learns.
+    while acting. `reads_memory=False` leaves it the present latent alone. `memory_gain` scales h beside it and is learnt,
+    from this value on: a policy that begins at 0 (as a residual branch in ReZero, Bachlechner et al. 2020) is not
+    disturbed by an h that moves while the world model learns, and lets it in as far as it is of use.
 
     With `own_encoder`, the present latent is that of an encoder of the policy's own, which learns from the policy's
     losses: the world model's features move with its losses, and are not chosen for what an action needs.
@@ -58,7 +59,8 @@ class ActorCritic(nn.Module):
         super().__init__()
         if temperature <= 0 or temperature_end <= 0:
             raise ValueError(f"policy.temperature={temperature}, {temperature_end}: must be above 0")
-        self.memory_gradient, self.reads_memory, self.memory_gain = memory_gradient, reads_memory, memory_gain
+        self.memory_gradient, self.reads_memory = memory_gradient, reads_memory
+        self.memory_gain = nn.Parameter(torch.tensor(float(memory_gain))) if reads_memory else None
         self.schedule = (temperature, temperature_end, anneal)
         self.register_buffer("temperature", torch.tensor(float(temperature)))
         self.dist = make_distribution(act_space, noise=noise, std=std, null_action=null_action, null_bias=null_bias)
