@@ -108,7 +108,7 @@ def test_a_head_on_a_frozen_memory_learns_and_leaves_the_model_alone(tokens: tup
 def test_transitions_pair_h_with_the_next_symbol(tokens: tuple) -> None:
     agent, _, rolls = tokens
     seen: Activations = read(agent.model, rolls)
-    _, _, codes = transitions(agent.model, seen)
+    _, _, codes, _ = transitions(agent.model, seen)
     n, t = (x[5] for x in seen.mask.nonzero(as_tuple=True))
     assert codes.shape[1:] == (1, 1) and int(codes[5]) == int(seen.obs[n, t + 1])
 

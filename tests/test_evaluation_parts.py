@@ -28,7 +28,7 @@ from worldmodel.evaluation.section import Section, Table
 from worldmodel.evaluation.skill import skill
 from worldmodel.evaluation.study import Study
 from worldmodel.evaluation.transitions import Transitions
-from worldmodel.evaluation.video import beside, film, video
+from worldmodel.evaluation.video import beside, film, latent_tiles, painter, stacked, video
 from worldmodel.types import Sequences
 
 
@@ -380,11 +380,23 @@ def test_decoder_gives_back_what_the_latent_holds():
 
 
 def test_film(study: Study):
-    frames, rew_int = film(study, "gymnasium")
+    draw, shown = painter(study)
+    frames, tiles, rew_int = film(study, "gymnasium", draw)
+    assert "view" in shown and len(tiles) == len(frames) and tiles[0].shape == (2, 7, 7, 3)
     assert len(frames) == len(rew_int) >= 2 and frames[0].dtype == np.uint8 and frames[0].shape[2] == 3
     assert len(frames) <= 2 * 6  # two episodes of 6 steps at most, without the steps that reset
     assert len(study.module.reward_scale.sum) == study.num_envs  # as before the film
     assert study.play("sampled") is study.play("sampled")
+
+
+def test_what_came_stands_above_what_was_predicted():
+    mean, error = torch.tensor([[[0.0, 3.0, -3.0]]]), torch.tensor([[[0.0, -3.0, 0.0]]])
+    came, predicted = latent_tiles(error, mean)[0, 0].astype(int)
+    assert came.shape == (2, 2, 3) and (came[0, 1] == came[0, 0]).all()  # 3 was predicted, 0 came
+    assert predicted[0, 1, 0] > predicted[0, 1, 2] and predicted[1, 0, 2] > predicted[1, 0, 0]  # red and blue
+    shown = stacked(np.zeros((24, 10, 3), np.uint8), *(np.full((2, 2, 3), n, np.uint8) for n in (1, 2)))
+    assert shown.shape == (24, 26, 3)
+    assert (shown[2:10, 14:22] == 1).all() and (shown[14:22, 14:22] == 2).all() and (shown[:, :10] == 0).all()
 
 
 def test_strip_beside_the_picture():

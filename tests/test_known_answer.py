@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from tiny import EASY, tiny_agent
 
 from worldmodel.evaluation import known_answer as module
+from worldmodel.evaluation.compression import compression
 from worldmodel.evaluation.kept import Kept
 from worldmodel.evaluation.known_answer import by_context, context, exact, expected_nats, known_answer, observation_head
 from worldmodel.evaluation.study import Study
@@ -73,6 +75,21 @@ def test_section(mess3: Study):
     area = sum(x - found["bits_by_context"][-1] for x in found["bits_by_context"])
     assert found["excess_entropy_bits"] == pytest.approx(area, abs=1e-4)
     assert len(section.figures) == 2
+
+
+def test_what_the_report_says_of_compression(mess3: Study):
+    pytest.importorskip("constriction")
+    section = compression(mess3)
+    found = section.numbers
+    assert found["bit_exact"] and found["head"] == "trained with the model"
+    assert 1 <= found["over_cross_entropy"] < 1.5  # the header of a short file
+    rates = {row[1]: row[2] for row in section.tables[0].rows if row[0] == "observations"}
+    assert list(rates) == ["ideal observer", "model", "Markov", "xz", "zstd", "gzip"]
+    assert rates["ideal observer"] < rates["model"]
+    for name, times in found["times_smaller"]["observations"].items():
+        assert times == pytest.approx(rates[name] / rates["model"], abs=1e-5)
+    blind = SimpleNamespace(play=lambda policy: SimpleNamespace(kept=[SimpleNamespace(obs=None)]))
+    assert compression(blind) is None
 
 
 def test_a_memory_cut_nowhere_has_the_entropy_rate_of_acting(mess3: Study):

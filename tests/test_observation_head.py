@@ -8,12 +8,14 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from tiny import EASY, tiny_agent
 
 from encoders.discrete import Discrete as DiscreteEncoder
+from encoders.grid import Grid
 from encoders.mlp import MLP
 from worldmodel.losses import masked_mean
 from worldmodel.observation_head import ObservationHead
@@ -61,6 +63,25 @@ def test_without_weights_a_token_costs_log_of_the_alphabet() -> None:
     torch.testing.assert_close(nll, torch.full((2, 7), 3.0).log())
 
 
+@torch.no_grad()
+def test_an_open_gate_lets_each_cell_of_a_view_stay() -> None:
+    torch.manual_seed(0)
+    space = Box(0, 3, (2, 2, 3), np.uint8)
+    head = ObservationHead(4, Grid(space, dim=4, num_values=(4, 3, 2)), space, hidden=8)
+    now = torch.stack([torch.randint(n, (5, 4)) for n in (4, 3, 2)], -1)
+    h, act = torch.randn(5, 4), torch.randn(5, 4)
+    assert not torch.allclose(head(h, act, now)[0], head(h, act, now.flip(0))[0])
+    for part in (head.out, head.gate):
+        torch.nn.init.zeros_(part.weight)
+        torch.nn.init.zeros_(part.bias)
+    for table in head.stay:
+        table.weight.copy_(20 * torch.eye(len(table.weight)))
+    each = torch.tensor([4.0, 3.0, 2.0]).log().sum()
+    torch.testing.assert_close(head.nll(h, act, now, now), (4 * each).expand(5))  # closed: all symbols alike
+    torch.nn.init.ones_(head.gate.bias)
+    assert (head.nll(h, act, now, now) < 1e-5).all() and (head.nll(h, act, (now + 1) % 2, now) > 19).all()
+
+
 def test_an_encoder_without_codes_is_refused() -> None:
     space = Box(-1, 1, (3,))
     with pytest.raises(ValueError, match=r"model.observation=true with encoder=MLP: allowed are encoders of codes"):
@@ -105,8 +126,8 @@ def test_by_a_switch_of_the_command_line(cli: Callable, tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
-    uniform = math.log(11) + math.log(6) + math.log(4)  # nats a cell; the warm-up has hardly moved it
-    assert float(row["loss_observation"]) == pytest.approx(uniform, abs=0.3)
+    uniform = math.log(11) + math.log(6) + math.log(4)  # nats a cell
+    assert uniform - 0.3 < float(row["loss_observation"]) < uniform + 1.5  # random logits cost more than uniform ones
     ended = cli("env=cartpole", "encoder=mlp", "model.observation=true", f"run_dir={tmp_path / 'other'}")
     assert ended.code == 2 and len(ended.err.strip().splitlines()) == 1
     assert "model.observation=true with encoder=MLP: allowed are encoders of codes" in ended.err

@@ -70,6 +70,18 @@ def step(module: nn.Module, made: dict) -> None:
     made["lr_scheduler"]["scheduler"].step()
 
 
+def test_cool_down() -> None:
+    module = nn.Linear(2, 2)
+    module.total_steps = 100
+    rates = []
+    for module.env_steps in (0, 50, 75, 100):
+        made = make_adamw(module, lr=8.0, warmup=0, cooldown=0.5)
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+    assert rates == [8.0, 8.0, 4.0, 0.0]
+    with pytest.raises(ValueError, match=r"optimizer.cooldown=2.0: allowed are shares of the budget from 0 to 1"):
+        make_adamw(module, cooldown=2.0)
+
+
 def test_a_restart_takes_the_moments_over_and_not_the_rates() -> None:
     module = nn.Linear(2, 2)
     old = make_adamw(module, lr=8.0, weight_decay=0.1, warmup=4)

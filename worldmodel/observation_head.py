@@ -7,14 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from encoders.table import Table
+
 
 class ObservationHead(nn.Module):
     """(h_t, embedded a_t) -> a categorical over each symbol of o_{t+1}, for encoders of codes (discrete, grid).
 
     An observation is (cells, C) codes: a token is one cell of one component, MiniGrid's view has a cell of object,
-    colour and state for each position. Cells are independent given (h, a). Within a cell the chain rule holds exactly:
-    component c adds to its logits a table row for each component before it, since a wall's colour is no news once
-    the wall is known.
+    colour and state for each position. Cells are independent given (h, a) and, in views of several cells, o_t itself:
+    as the delta head reads the present latent, so this one the present codes, which h, much narrower than a view, would
+    have to carry through. There the action scales and shifts the hidden layer (FiLM, Perez et al. 2018), and each cell
+    has a gate that lets its own present symbol through, since most of a view stays. Within a cell the chain rule holds
+    exactly: component c adds to its logits a table row for each component before it, since a wall's colour is no news
+    once the wall is known.
 
     `joint` (a buffer, so a checkpoint tells) is True where the head was trained with the model and shaped its memory,
     False where it was fitted alone on a frozen one.
@@ -32,6 +37,13 @@ class ObservationHead(nn.Module):
         self.cells = encoder.codes(blank).shape[1]
         self.trunk = nn.Linear(dim, hidden)
         self.act = nn.Linear(dim, hidden, bias=False)
+        if self.cells > 1:
+            self.scale = nn.Linear(dim, hidden, bias=False)
+            self.now = Table(list(self.sizes) * self.cells, hidden, "codes of a view")
+            self.stay = nn.ModuleList(nn.Embedding(size, size) for size in self.sizes)
+            self.gate = nn.Linear(hidden, self.cells)
+            for table in self.stay:
+                nn.init.zeros_(table.weight)
         self.out = nn.Linear(hidden, self.cells * sum(self.sizes))
         self.chain = nn.ModuleDict()
         for later, size in enumerate(self.sizes):
@@ -41,13 +53,20 @@ class ObservationHead(nn.Module):
                 self.chain[f"{earlier}_{later}"] = table
         self.register_buffer("joint", torch.tensor(joint))
 
-    def forward(self, h: Tensor, act: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, h: Tensor, act: Tensor, now: Tensor | None = None) -> tuple[Tensor, ...]:
         """h and the embedded action (*lead, D) -> for each component its logits (*lead, cells, size), chain left out.
 
-        `log_probs` completes them.
+        now (*lead, cells, C) int64: the codes of o_t; not read where an observation is one cell. `log_probs` completes
+        the logits.
         """
-        u = F.gelu(self.trunk(h) + self.act(act))
-        return self.out(u).unflatten(-1, (self.cells, -1)).split(self.sizes, -1)
+        if self.cells == 1:
+            u = F.gelu(self.trunk(h) + self.act(act))
+            return self.out(u).unflatten(-1, (self.cells, -1)).split(self.sizes, -1)
+        seen = self.now(now.flatten(-2).flatten(0, -2)).view(*h.shape[:-1], -1)
+        u = F.gelu((self.trunk(h) + seen) * (1 + self.scale(act)) + self.act(act))
+        gate = self.gate(u)[..., None]
+        logits = self.out(u).unflatten(-1, (self.cells, -1)).split(self.sizes, -1)
+        return tuple(x + gate * stay(now[..., c]) for c, (x, stay) in enumerate(zip(logits, self.stay, strict=True)))
 
     def log_probs(self, logits: tuple[Tensor, ...], codes: Tensor, component: int) -> Tensor:
         """Log-probabilities (*lead, cells, size) in nats of one component, given those before it.
@@ -59,9 +78,10 @@ class ObservationHead(nn.Module):
             x = x + self.chain[f"{earlier}_{component}"](codes[..., earlier])
         return x.log_softmax(-1)
 
-    def nll(self, h: Tensor, act: Tensor, codes: Tensor) -> Tensor:
-        """-log p(o_{t+1} | h_t, a_t) in nats, summed over cells and components: codes (*lead, cells, C) -> (*lead)."""
-        logits = self(h, act)
+    def nll(self, h: Tensor, act: Tensor, codes: Tensor, now: Tensor | None = None) -> Tensor:
+        """-log p(o_{t+1} | h_t, a_t) in nats, summed over cells and components: codes of o_{t+1}, and now those of o_t,
+        (*lead, cells, C) -> (*lead)."""
+        logits = self(h, act, now)
         total = torch.zeros(codes.shape[:-2], device=h.device)
         for c in range(len(self.sizes)):
             chosen = self.log_probs(logits, codes, c).gather(-1, codes[..., c, None])

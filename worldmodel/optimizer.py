@@ -1,4 +1,4 @@
-"""AdamW with decay groups, a learning rate for each part, and a warm-up; Muon for the world model's matrices."""
+"""AdamW with decay groups, a learning rate for each part, warm-up, cool-down; Muon for the world model's matrices."""
 
 from __future__ import annotations
 
@@ -29,13 +29,15 @@ def make_adamw(
     betas: tuple[float, float] = (0.9, 0.99),
     eps: float = 1e-5,
     warmup: int = 100,
+    cooldown: float = 0.0,
 ) -> dict[str, Any]:
     """Optimiser and schedule as Lightning wants them.
 
     `part_lr` gives parts (encoder, memory, policy, curiosity) a rate of their own. Only matrices decay: not biases,
-    norms, embeddings or other vectors (Brown et al. 2020; nanoGPT). `warmup` counts optimiser steps.
+    norms, embeddings or other vectors (Brown et al. 2020; nanoGPT). `warmup` counts optimiser steps;
+    `cooldown` is the last share of the budget, over which all rates fall linearly to 0 (Zhai et al. 2022).
     """
-    return with_warm_up(_adamw(module, lambda name: True, lr, part_lr, weight_decay, betas, eps), warmup)
+    return scheduled(_adamw(module, lambda name: True, lr, part_lr, weight_decay, betas, eps), module, warmup, cooldown)
 
 
 def make_muon(
@@ -50,6 +52,7 @@ def make_muon(
     betas: tuple[float, float] = (0.9, 0.99),
     eps: float = 1e-5,
     warmup: int = 100,
+    cooldown: float = 0.0,
 ) -> dict[str, Any]:
     """Muon (Jordan et al. 2024) for the matrices of the world model's hidden layers, AdamW for everything else.
 
@@ -73,14 +76,22 @@ def make_muon(
         adjust_lr_fn="match_rms_adamw",
     )
     adamw = _adamw(module, lambda name: name not in matrices, lr, part_lr, weight_decay, betas, eps)
-    return with_warm_up(Together(muon, adamw), warmup)
+    return scheduled(Together(muon, adamw), module, warmup, cooldown)
 
 
-def with_warm_up(optimizer: torch.optim.Optimizer, warmup: int) -> dict[str, Any]:
-    """An optimiser as Lightning wants it; a restart keeps the settings of today."""
+def scheduled(optimizer: torch.optim.Optimizer, module: nn.Module, warmup: int, cooldown: float) -> dict[str, Any]:
+    """An optimiser as Lightning wants it; a restart keeps the settings of today. Raises ValueError."""
+    if not 0 <= cooldown <= 1:
+        raise ValueError(f"optimizer.cooldown={cooldown}: allowed are shares of the budget from 0 to 1")
     optimizer._step_supports_amp_scaling = False  # with it, Lightning would not clip gradients in mixed precision
     optimizer.register_load_state_dict_pre_hook(_keep_settings)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": WarmUp(optimizer, warmup), "interval": "step"}}
+
+    def left() -> float:
+        """Of the budget, in units of the cool-down."""
+        return (1 - float(module.env_steps) / module.total_steps) / cooldown if cooldown else 1.0
+
+    schedule = WarmUp(optimizer, warmup, left)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def _adamw(
@@ -149,10 +160,11 @@ class Together(torch.optim.Optimizer):
 
 
 class WarmUp(torch.optim.lr_scheduler.LambdaLR):
-    """Rates rise linearly over the first `steps` steps. A restart takes over the step, not the rates."""
+    """Rates rise linearly over the first `steps` steps, and fall once `left()` is below 1. A restart takes over the
+    step, not the rates."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, steps: int):
-        super().__init__(optimizer, lambda step: min(1.0, (step + 1) / max(1, steps)))
+    def __init__(self, optimizer: torch.optim.Optimizer, steps: int, left: Callable[[], float]):
+        super().__init__(optimizer, lambda step: min(1.0, (step + 1) / max(1, steps)) * min(1.0, max(0.0, left())))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict | {"base_lrs": self.base_lrs})

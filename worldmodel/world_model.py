@@ -142,6 +142,7 @@ class WorldModel(nn.Module):
             **self.target.losses(map_obs(lambda o: o[:, -roll.new - 1 :], roll.obs), act, out.z, out.y, mask),
         }
         if self.observation is not None:
-            codes = self.symbols(map_obs(lambda o: o[:, -roll.new :], roll.obs))
-            losses["observation"] = self.observation.nll(out.h, self.act(act), codes) / self.observation.cells
+            codes = self.symbols(map_obs(lambda o: o[:, -roll.new - 1 :], roll.obs))
+            nll = self.observation.nll(out.h, self.act(act), codes[:, 1:], codes[:, :-1])
+            losses["observation"] = nll / self.observation.cells
         return losses

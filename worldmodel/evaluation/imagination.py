@@ -31,10 +31,7 @@ def imagination(study: Study, horizons: list[int]) -> Section | None:
     sizes, odd = model.encoder.num_values, rolls.number % 2 == 1
     if not (rolls.real & ~odd).any():
         return None
-    y = rolls.window.y[:, :-1].flatten(2)
-    fit = (rolls.real & ~odd).flatten().nonzero().flatten()
-    fit = fit[:: max(1, len(fit) // ROWS)]
-    decoder = fit_decoder(y.flatten(0, 1)[fit], codes[:, :-1].flatten(0, 1)[fit], sizes)
+    decoder = decoder_of(rolls, codes, sizes)
     fits = [h for h in horizons if h < rolls.window.new]
     found = {str(h): {"imagined": [], "seen": [], "still": []} for h in fits}
     shown = None
@@ -67,6 +64,14 @@ def imagination(study: Study, horizons: list[int]) -> Section | None:
         path = imagine(model, rolls.window, start, fits[-1])[copy].flatten(1)
         figures = [_strip(codes[copy, start:], decode(decoder, path, sizes), fits, study.spec.obs_space.shape)]
     return Section("Imagination", numbers, [table], figures)
+
+
+def decoder_of(rolls: Kept, codes: Tensor, sizes: tuple[int, ...]) -> Affine:
+    """The map from latents to the codes (N, T+1, cells, C) of the same rows, of episodes of even number."""
+    fit = (rolls.real & (rolls.number % 2 == 0)).flatten().nonzero().flatten()
+    fit = fit[:: max(1, len(fit) // ROWS)]
+    y = rolls.window.y[:, :-1].flatten(2)
+    return fit_decoder(y.flatten(0, 1)[fit], codes[:, :-1].flatten(0, 1)[fit], sizes)
 
 
 def fit_decoder(y: Tensor, codes: Tensor, sizes: tuple[int, ...]) -> Affine:

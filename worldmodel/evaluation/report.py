@@ -11,6 +11,7 @@ from worldmodel.agent import load_agent
 from worldmodel.checkpoint import run_dir_of
 from worldmodel.config import ConfigError, fill
 from worldmodel.evaluation import arguments
+from worldmodel.evaluation.compression import compression
 from worldmodel.evaluation.curiosity import curiosity
 from worldmodel.evaluation.imagination import imagination
 from worldmodel.evaluation.known_answer import known_answer
@@ -31,11 +32,15 @@ PARTS: dict[str, Callable[..., Section | None]] = {
     "curiosity": curiosity,
     "memory": memory,
     "known_answer": known_answer,
+    "compression": compression,
     "imagination": imagination,
     "video": video,
 }
 """By their names in `parts`, in the order of the page. Each takes the study and those options that it names; None
 where it has nothing to say about this environment."""
+
+USUAL = tuple(part for part in PARTS if part != "compression")
+"""What a report holds unless asked: compression has to fit an observation head where the model has none of its own."""
 
 
 class Judged(NamedTuple):
@@ -49,7 +54,7 @@ class Judged(NamedTuple):
 def evaluate(
     checkpoint: str | Path | Sequence[str | Path],
     *,
-    parts: Sequence[str] = tuple(PARTS),
+    parts: Sequence[str] = USUAL,
     episodes: int = 100,
     seed: int = 0,
     num_envs: int = 25,

@@ -30,7 +30,7 @@ def fit_observation_head(
 
     `seen` are the activations of `model`. Judge the head on other episodes than these.
     """
-    h, act, codes = transitions(model, seen)
+    h, act, codes, now = transitions(model, seen)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         head = ObservationHead(h.shape[-1], model.encoder, obs_space, hidden, joint=False).to(h.device)
@@ -38,7 +38,7 @@ def fit_observation_head(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
         for _ in range(steps):
             rows = torch.randint(len(h), (batch,)).to(h.device)
-            loss = head.nll(h[rows], act[rows], codes[rows]).mean() / head.cells
+            loss = head.nll(h[rows], act[rows], codes[rows], now[rows]).mean() / head.cells
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -49,9 +49,8 @@ def fit_observation_head(
 @torch.no_grad()
 def observation_bits(model: WorldModel, head: ObservationHead, seen: Activations, block: int = 1024) -> Tensor:
     """-log2 p(o_{t+1} | h_t, a_t) of each transition: (N, R) bits, nan where `seen.mask` is False."""
-    h, act, codes = transitions(model, seen)
-    parts = zip(h.split(block), act.split(block), codes.split(block), strict=True)
-    bits = torch.full(seen.mask.shape, torch.nan, device=h.device)
+    parts = zip(*(x.split(block) for x in transitions(model, seen)), strict=True)
+    bits = torch.full(seen.mask.shape, torch.nan, device=seen.mask.device)
     bits[seen.mask] = torch.cat([head.nll(*part) for part in parts]) / math.log(2)
     return bits
 
@@ -71,9 +70,10 @@ def ideal_bits(seen: Activations) -> Tensor:
 
 
 @torch.no_grad()
-def transitions(model: WorldModel, seen: Activations) -> tuple[Tensor, Tensor, Tensor]:
+def transitions(model: WorldModel, seen: Activations) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What an observation head reads and predicts, of all M real transitions: h (M, D), embedded action (M, D), codes
-    of the next observation (M, cells, C)."""
+    of the next observation and of the present one (M, cells, C)."""
     after = torch.zeros_like(seen.mask)
     after[:, 1:] = seen.mask[:, :-1]
-    return seen.h[seen.mask], model.act(seen.act[seen.mask]), model.symbols(map_obs(lambda o: o[after], seen.obs))
+    codes, now = (model.symbols(map_obs(lambda o, rows=rows: o[rows], seen.obs)) for rows in (after, seen.mask))
+    return seen.h[seen.mask], model.act(seen.act[seen.mask]), codes, now

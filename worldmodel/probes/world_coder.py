@@ -94,7 +94,8 @@ class WorldCoder:
         self.actor.rows.act[:, self.actor.row - 1] = act
         no = torch.zeros(len(streams), dtype=torch.bool, device=device)
         self.actor.feedback(no.float(), no, no, torch.from_numpy(over).to(device))
-        self.logits, self.fresh = self.head(thought.h, agent.model.act(act)), over
+        now = torch.from_numpy(codes).to(device)
+        self.logits, self.fresh = self.head(thought.h, agent.model.act(act), now), over
 
     def _observations(self, send: Send, streams: np.ndarray) -> np.ndarray:
         """Send what a transition led to, one component of all cells after the other: codes (M, cells, C)."""
