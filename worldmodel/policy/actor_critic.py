@@ -26,9 +26,10 @@ class ActorCritic(nn.Module):
     """One hidden trunk for the action and one for the two values (extrinsic, intrinsic).
 
     `memory_gradient` decides whether the policy's losses shape the memory, or learn from the h and z that were stored
-    while acting. `reads_memory=False` leaves it the present latent alone. `memory_gain` scales h beside it and is learnt,
-    from this value on: a policy that begins with little of it (with nothing, as a branch in ReZero, Bachlechner et al.
-    2020) is less disturbed by an h that moves while the world model learns, and lets it in as far as it is of use.
+    while acting. `reads_memory=False` leaves it the present latent alone. `memory_gain` scales h beside it and is
+    learnt, from this value on: a policy that begins with little of it (with nothing, as a branch in ReZero, Bachlechner
+    et al. 2020) is less disturbed by an h that moves while the world model learns, and lets it in as far as it is of
+    use.
 
     With `own_encoder`, the present latent is that of an encoder of the policy's own, which learns from the policy's
     losses: the world model's features move with its losses, and are not chosen for what an action needs.
