@@ -112,6 +112,8 @@ def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Ro
     if main:
         (run_dir / DONE).unlink(missing_ok=True)
         (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
         record.write()
     try:
         trainer.fit(agent, data, ckpt_path=checkpoint_path, weights_only=True)
