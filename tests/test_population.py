@@ -137,9 +137,11 @@ def test_after_a_restart_the_scheduler_knows_where_each_member_is() -> None:
     trials = [type("Trial", (), vars(x))() for x in trials]
     for trial in trials:
         trial.status, trial.is_finished = "PENDING", lambda: False
+        trial.set_status = lambda status, trial=trial: setattr(trial, "status", status)
         scheduler.on_trial_add(SimpleNamespace(search_alg=None), trial)
     controller = SimpleNamespace(get_trials=lambda: trials)
     assert scheduler.choose_trial_to_run(controller) is trials[1], "the other one has finished this interval"
+    assert [trial.status for trial in trials] == ["PAUSED", "PAUSED"], "pending ones would be started at once"
     assert scheduler.last_scores(trials) == [0.5, 0.75]
     assert tuner.number("1a2b3_00012") == 12
 

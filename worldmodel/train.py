@@ -72,6 +72,8 @@ def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Ro
         agent = build_agent(cfg, env_spec(cfg))
         data = build_data(cfg)
         agent.configure_optimizers()  # only to hear now what it refuses
+    if cfg.compile:
+        agent.model.compile()
     agent.max_loss = rollback.limit
     record = RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None)
     metrics, stop = Metrics(run_dir), StopOnSignal()
@@ -168,7 +170,8 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: L.Lightning
             default_root_dir=cfg.run_dir,
             _convert_="all",
         )
-    if not isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):  # those write their own
+    sharded = isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)
+    if not (sharded and getattr(trainer.strategy, "_save_distributed_checkpoint", True)):  # those write their own
         trainer.strategy.checkpoint_io = SealedFiles()
     if trainer.world_size > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ConfigError(f"trainer.devices={cfg.trainer.devices}: allowed in a sweep is 1")

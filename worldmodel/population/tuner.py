@@ -24,6 +24,7 @@ from worldmodel.population.space import is_whole, within
 SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths stay those of the command
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # Ray's workers would wait for whatever else the machine does
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1",  # what a kill can cost
@@ -44,6 +45,8 @@ class Synchronous(PopulationBasedTraining):
         if self._time_attr in trial.last_result:  # of before the restart
             state = self._trial_state[trial]
             self._save_trial_state(state, trial.last_result[self._time_attr], trial.last_result, trial)
+            if trial.status == Trial.PENDING:
+                trial.set_status(Trial.PAUSED)  # it waits for its turn; pending ones start at once
         done = [state.last_train_time for state in self._trial_state.values()]
         for state in self._trial_state.values():
             state.last_perturbation_time = min(done)
