@@ -249,9 +249,15 @@ def find_checkpoint(cfg: DictConfig) -> str | None:
 
 
 def continued(cfg: DictConfig, overrides: list[str]) -> DictConfig:
-    """The configuration of the run that a checkpoint belongs to, with this command's overrides on top."""
+    """The configuration of the run that a checkpoint belongs to, with this command's overrides on top.
+
+    With checkpoint=auto, a command that names its experiment says all there is to say: it is the run's own again.
+    """
     path = find_checkpoint(cfg)
     if path is None:
+        return cfg
+    if cfg.checkpoint == "auto" and any(override.lstrip("+").startswith("experiment=") for override in overrides):
+        cfg.checkpoint = path
         return cfg
     saved = OmegaConf.create(read_checkpoint(path)["config"])
     for override in overrides:
