@@ -47,7 +47,8 @@ def _table(plan: Plan, names: list[str], rows: list[dict[str, Any]], fixed: Sequ
         mean = area(metrics["env_steps"], metrics[plan.metric], plan.total_steps, 0.0)
         lines.append([run, f"{metrics[plan.metric][-1]:.3f}", f"{mean:.3f}", *settings])
     header = ["run", f"{plan.metric} at the end", "mean over the budget", *names]
-    return Table("a population, and its first hyperparameters kept", header, lines)
+    title = "a population, and its first hyperparameters kept to the end" if fixed else "a population"
+    return Table(title, header, lines)
 
 
 def _plot(
