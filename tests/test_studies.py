@@ -221,3 +221,22 @@ def test_the_replay_as_it_grows(lab: Lab) -> None:
     assert sorted(p.name for p in lab.out.iterdir()) == ["plot.png", "table.csv", "table.md"]
     with pytest.raises(ConfigError, match=r"study.steps"):
         load("replay_age", common=common, steps=[400, 20])(lab=lab)
+
+
+def test_noise_scale(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretend(self: Lab, cells: Sequence[Cell]) -> None:
+        for cell in cells:
+            cell.folder.mkdir(parents=True, exist_ok=True)
+            rows = [f"{10 * t},{t if t > 5 else ''},{cell.seed},{t / 10}" for t in range(1, 11)]
+            header = "env_steps,noise_scale_model,noise_scale_policy,return_ext"
+            (cell.folder / "metrics.csv").write_text("\n".join([header, *rows, ""]))
+
+    monkeypatch.setattr(Lab, "train", pretend)
+    load("noise_scale", common=[*COMMON, "data.replay_capacity=8", "data.replay_batch=1"], seeds=[3, 5],
+         shares=[0.2, 1.0])(lab=lab)  # fmt: skip
+    header, *rows = table(lab)
+    assert header == ["", "batch of the run", "at 20%", "at 100%"]
+    assert rows == [["world model", "3", "-", "10"], ["policy", "2", "4", "4"], ["return", "", "0.2", "1"]]
+    assert (lab.out / "plot.png").stat().st_size > 1000
+    with pytest.raises(ConfigError, match=r"study\.shares="):
+        load("noise_scale", shares=[0.0])(lab=lab)

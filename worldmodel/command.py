@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ContextDecorator
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -25,22 +25,25 @@ def run_command(main: Callable[[], None]) -> None:
         main()
 
 
-@contextmanager
-def bad_input_exits() -> Iterator[None]:
+class bad_input_exits(ContextDecorator):
     """Exit code 2 and one line on stderr for bad input, from the first rank of this machine; 1 and one line where
     the environments break too often, on any rank.
 
-    Also a decorator: right below `hydra.main`, it forestalls what Hydra prints about a job that failed.
+    Also a decorator: right below `hydra.main`, it forestalls what Hydra prints about a job that failed. What it
+    decorates can be pickled, as launchers of jobs on other machines do.
     """
-    try:
-        yield
-    except (HydraException, OmegaConfBaseException, ConfigError, NonFiniteLoss) as error:
-        if int(os.environ.get("LOCAL_RANK") or 0) == 0:
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, HydraException | OmegaConfBaseException | ConfigError | NonFiniteLoss):
+            if int(os.environ.get("LOCAL_RANK") or 0) == 0:
+                print(f"error: {_one_line(error)}", file=sys.stderr)
+            sys.exit(2)
+        if isinstance(error, TooManyFaults):
             print(f"error: {_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    except TooManyFaults as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        sys.exit(1)
+            sys.exit(1)
 
 
 def _one_line(error: BaseException) -> str:

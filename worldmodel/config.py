@@ -60,6 +60,7 @@ def check(cfg: DictConfig) -> None:
         ("threads", int | None),
         ("stop_return", float | None),
         ("video", bool),
+        ("compile", bool),
     ):
         _check_value(key, plain[key], kind)
     for key, low in (("total_steps", 1), ("seed", 0), ("threads", 1)):

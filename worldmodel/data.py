@@ -218,9 +218,9 @@ class Minibatches:
         data, module = self.data, self.data.trainer.lightning_module
         data.seed_sampling()
         with module.clock("collect"):
-            roll = data.collector.collect()
+            roll = module.look(data.collector.collect)
         with module.clock("curiosity"):
-            module.score(roll)
+            module.look(lambda: module.score(roll))
         for meter in data.meters:
             meter.add(roll)
         data.replay.add(roll)

@@ -7,11 +7,12 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from worldmodel.checkpoint import FORMAT
 from worldmodel.config import ConfigError
@@ -19,9 +20,12 @@ from worldmodel.curiosity import Curiosity, RewardScale
 from worldmodel.losses import masked_mean, masked_means
 from worldmodel.moments import sum_over_ranks
 from worldmodel.policy import PPO, ActorCritic
+from worldmodel.sharding import shard
 from worldmodel.targets.collapse import effective_rank, latent_std
 from worldmodel.types import Minibatch, Rollout
 from worldmodel.world_model import WorldModel
+
+T = TypeVar("T")
 
 
 class NonFiniteLoss(RuntimeError):
@@ -66,6 +70,15 @@ class CuriousAgent(L.LightningModule):
         start = time.perf_counter()
         yield
         self.seconds[part] += time.perf_counter() - start
+
+    def configure_model(self) -> None:
+        """Lightning's moment to share out the parameters, where its strategy does."""
+        if self._device_mesh is not None and not isinstance(self, FSDPModule):
+            shard(self, self._device_mesh["data_parallel"])
+
+    def look(self, do: Callable[[], T]) -> T:
+        """Do what reads weights outside of a training step; where they are sharded, they are gathered for it."""
+        return do()
 
     @torch.no_grad()
     def score(self, roll: Rollout) -> None:

@@ -72,6 +72,8 @@ def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Ro
         agent = build_agent(cfg, env_spec(cfg))
         data = build_data(cfg)
         agent.configure_optimizers()  # only to hear now what it refuses
+    if cfg.compile:
+        agent.model.compile()
     agent.max_loss = rollback.limit
     record = RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None)
     metrics, stop = Metrics(run_dir), StopOnSignal()
@@ -112,6 +114,8 @@ def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Ro
     if main:
         (run_dir / DONE).unlink(missing_ok=True)
         (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
         record.write()
     try:
         trainer.fit(agent, data, ckpt_path=checkpoint_path, weights_only=True)
@@ -166,7 +170,8 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: L.Lightning
             default_root_dir=cfg.run_dir,
             _convert_="all",
         )
-    if not isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):  # those write their own
+    sharded = isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)
+    if not (sharded and getattr(trainer.strategy, "_save_distributed_checkpoint", True)):  # those write their own
         trainer.strategy.checkpoint_io = SealedFiles()
     if trainer.world_size > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ConfigError(f"trainer.devices={cfg.trainer.devices}: allowed in a sweep is 1")
@@ -244,9 +249,15 @@ def find_checkpoint(cfg: DictConfig) -> str | None:
 
 
 def continued(cfg: DictConfig, overrides: list[str]) -> DictConfig:
-    """The configuration of the run that a checkpoint belongs to, with this command's overrides on top."""
+    """The configuration of the run that a checkpoint belongs to, with this command's overrides on top.
+
+    With checkpoint=auto, a command that names its experiment says all there is to say: it is the run's own again.
+    """
     path = find_checkpoint(cfg)
     if path is None:
+        return cfg
+    if cfg.checkpoint == "auto" and any(override.lstrip("+").startswith("experiment=") for override in overrides):
+        cfg.checkpoint = path
         return cfg
     saved = OmegaConf.create(read_checkpoint(path)["config"])
     for override in overrides:

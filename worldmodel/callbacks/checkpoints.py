@@ -47,7 +47,8 @@ class Checkpoints(L.Callback):
     def save(self, trainer: L.Trainer, must: bool = False) -> None:
         """Write `last`, and `best` if it is. Raises NonFiniteLoss where the last step has broken the weights, and
         OSError where it `must` be written and can't."""
-        if not all(p.isfinite().all() for p in trainer.lightning_module.parameters()):
+        shares = (getattr(p, "to_local", lambda p=p: p)() for p in trainer.lightning_module.parameters())
+        if not trainer.strategy.reduce_boolean_decision(all(bool(x.isfinite().all()) for x in shares)):
             raise NonFiniteLoss(f"weights are not finite at env_steps={self.metrics.row['env_steps']}")
         # all ranks save together, so the first one's episodes decide for all
         value = trainer.strategy.broadcast(self.metrics.row.get("return_ext", math.nan))
