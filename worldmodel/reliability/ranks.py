@@ -16,7 +16,13 @@ from worldmodel.reliability.runs import small_config, start
 from worldmodel.types import Minibatch, Rollout
 
 TARGETS = ("random", "inverse", "ema", "sigreg", "vicreg", "reconstruction")
-OVERRIDES = ("policy.actor.memory_gradient=true", "reward.normalise=mean_std", "data.replay_batch=0")
+OVERRIDES = (
+    "policy.actor.memory_gradient=true",
+    "policy.actor.memory_gain=1.0",
+    "reward.normalise=mean_std",
+    "data.model_every=1",
+    "data.replay_batch=0",
+)
 
 
 def ranks(folder: Path, scale: float) -> dict[str, Any]:
@@ -36,6 +42,8 @@ def ranks(folder: Path, scale: float) -> dict[str, Any]:
     processes = [start(_rank, rank, port, folder, targets) for rank in (0, 1)]
     for process in processes:
         process.join()
+        if process.exitcode:
+            raise RuntimeError(f"a rank ended with exit code {process.exitcode}")
     found = {}
     for target in targets:
         one, two = (torch.load(folder / f"{target}.{name}", weights_only=True) for name in ("one", "two"))
@@ -69,7 +77,8 @@ def _rank(rank: int, port: int, folder: Path, targets: tuple[str, ...]) -> None:
     for target in targets:
         agent, _ = _agent_and_rollout(target)
         half = Rollout(**torch.load(folder / f"{target}.roll", weights_only=True))[2 * rank : 2 * rank + 2]
-        agent.reward_scale.sum = agent.reward_scale.sum[:2]
+        agent.reward_scale.reset(2)
+        agent.curiosity.reset(2)
         found = _gradients(agent, half, 2)
         for value in found.values():  # as DDP does
             dist.all_reduce(value)
