@@ -17,10 +17,10 @@ train: setup
 	$(PY) -m worldmodel.train $(ARGS)
 
 test: setup
-	$(PY) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(ARGS)
 
 test-slow: setup
-	$(PY) -m pytest -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow $(ARGS)
 
 lint: setup
 	$(PY) -m ruff check .
