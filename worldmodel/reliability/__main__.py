@@ -16,9 +16,11 @@ from omegaconf import DictConfig
 from worldmodel.command import run_command
 from worldmodel.config import CONFIG_DIR, ConfigError
 from worldmodel.files import write_json
+from worldmodel.reliability.age import aged
 from worldmodel.reliability.faults import faults
 from worldmodel.reliability.kills import killed, saves, told
 from worldmodel.reliability.malformed import malformed
+from worldmodel.reliability.population import evolved
 from worldmodel.reliability.ranks import ranks
 from worldmodel.reliability.repeat import repeated
 from worldmodel.run import RunRecord
@@ -32,6 +34,8 @@ PARTS: dict[str, Part] = {
     "malformed": malformed,
     "repeated": repeated,
     "ranks": ranks,
+    "age": aged,
+    "population": evolved,
 }
 """Each is called with a folder of its own and the scale, and returns figures that JSON can hold."""
 
