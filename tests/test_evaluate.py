@@ -72,8 +72,8 @@ def test_report(checkpoint: Path, tmp_path: Path):
     assert report["delta_skill"]["1"] == sampled["delta_skill"]["1"]["skill"]
     # no window of 8 steps holds 16
     assert sampled["delta_skill"]["16"] == {"skill": None, "ci": None, "samples": 0}
-    # this world has no known answer; the others have a section each
-    assert {part for part in PARTS if part in report} == set(PARTS) - {"known_answer"}
+    # this world has no known answer, and compression must be asked for; the others have a section each
+    assert {part for part in PARTS if part in report} == set(PARTS) - {"known_answer", "compression"}
     assert report["video"]["steps"] > 0 and report["imagination"]["cells_right"]["1"]["imagined"] > 0
     page = (tmp_path / "report.html").read_text()
     pictures = page.count('<img src="data:image/png;base64,')
