@@ -177,7 +177,7 @@ def test_speeds_follow_from_the_parts(report: tuple[dict[str, Any], Path]):
     # every matrix is met twice on the way back, but for those whose input needs no gradient
     flops = {name: part["gflops_per_update"] for name, part in said["parts"].items()}
     assert 1 < flops["world model backward"] / flops["world model forward"] < 2.5
-    assert 1 <= flops["policy backward"] / flops["policy forward"] < 2
+    assert 1 <= flops["policy backward"] / flops["policy forward"] <= 2
     assert flops["environment"] == 0 < flops["acting"]
 
 

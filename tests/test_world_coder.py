@@ -39,7 +39,8 @@ def test_trajectories_come_back_at_the_model_s_own_rate(world: str, request: pyt
     coder, rolls = request.getfixturevalue(world)
     report = compression_report(coder, rolls)
     assert report["head"] == "fitted on the frozen memory" and report["model_size_bytes"] > 4 * 16
-    assert report["model_cross_entropy"] <= report["model"] <= 1.01 * report["model_cross_entropy"] + 0.5
+    whole_words = 128 / report["rows"]  # bits: a file is of whole words of 32, and its two ends cost up to four
+    assert report["model_cross_entropy"] <= report["model"] <= 1.01 * report["model_cross_entropy"] + whole_words
     parts = sum(report[f"model_{part}"] for part in ("observations", "first_observations", "ends", "actions")
                 if f"model_{part}" in report)  # fmt: skip
     assert parts == pytest.approx(report["model_cross_entropy"])

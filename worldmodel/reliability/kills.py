@@ -22,6 +22,8 @@ from worldmodel.config import ConfigError
 from worldmodel.reliability.runs import fingerprint, record, small_run, start, train_small
 
 UPDATES = 12
+ALONE = SimpleNamespace(broadcast=lambda x: x, reduce_boolean_decision=lambda x: x)
+"""A strategy of one rank."""
 
 
 def killed(folder: Path, scale: float) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def saves(folder: Path, scale: float, folders: Sequence[Path] = ()) -> dict[str,
 
 def save_on_and_on(run: Path, pipe: Connection) -> None:
     """Save checkpoints of 2 MB as fast as it goes, and tell of each once it is there."""
-    trainer = SimpleNamespace(is_global_zero=True, strategy=SimpleNamespace(broadcast=lambda x: x), global_step=0)
+    trainer = SimpleNamespace(is_global_zero=True, strategy=ALONE, global_step=0)
     keys = ("loops", "optimizer_states", "lr_schedulers", "callbacks", "SequenceData")
     content = {"state_dict": {"w": torch.zeros(500_000)}, "config": {}, "epoch": 0, **{key: {} for key in keys}}
     trainer.save_checkpoint = lambda path: SealedFiles().save_checkpoint(
