@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldmodel.probes.scaling import fit_power_law, scaling_figure
+from worldmodel.benchmark.plots import panels
+from worldmodel.probes.scaling import draw_law, fit_power_law
 
 SIZE = np.array([1e4, 3e4, 1e5, 3e5, 1e6])
 
@@ -36,5 +37,8 @@ def test_too_few_sizes_are_refused(size: list[float]) -> None:
 
 def test_figure_shows_points_law_and_floor() -> None:
     law = fit_power_law(SIZE, 1 + 20 * SIZE**-0.5)
-    axis = scaling_figure(SIZE, law(SIZE), law, xlabel="parameters", ylabel="bits").axes[0]
-    assert len(axis.lines) == 3 and axis.get_xlabel() == "parameters"
+    (axis,) = panels(1)[1]
+    draw_law(axis, SIZE, law(SIZE), law)
+    points, curve, floor = axis.lines
+    assert list(points.get_ydata()) == list(law(SIZE)) and curve.get_ydata()[-1] == pytest.approx(law(3e6))
+    assert floor.get_ydata()[0] == law.floor and axis.get_xscale() == "log"

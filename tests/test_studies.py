@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tiny import EASY, TINY
@@ -221,6 +222,21 @@ def test_the_replay_as_it_grows(lab: Lab) -> None:
     assert sorted(p.name for p in lab.out.iterdir()) == ["plot.png", "table.csv", "table.md"]
     with pytest.raises(ConfigError, match=r"study.steps"):
         load("replay_age", common=common, steps=[400, 20])(lab=lab)
+
+
+def test_scaling(lab: Lab) -> None:
+    common = ["experiment=mess3", "total_steps=1024", "data.model_every=4"]
+    load("scaling", widths=[8, 16, 32], depths=[1], common=common, seeds=[100], episodes=2)(lab=lab)
+    header, *rows = table(lab)
+    assert [row[:2] for row in rows] == [["8", "1"], ["16", "1"], ["32", "1"]]
+    size = [int(row[2].replace(",", "")) for row in rows]
+    assert 3 < size[1] / size[0] < 4 < 4 * size[1] + 100 > size[2], "about the square of the width"
+    assert all(0 < float(row[header.index("bits above the optimum")]) < 1 for row in rows)
+    saved = [torch.load(path, weights_only=True) for path in sorted(lab.out.glob("runs/*/checkpoints/last.ckpt"))]
+    tokens = [x["SequenceData"]["replay"]["obs"] for x in saved]
+    assert len(tokens) == 3 and all(torch.equal(x, tokens[0]) for x in tokens), "all models read the same tokens"
+    with pytest.raises(ConfigError, match=r"study.widths=\[8\].*three models"):
+        load("scaling", widths=[8], depths=[1, 2])(lab=lab)
 
 
 def test_noise_scale(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

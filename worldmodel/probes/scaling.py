@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 
 @dataclass
@@ -59,17 +59,12 @@ def fit_power_law(size: np.ndarray, loss: np.ndarray, exponents: tuple[float, fl
     return PowerLaw(float(floor), float(scale), float(alpha), reference, float(np.sqrt(squares / len(size))))
 
 
-def scaling_figure(size: np.ndarray, loss: np.ndarray, law: PowerLaw, *, xlabel: str, ylabel: str) -> Figure:
+def draw_law(axis: Axes, size: np.ndarray, loss: np.ndarray, law: PowerLaw) -> None:
     """Measured losses, the fitted law and its floor, over log size."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 3.2), layout="constrained")
-    axis = figure.subplots()
     axis.plot(size, loss, "o", ms=4)
     along = np.geomspace(np.min(size), np.max(size) * 3, 100)
-    label = f"{law.floor:.3g} + {law.scale:.3g} (N / {law.reference:.3g})^−{law.exponent:.2f}"
+    label = f"{law.floor:.4g} + {law.scale:.3g} (N / {law.reference:.3g})^−{law.exponent:.2f}"
     axis.plot(along, law(along), "-", lw=1, label=label)
     axis.axhline(law.floor, color="k", lw=0.6, ls="--")
-    axis.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
-    axis.legend()
-    return figure
+    axis.set(xscale="log")
+    axis.legend(fontsize=8)

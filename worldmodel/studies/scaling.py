@@ -1,0 +1,122 @@
+"""What a bigger memory buys: bits, skill and wall-clock of several widths and depths on the very same data."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from worldmodel.agent import load_agent
+from worldmodel.benchmark.plots import panels
+from worldmodel.benchmark.suite import Cell
+from worldmodel.benchmark.tables import Table
+from worldmodel.config import ConfigError
+from worldmodel.evaluation import evaluate
+from worldmodel.probes.scaling import draw_law, fit_power_law
+from worldmodel.studies.lab import Lab
+
+
+class Judged(NamedTuple):
+    """A trained memory."""
+
+    parameters: int  # of the memory alone, without embeddings and heads
+    bits: float  # cross-entropy with the exact distribution of the next token
+    optimum: float  # bits, of an ideal observer on the same tokens
+    skill: float  # one step ahead, of the latent delta
+    belief: float  # held-out R² of an affine map from h to the exact belief
+    seconds: float  # of training, wall-clock
+
+
+def scaling(
+    lab: Lab,
+    *,
+    widths: Sequence[int],
+    depths: Sequence[int],
+    common: list[str],
+    seeds: list[int],
+    episodes: int,
+) -> None:
+    """Train a memory of each width and depth for equally many steps, and hold its predictions against the optimum.
+
+    In a world whose tokens no action changes, and whose best possible prediction is known (Mess3), a seed gives every
+    model the same tokens, and the floor of the fitted law E + A N^-alpha is known too. The heads' hidden layer is twice
+    as wide as the memory. Raises ConfigError where the world has no known answer or there are fewer than three sizes.
+    """
+    sizes = list(product(widths, depths))
+    if len(set(sizes)) < 3:
+        raise ConfigError(f"study.widths={widths} study.depths={depths}: a law needs three models or more")
+    overrides = {
+        f"width{width}_depth{depth}": [f"memory.dim={width}", f"memory.depth={depth}", f"model.hidden={2 * width}"]
+        for width, depth in sizes
+    }
+    cells = lab.cells(overrides, common, seeds)
+    lab.train(cells)
+    found = {name: [judge(c, episodes) for c in cells if c.method == name] for name in overrides}
+    size = np.array([runs[0].parameters for runs in found.values()])
+    bits = np.array([[run.bits for run in runs] for runs in found.values()])
+    law, optimum = fit_power_law(size, bits.mean(1)), found[next(iter(found))][0].optimum
+    rows = [
+        [str(width), str(depth), f"{runs[0].parameters:,}", *(_words(runs, key) for key in COLUMNS)]
+        for (width, depth), runs in zip(sizes, found.values(), strict=True)
+    ]
+    figure, axes = panels(3)
+    axes[0].axhline(optimum, color="C2", lw=0.8, label=f"optimum, {optimum:.4f}")
+    draw_law(axes[0], size, bits.mean(1), law)
+    axes[0].set(xlabel="parameters of the memory", ylabel="bits a token")
+    for axis, key, label in ((axes[1], "skill", "one-step skill"), (axes[2], "seconds", "seconds of training")):
+        for depth in depths:
+            runs = [r for (_, d), r in zip(sizes, found.values(), strict=True) if d == depth]
+            axis.plot([r[0].parameters for r in runs], [_mean(r, key) for r in runs], "o-", label=f"depth {depth}")
+        axis.set(xscale="log", xlabel="parameters of the memory", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[1].legend(fontsize=8)
+    lab.write(
+        Table(
+            "bits, skill and wall-clock by the memory's size", ["width", "depth", "parameters", *COLUMNS.values()], rows
+        ),
+        f"{' '.join(common)}; mean [lowest, highest] over seeds {', '.join(map(str, seeds))}, {episodes} unseen "
+        "episodes; within a seed all models read the same tokens. Bits are of the cross-entropy with the exact "
+        f"distribution of the next token; the optimum is {optimum:.4f} bits a token. Law of the mean bits: "
+        f"{law.floor:.4f} + {law.scale:.2g} (N / {law.reference:,.0f})^-{law.exponent:.2f}, residual {law.rmse:.1g}. "
+        "Seconds are of one thread on whatever machine it ran on, with what else ran there.",
+    )
+    lab.save(figure)
+
+
+COLUMNS = {"excess": "bits above the optimum", "skill": "one-step skill", "belief": "belief R²", "seconds": "seconds"}
+
+
+def judge(cell: Cell, episodes: int) -> Judged:
+    """A trained cell, on `episodes` unseen ones; its own report stays in its folder. Raises ConfigError."""
+    path = cell.folder / "checkpoints" / "last.ckpt"
+    memory = load_agent(path)[0].model.memory
+    report = evaluate(path, parts=["prediction", "known_answer"], episodes=episodes, seed=cell.seed, horizons=[1])
+    known: dict[str, Any] | None = report.get("known_answer")
+    if known is None:
+        raise ConfigError("study.common: its world has no known answer, allowed is e.g. experiment=mess3")
+    return Judged(
+        parameters=sum(p.numel() for p in memory.parameters()),
+        bits=known["cross_entropy_nats"] / math.log(2),
+        optimum=known["optimal_nats"] / math.log(2),
+        skill=report["delta_skill"]["1"],
+        belief=known["belief_r2"],
+        seconds=json.loads((cell.folder / "run.json").read_text())["wall_s"],
+    )
+
+
+def _values(runs: Sequence[Judged], key: str) -> list[float]:
+    return [run.bits - run.optimum if key == "excess" else getattr(run, key) for run in runs]
+
+
+def _mean(runs: Sequence[Judged], key: str) -> float:
+    return float(np.mean(_values(runs, key)))
+
+
+def _words(runs: Sequence[Judged], key: str) -> str:
+    values, digits = _values(runs, key), {"excess": 5, "seconds": 0}.get(key, 3)
+    words = f"{np.mean(values):.{digits}f}"
+    return words if len(values) == 1 else f"{words} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
