@@ -77,7 +77,7 @@ def test_report(checkpoint: Path, tmp_path: Path):
     assert report["video"]["steps"] > 0 and report["imagination"]["cells_right"]["1"]["imagined"] > 0
     page = (tmp_path / "report.html").read_text()
     pictures = page.count('<img src="data:image/png;base64,')
-    assert pictures == page.count("<img") >= 8 and page.count('<video controls muted src="data:video/mp4;base64,') == 1
+    assert pictures == page.count("<img") >= 8 and page.count('<video controls muted src="data:video/mp4;base64,') == 2
     assert page.count("<figcaption>") == pictures + 1
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page) and "<script" not in page  # it needs nothing else
     for part in ("Returns", "Prediction", "Curiosity", "Memory", "Imagination", "Video"):

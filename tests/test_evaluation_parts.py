@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from types import SimpleNamespace
 
 import gymnasium as gym
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from worldmodel.config import ConfigError
 from worldmodel.evaluation.affine import Affine, one_hot
 from worldmodel.evaluation.calibration import Calibration
 from worldmodel.evaluation.curiosity import by_event, first_visits, heat_map, in_episode, over_training, places
-from worldmodel.evaluation.imagination import decode, fit_decoder, right
+from worldmodel.evaluation.imagination import decode, fit_decoder, imagination, right
 from worldmodel.evaluation.kept import Kept, grouped, spread
 from worldmodel.evaluation.memory import cut, doubling, errors, horizon, horizon_by_context
 from worldmodel.evaluation.open_loop import Window, open_loop
@@ -28,7 +30,7 @@ from worldmodel.evaluation.section import Section, Table
 from worldmodel.evaluation.skill import skill
 from worldmodel.evaluation.study import Study
 from worldmodel.evaluation.transitions import Transitions
-from worldmodel.evaluation.video import beside, film, latent_tiles, painter, stacked, video
+from worldmodel.evaluation.video import beside, latent_tiles, painter, record, stacked, video
 from worldmodel.types import Sequences
 
 
@@ -379,9 +381,20 @@ def test_decoder_gives_back_what_the_latent_holds():
     np.testing.assert_allclose(right(other, codes[400:]), 0.75)
 
 
+def test_imagination_is_shown_as_a_strip_and_as_a_film(study: Study, tmp_path: Path):
+    section = imagination(study, horizons=[1, 2])
+    assert len(section.figures) == len(section.films) == 1
+    (tmp_path / "film.mp4").write_bytes(base64.b64decode(section.films[0].mp4))
+    pictures = iio.imread(tmp_path / "film.mp4").astype(int)
+    assert len(pictures) == 3 and pictures.shape[1:] == (16 * 15, 16 * 7, 3), (
+        "the start and two steps, 7 x 7 cells each"
+    )
+    assert np.abs(pictures[0, :112] - pictures[0, 128:]).mean() < 4, "at the start both are what was seen"
+
+
 def test_film(study: Study):
     draw, shown = painter(study)
-    frames, tiles, rew_int = film(study, "gymnasium", draw)
+    frames, tiles, rew_int = record(study, "gymnasium", draw)
     assert "view" in shown and len(tiles) == len(frames) and tiles[0].shape == (2, 7, 7, 3)
     assert len(frames) == len(rew_int) >= 2 and frames[0].dtype == np.uint8 and frames[0].shape[2] == 3
     assert len(frames) <= 2 * 6  # two episodes of 6 steps at most, without the steps that reset

@@ -9,15 +9,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from worldmodel.evaluation.film import encode, grid_tiles
 from worldmodel.evaluation.kept import Kept, spread
 from worldmodel.evaluation.open_loop import imagine
-from worldmodel.evaluation.section import Figure, Section, Table, canvas
+from worldmodel.evaluation.section import Figure, Film, Section, Table, canvas
 from worldmodel.evaluation.skill import rounded
 from worldmodel.evaluation.study import Study
 from worldmodel.probes.linear import Affine, ridge
 
 STREAMS, STARTS = 64, 512  # copies and about as many starts
 ROWS = 5000  # that the decoder is fitted on, at most
+PIXELS = 16  # of a cell's side in the film
+SHOWN = (
+    "One start of the sampled policy: what came (above) and what the model imagined from the actions alone (below), "
+    "decoded cell by cell"
+)
 
 
 def imagination(study: Study, horizons: list[int]) -> Section | None:
@@ -58,12 +64,14 @@ def imagination(study: Study, horizons: list[int]) -> Section | None:
         "judged on the others."
     )
     table = Table(words, ["steps ahead", "imagined", "no change", "decoded truth"], rows)
-    figures = []
-    if shown is not None:
-        start, copy = shown
-        path = imagine(model, rolls.window, start, fits[-1])[copy].flatten(1)
-        figures = [_strip(codes[copy, start:], decode(decoder, path, sizes), fits, study.spec.obs_space.shape)]
-    return Section("Imagination", numbers, [table], figures)
+    if shown is None:
+        return Section("Imagination", numbers, [table])
+    start, copy = shown
+    path = imagine(model, rolls.window, start, fits[-1])[copy].flatten(1)
+    came = codes[copy, start : start + 1 + fits[-1]]
+    pair = torch.stack([came, torch.cat([came[:1], decode(decoder, path, sizes)])])
+    tiles = grid_tiles(pair, study.spec.obs_space.shape)
+    return Section("Imagination", numbers, [table], [_strip(tiles, fits)], [_film(tiles)])
 
 
 def decoder_of(rolls: Kept, codes: Tensor, sizes: tuple[int, ...]) -> Affine:
@@ -98,25 +106,26 @@ def _mean(parts: list[np.ndarray]) -> float | None:
     return rounded(joined.mean()) if len(joined) else None
 
 
-def _strip(truth: Tensor, imagined: Tensor, horizons: list[int], shape: tuple[int, ...]) -> Figure:
-    """truth (1 + steps or more, cells, C), imagined (steps, cells, C): one column a horizon, the start first."""
+def _strip(pair: np.ndarray, horizons: list[int]) -> Figure:
+    """Tiles (2, 1 + steps, h, w, 3) of what came and what was imagined: one column a horizon, the start first."""
     steps = [0, *horizons]
     drawing, _ = canvas(1, width=1.1 * len(steps), height=2.6)
     drawing.clear()
-    size = tuple(shape[:2]) if len(shape) == 3 else (1, -1)
-    most = max(int(truth[..., 0].max()), int(imagined[..., 0].max()), 1)
     for column, h in enumerate(steps):
-        for row, codes in enumerate((truth[h], truth[0] if h == 0 else imagined[h - 1])):
+        for row, tiles in enumerate(pair):
             axis = drawing.add_subplot(2, len(steps), row * len(steps) + column + 1)
-            axis.imshow(codes[:, 0].reshape(size).T.cpu(), cmap="tab20", vmin=0, vmax=most, interpolation="nearest")
+            axis.imshow(tiles[h], interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
             if row == 0:
                 axis.set_title("start" if h == 0 else f"+{h}", fontsize=8)
             if column == 0:
                 axis.set_ylabel(("truth", "imagined")[row], fontsize=8)
-    return Figure.of(
-        drawing,
-        "One start of the sampled policy: what came (above) and what the model imagined from the actions alone "
-        "(below), decoded cell by cell; the first symbol of each cell as a colour.",
-    )
+    return Figure.of(drawing, f"{SHOWN}; the first symbol of each cell as a colour.")
+
+
+def _film(pair: np.ndarray) -> Film:
+    """The same tiles, step by step, enlarged."""
+    space = np.full_like(pair[0][:, :1], 255)
+    tall = np.concatenate([pair[0], space, pair[1]], 1)
+    return Film(f"{SHOWN}, step by step.", encode(list(tall.repeat(PIXELS, 1).repeat(PIXELS, 2)), fps=3))

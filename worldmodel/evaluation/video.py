@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +11,7 @@ from torch import Tensor
 from worldmodel.build import build_env
 from worldmodel.envs import Step
 from worldmodel.envs.wrapper import Wrapper
+from worldmodel.evaluation.film import coloured, encode, grid_tiles
 from worldmodel.evaluation.imagination import STREAMS, decode, decoder_of
 from worldmodel.evaluation.kept import Kept
 from worldmodel.evaluation.section import Film, Section
@@ -48,7 +45,7 @@ def video(study: Study) -> Section:
     for engine in dict.fromkeys(("gymnasium", study.cfg.env.engine)):
         try:
             draw, shown = painter(study)
-            frames, tiles, rew_int = film(study, engine, draw)
+            frames, tiles, rew_int = record(study, engine, draw)
             top = float(rew_int.max())
             both = (stacked(frame, *pair) for frame, pair in zip(frames, tiles, strict=True))
             mp4 = encode([beside(frame, rew_int[: i + 1], top) for i, frame in enumerate(both)])
@@ -81,9 +78,7 @@ def painter(study: Study) -> tuple[Draw, str]:
         y = out.y[:, :-1]
         ahead = (y + model.expected_delta(out.pred, y)).flatten(2)
         guess = decode(decoder, ahead.flatten(0, 1), sizes).view_as(came)
-        shape = study.spec.obs_space.shape
-        grid = torch.stack([came, guess], 2)[..., 0].unflatten(-1, tuple(shape[:2]) if len(shape) == 3 else (1, -1))
-        return coloured("tab20", grid.transpose(-1, -2) / 19.99)
+        return grid_tiles(torch.stack([came, guess], 2), study.spec.obs_space.shape)
 
     return draw, "the agent's view (a colour a symbol), read off the latent"
 
@@ -100,12 +95,7 @@ def latent_tiles(error: Tensor, mean: Tensor) -> np.ndarray:
     return coloured("RdBu_r", (pair / 6 + 0.5).clamp(0, 1))
 
 
-def coloured(name: str, x: Tensor) -> np.ndarray:
-    """Numbers from 0 to 1 (*lead) -> (*lead, 3) uint8 of a colour map of matplotlib."""
-    return matplotlib.colormaps[name](x.cpu().numpy(), bytes=True)[..., :3]
-
-
-def film(study: Study, engine: str, draw: Draw) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+def record(study: Study, engine: str, draw: Draw) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
     """Pictures (H, W, 3) uint8 after each transition of the first episodes, what `draw` makes of it, and what it was
     paid (n,). ValueError if the environment doesn't render."""
     changes = {"engine": engine, "render": True, "vectorization": "sync"}
@@ -152,13 +142,3 @@ def beside(frame: np.ndarray, rew_int: np.ndarray, top: float) -> np.ndarray:
         right = PANEL - 2 * (len(heights) - i)
         panel[len(frame) - 1 - height :, right : right + 2] = (31, 95, 174)
     return np.concatenate([frame, panel], 1)
-
-
-def encode(frames: list[np.ndarray]) -> str:
-    """An mp4 of 10 frames a second, base64."""
-    import imageio.v3 as iio
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "film.mp4"
-        iio.imwrite(path, np.stack(frames), fps=10, codec="libx264", macro_block_size=2)
-        return base64.b64encode(path.read_bytes()).decode()
