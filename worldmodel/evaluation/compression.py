@@ -21,7 +21,7 @@ from worldmodel.rollouts import Tally, play
 from worldmodel.types import Rollout
 
 FRESH = 500_000  # added to the seed: an observation head may have been fitted to the episodes of the other parts
-ROLLOUTS = 4  # coded at most, from the beginning of the streams
+ROLLOUTS = 6  # that are coded, from the beginning of the streams: the coder's own overhead must not be what is measured
 
 
 def compression(study: Study) -> Section | None:
@@ -57,7 +57,7 @@ def compression(study: Study) -> Section | None:
         for what, by in rates.items()
     }
     words = (
-        "Bits a step, and how many times smaller the model's file is. Fresh episodes of the sampled policy "
+        "Bits a step, and how many times smaller the model's file is. Fresh behaviour of the sampled policy "
         f"({report['rows']:,} steps), arithmetic-coded with the model's predictions and decoded, bit for bit; the file "
         f"is {numbers['over_cross_entropy']:.4f} times the model's own cross-entropy. The observation head was "
         f"{report['head']}. The receiver must have the model, {report['model_size_bytes'] / 1e6:.1f} MB, which is not "
@@ -72,7 +72,8 @@ def fresh(study: Study) -> list[Rollout]:
     """Rollouts of the sampled policy in environments of their own, unbroken from the beginning."""
     torch.manual_seed(study.seed)
     env = build_env(study.cfg, seed=SEED_OFFSET + FRESH + study.seed, num_envs=study.num_envs)
-    data, tally = study.cfg.data, Tally(study.episodes)
+    data = study.cfg.data
+    tally = Tally(ROLLOUTS * data.horizon * study.num_envs)  # more episodes than so many steps can hold
     try:
         playing = play(study.module, env, tally, context=data.context, horizon=data.horizon, greedy=False)
         return [roll for roll, _ in islice(playing, ROLLOUTS)]
