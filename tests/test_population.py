@@ -180,7 +180,7 @@ def test_a_population_survives_a_kill(tmp_path: Path) -> None:
         rates = {g["lr"] for g in state["optimizer_states"][0]["param_groups"]}
         warm = min(1.0, (state["global_step"] + 1) / 50)
         expected = {float(final[f"optimizer.{x}"]) * warm for x in ("lr", "part_lr.policy")}
-        assert rates == pytest.approx(expected) or sorted(rates) == pytest.approx(sorted(expected))
+        assert sorted(rates) == pytest.approx(sorted(expected))
     again = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0 and "member 0:" not in again.stdout, "nothing is left to do"
     assert json.loads((tmp_path / "out" / "plan.json").read_text())["members"] == 3

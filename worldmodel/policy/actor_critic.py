@@ -61,7 +61,7 @@ class ActorCritic(nn.Module):
         if temperature <= 0 or temperature_end <= 0:
             raise ValueError(f"policy.temperature={temperature}, {temperature_end}: must be above 0")
         self.memory_gradient, self.reads_memory = memory_gradient, reads_memory
-        self.memory_gain = nn.Parameter(torch.tensor(float(memory_gain))) if reads_memory else None
+        self.memory_gain = nn.Parameter(torch.full((1,), float(memory_gain))) if reads_memory else None
         self.schedule = (temperature, temperature_end, anneal)
         self.register_buffer("temperature", torch.tensor(float(temperature)))
         self.dist = make_distribution(act_space, noise=noise, std=std, null_action=null_action, null_bias=null_bias)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,12 @@ def evolved(folder: Path, scale: float) -> dict[str, Any]:
             raise RuntimeError(f"exit codes {first.returncode} and {again.returncode}: {log.read()[-500:]}")
     with (folder / "all" / "table.csv").open(newline="") as file:
         ends = {row["run"]: float(row["return_ext at the end"]) for row in csv.DictReader(file)}
+    ends = {run: x if isfinite(x) else None for run, x in ends.items()}  # too short a run has ended no episode
     members, kept = ([x for run, x in ends.items() if run.startswith(kind)] for kind in ("member", "fixed"))
     return {
         "environment_steps_of_a_member": INTERVALS * interval,
         "intervals_before_the_kill": ended,
         "members": dict(enumerate(members)),
         "first_hyperparameters_kept": dict(enumerate(kept)),
-        "worst_member_less_worst_kept": min(members) - min(kept),
+        "worst_member_less_worst_kept": None if None in ends.values() else min(members) - min(kept),
     }
