@@ -25,7 +25,15 @@ from worldmodel.benchmark.report import write_report
 from worldmodel.benchmark.results import POINTS, Results, area, reached, rows_of, write
 from worldmodel.benchmark.runner import Runner, command, finished, last_row
 from worldmodel.benchmark.suite import Cell, World, cells_of
-from worldmodel.benchmark.tables import aggregate, brittleness, evaluated, improvements, overview, to_threshold
+from worldmodel.benchmark.tables import (
+    aggregate,
+    brittleness,
+    evaluated,
+    improvements,
+    overview,
+    television,
+    to_threshold,
+)
 from worldmodel.config import CONFIG_DIR, ConfigError
 
 SUITES = sorted(p.stem for p in (Path(CONFIG_DIR) / "suite").glob("*.yaml"))
@@ -260,6 +268,25 @@ def test_the_report_is_built_from_the_csv_alone(compared: Path, cli) -> None:
     assert (compared / "curves.png").stat().st_size > 1000
     write_report(compared)
     assert (compared / "report.html").read_text() == page, "the same CSV gives the same report"
+
+
+def test_what_the_noisy_tv_took(tmp_path: Path) -> None:
+    head = "suite,env,method,seed,env_steps,wall_s,metric,value\n"
+    lines = [
+        f"s,{env},{method},{seed},9,1.0,{metric},{value}\n"
+        for env, share in (("action", 0.5), ("clean", None))
+        for method, more in (("error", 0.25), ("surprise", 0.0))
+        for seed in (0, 1)
+        for metric, value in (
+            ("score", 1.0),
+            ("finished", 1.0),
+            *([("tv_action_share_final", share + more), ("tv_action_share_auc", share / 2)] if share else []),
+        )
+    ]
+    (tmp_path / "results.csv").write_text(head + "".join(lines))
+    table = television(Results.read(tmp_path / "results.csv"))
+    assert table.header == ["method", "action, at the end", "action, in all"]
+    assert table.rows[0] == ["error", "0.750 [0.750, 0.750]", "0.250 [0.250, 0.250]"] and table.rows[1][0] == "surprise"
 
 
 @pytest.mark.parametrize(

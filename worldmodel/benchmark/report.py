@@ -54,7 +54,7 @@ def write_report(folder: Path) -> Results:
     if len(overviews) == 1:
         body = overviews[0].markdown()
     else:
-        overviews.append(tables.aggregate(results))
+        overviews += [t for t in (tables.aggregate(results), tables.television(results)) if t]
         body = "\n\n".join(f"**{t.title}**\n\n{t.markdown()}" for t in overviews)
     (folder / "summary.md").write_text(f"{body}\n\n{words}\n")
     return results
@@ -110,6 +110,9 @@ def sections(results: Results) -> list[Section]:
     if covered := [t for env in results.envs if (t := tables.coverage(results, env))]:
         says = "Coverage at the end, and its mean over the budget (the area under the coverage curve)."
         shown.append(Section("Coverage", says, covered))
+    if watched := tables.television(results):
+        says = "How many of the actions are the TV's: at the end (the last update) and in the whole run."
+        shown.append(Section("Noisy TV", says, [watched]))
     if judged := [t for env in results.envs if (t := tables.evaluated(results, env))]:
         says = "The trained agents on episodes that no training has seen: mean ± standard deviation over seeds."
         shown.append(Section("Evaluated after the training", says, judged))

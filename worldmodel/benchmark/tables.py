@@ -157,6 +157,21 @@ def coverage(results: Results, env: str) -> Table | None:
     return Table(env, ["method", *(f"{x} [{PERCENT}]" for x in names.values())], rows)
 
 
+def television(results: Results) -> Table | None:
+    """The noisy TV's share of the actions, where there is one to choose: at the end, and of all steps."""
+    envs = [e for e in results.envs if any(len(results.values("tv_action_share_auc", e, m)) for m in results.methods)]
+    if not envs:
+        return None
+    columns = [(env, ending, words) for env in envs for ending, words in (("final", "at the end"), ("auc", "in all"))]
+    rows = []
+    for method in results.methods:
+        values = [results.values(f"tv_action_share_{ending}", env, method) for env, ending, _ in columns]
+        if any(map(len, values)):
+            rows.append([method, *(_interval(iqm_interval(x)) if len(x) else "–" for x in values)])
+    header = ["method", *(f"{env}, {words}" for env, _, words in columns)]
+    return Table(f"share of the TV's actions, IQM [{PERCENT}]", header, rows)
+
+
 def _interval(found: tuple[float, ...], digits: int = 3) -> str:
     middle, low, high = (f"{x:.{digits}f}" for x in found)
     return f"{middle} [{low}, {high}]"
