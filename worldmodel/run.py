@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,20 @@ PACKAGES = ("torch", "lightning", "transformers", "gymnasium", "envpool", "minig
 class RunRecord:
     """Keeps DIR/run.json: status running, then done, stopped or failed.
 
-    `before` is what it held, where the run `goes_on`; the counts go on from there.
+    `before` is what it held, where the run `goes_on`; the counts go on from there. `cpu_s` are the seconds that cores
+    spent on this process since the record was begun, up to the last `write`: what else a machine does hardly changes
+    them.
     """
 
     def __init__(self, run_dir: Path, seed: int, goes_on: bool = False):
-        self.path = run_dir / "run.json"
+        self.path, self.cpu_began = run_dir / "run.json", time.process_time()
         self.before: dict[str, Any] = json.loads(self.path.read_text()) if goes_on and self.path.exists() else {}
         self.data: dict[str, Any] = {
             "status": "running",
             "seed": seed,
             "env_steps": self.before.get("env_steps", 0),
             "wall_s": self.before.get("wall_s", 0.0),
+            "cpu_s": self.before.get("cpu_s", 0.0),
             "steps_per_s": self.before.get("steps_per_s", 0.0),
             "git": _git(),
             "packages": _versions(),
@@ -39,7 +43,8 @@ class RunRecord:
 
     def write(self, **changes: Any) -> None:
         """Update and save in one step that can't leave half a file."""
-        self.data |= changes
+        spent = time.process_time() - self.cpu_began
+        self.data |= changes | {"cpu_s": round(self.before.get("cpu_s", 0.0) + spent, 3)}
         write_json(self.path, self.data)
 
 

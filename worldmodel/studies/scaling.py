@@ -1,4 +1,4 @@
-"""What a bigger memory buys: bits, skill and wall-clock of several widths and depths on the very same data."""
+"""What a bigger memory buys: bits, skill and seconds of several widths and depths on the very same data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Judged(NamedTuple):
     optimum: float  # bits, of an ideal observer on the same tokens
     skill: float  # one step ahead, of the latent delta
     belief: float  # held-out R² of an affine map from h to the exact belief
-    seconds: float  # of training, wall-clock
+    seconds: float  # that cores spent on training
 
 
 def scaling(
@@ -67,7 +67,7 @@ def scaling(
     axes[0].axhline(optimum, color="C2", lw=0.8, label=f"optimum, {optimum:.4f}")
     draw_law(axes[0], size, bits.mean(1), law)
     axes[0].set(xlabel="parameters of the memory", ylabel="bits a token")
-    for axis, key, label in ((axes[1], "skill", "one-step skill"), (axes[2], "seconds", "seconds of training")):
+    for axis, key, label in ((axes[1], "skill", "one-step skill"), (axes[2], "seconds", "CPU seconds of training")):
         for depth in depths:
             runs = [r for (_, d), r in zip(sizes, found.values(), strict=True) if d == depth]
             axis.plot([r[0].parameters for r in runs], [_mean(r, key) for r in runs], "o-", label=f"depth {depth}")
@@ -76,18 +76,23 @@ def scaling(
     axes[1].legend(fontsize=8)
     lab.write(
         Table(
-            "bits, skill and wall-clock by the memory's size", ["width", "depth", "parameters", *COLUMNS.values()], rows
+            "bits, skill and seconds by the memory's size", ["width", "depth", "parameters", *COLUMNS.values()], rows
         ),
         f"{' '.join(common)}; mean [lowest, highest] over seeds {', '.join(map(str, seeds))}, {episodes} unseen "
         "episodes; within a seed all models read the same tokens. Bits are of the cross-entropy with the exact "
         f"distribution of the next token; the optimum is {optimum:.4f} bits a token. Law of the mean bits: "
         f"{law.floor:.4f} + {law.scale:.2g} (N / {law.reference:,.0f})^-{law.exponent:.2f}, residual {law.rmse:.1g}. "
-        "Seconds are of one thread on whatever machine it ran on, with what else ran there.",
+        "Seconds are those that one core spent on the run, wall-clock on a machine with nothing else to do.",
     )
     lab.save(figure)
 
 
-COLUMNS = {"excess": "bits above the optimum", "skill": "one-step skill", "belief": "belief R²", "seconds": "seconds"}
+COLUMNS = {
+    "excess": "bits above the optimum",
+    "skill": "one-step skill",
+    "belief": "belief R²",
+    "seconds": "CPU seconds",
+}
 
 
 def judge(cell: Cell, episodes: int) -> Judged:
@@ -104,7 +109,7 @@ def judge(cell: Cell, episodes: int) -> Judged:
         optimum=known["optimal_nats"] / math.log(2),
         skill=report["delta_skill"]["1"],
         belief=known["belief_r2"],
-        seconds=json.loads((cell.folder / "run.json").read_text())["wall_s"],
+        seconds=json.loads((cell.folder / "run.json").read_text())["cpu_s"],
     )
 
 
