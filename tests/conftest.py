@@ -11,9 +11,10 @@ from typing import NamedTuple
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
-from tiny import TINY, fitting
+from tiny import EASY, TINY, fitting, tiny_agent
 
 from worldmodel import train
+from worldmodel.evaluation.study import Study
 
 
 class Ended(NamedTuple):
@@ -61,3 +62,14 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "run"
     assert run_main([*TINY, "total_steps=256", f"run_dir={folder}", "logger=tensorboard", "video=true"]) == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    """A short study of an untrained agent in a small room."""
+    torch.manual_seed(1)
+    agent, data, cfg = tiny_agent(*EASY, "data.success=0.0")
+    for _ in range(2):
+        agent.score(data.collector.collect())
+    data.env.close()
+    return Study(Path("nowhere.ckpt"), agent, cfg, episodes=12, seed=0, num_envs=4)

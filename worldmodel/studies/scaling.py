@@ -58,7 +58,10 @@ def scaling(
     found = {name: [judge(c, episodes) for c in cells if c.method == name] for name in overrides}
     size = np.array([runs[0].parameters for runs in found.values()])
     bits = np.array([[run.bits for run in runs] for runs in found.values()])
-    law, optimum = fit_power_law(size, bits.mean(1)), found[next(iter(found))][0].optimum
+    law, optimum = (
+        fit_power_law(size, bits.mean(1)),
+        float(np.mean([x.optimum for runs in found.values() for x in runs])),
+    )
     rows = [
         [str(width), str(depth), f"{runs[0].parameters:,}", *(_words(runs, key) for key in COLUMNS)]
         for (width, depth), runs in zip(sizes, found.values(), strict=True)
