@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from test_train import rows
 from tiny import REPO, tiny_agent
 
 from worldmodel.envs import TooManyFaults, make_env
+from worldmodel.envs.workers import Remote
 from worldmodel.reliability.breaking import KINDS, Breaking
 
 gym.register("Breaking-v0", entry_point=Breaking)
@@ -105,21 +107,27 @@ def test_a_run_counts_its_faults_and_ends_after_too_many(cli, tmp_path: Path) ->
 @pytest.mark.parametrize("parent_is", ["killed", "done"])
 def test_workers_end_with_their_parent(parent_is: str) -> None:
     code = """
-from worldmodel.envs import make_env, workers
-workers._GRACE = 0.1
+import signal, torch
+from worldmodel.envs import make_env
+signal.signal(signal.SIGTERM, lambda *_: None)
 env = make_env("CartPole-v1", "gymnasium", 2, vectorization="async")
 env.reset()
 print(*(w.process.pid for w in env.venv.workers), flush=True)
 input()
+env.step(torch.tensor([0, 1]))
+print(env.venv.faults, flush=True)
+input()
 """
     environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "2"}
-    parent = subprocess.Popen([sys.executable, "-c", code], env=environment, **PIPES)
+    parent = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True, **PIPES)
     try:
         pids = [int(word) for word in parent.stdout.readline().split()]
         assert len(pids) == 2
-        os.kill(pids[0], signal.SIGTERM)  # a signal to the group is the parent's to act on
+        os.killpg(parent.pid, signal.SIGTERM)  # a signal to the group is the parent's to act on
         time.sleep(0.3)
-        assert all(_alive(pid) for pid in pids)
+        parent.stdin.write("\n")
+        parent.stdin.flush()
+        assert parent.stdout.readline() == "0\n" and all(_alive(pid) for pid in pids)
         if parent_is == "done":  # with its environments left open
             parent.stdin.write("\n")
             parent.stdin.flush()
@@ -131,6 +139,24 @@ input()
     while any(_alive(pid) for pid in pids):
         assert time.monotonic() < limit
         time.sleep(0.05)
+
+
+LOCK = threading.Lock()
+
+
+def _locked() -> gym.Env:
+    with LOCK:
+        return Breaking()
+
+
+def test_a_worker_inherits_no_lock() -> None:
+    """As a fork would: what another thread holds, a compiler's lock say, would then be held for ever."""
+    with LOCK:
+        worker = Remote(_locked)
+        worker.ask("reset", 0)
+        obs, _ = worker.answer(time.monotonic() + 30)
+    worker.close()
+    assert obs.shape == (2,)
 
 
 def _alive(pid: int) -> bool:

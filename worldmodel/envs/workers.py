@@ -7,8 +7,11 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
+import types
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -17,7 +20,11 @@ from gymnasium.vector.utils import CloudpickleWrapper
 
 from worldmodel.envs.copy import Copy
 
-_GRACE = 5.0  # seconds between two looks of a worker whether its parent still lives
+# A fork of this process would inherit its locks, but not the threads that hold them: one that compiles, as numba does
+# for Crafter, hung or crashed. So workers are forked from a server that has one thread and only imported this module.
+_FORKSERVER = multiprocessing.get_context("forkserver")
+_FORKSERVER.set_forkserver_preload([__name__])
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # to a whole group: the parent's to act on
 
 
 class Fault(RuntimeError):
@@ -52,11 +59,9 @@ class Remote:
     """A copy in a process of its own, which ends when this one does, however that ends."""
 
     def __init__(self, make: Callable[[], gym.Env]):
-        self.pipe, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.Process(
-            target=_serve, args=(theirs, CloudpickleWrapper(make), os.getpid()), daemon=True
-        )
-        with one_thread():
+        self.pipe, theirs = _FORKSERVER.Pipe()
+        self.process = _FORKSERVER.Process(target=_serve, args=(theirs, CloudpickleWrapper(make)), daemon=True)
+        with one_thread(), _unsignalled(), _without_main():
             self.process.start()
         # multiprocessing would send SIGTERM, which a worker ignores, and wait for it for ever
         atexit.register(self.process.kill)
@@ -95,18 +100,15 @@ class Remote:
         self.pipe.close()
 
 
-def _serve(pipe: Connection, make: CloudpickleWrapper, parent: int) -> None:
-    """The worker's life. Signals to the whole group are the parent's to act on."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+def _serve(pipe: Connection, make: CloudpickleWrapper) -> None:
+    """The worker's life."""
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     copy: Copy | None = None
     while True:
-        while not pipe.poll(_GRACE):
-            if os.getppid() != parent:
-                return
         try:
             method, args = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the parent is gone
             return
         try:
             copy = copy or Copy(make)
@@ -123,6 +125,28 @@ def _serve(pipe: Connection, make: CloudpickleWrapper, parent: int) -> None:
 
 def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+@contextlib.contextmanager
+def _unsignalled() -> Iterator[None]:
+    """Processes started inside, the server among them, never receive what is the parent's to act on."""
+    resource_tracker.ensure_running()  # would unblock signals when the server starts it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes started inside do not run the caller's script again: seconds each, and it may lack the guard."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextlib.contextmanager
