@@ -26,7 +26,7 @@ class Discrete(nn.Module):
         else:
             raise mismatch(self.name, space, "Discrete or MultiDiscrete")
         self.num_values = tuple(sizes)
-        self.dims = len(space.shape)
+        self.dims, self.space_shape = len(space.shape), space.shape
         self.register_buffer("first", torch.as_tensor(np.ravel(space.start)), persistent=False)
         self.table = Table(sizes, dim, self.name)
         self.shape = (dim,)
@@ -34,6 +34,10 @@ class Discrete(nn.Module):
     def codes(self, obs: Tensor) -> Tensor:
         """Raw values (*lead, *space.shape) -> int64 codes from 0, (*lead, 1, number of components)."""
         return over_leading(self._codes, obs, self.dims)[..., None, :]
+
+    def observation(self, codes: Tensor) -> Tensor:
+        """The inverse of `codes`: (*lead, 1, number of components) -> raw values (*lead, *space.shape) int64."""
+        return (codes.squeeze(-2) + self.first).reshape(*codes.shape[:-2], *self.space_shape)
 
     def forward(self, obs: Tensor) -> Tensor:
         return over_leading(lambda x: self.table(self._codes(x)), obs, self.dims)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gymnasium as gym
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from encoders.encoder import mismatch, orthogonal, over_leading, perceptron
@@ -38,6 +39,7 @@ class Grid(nn.Module):
         if spatial and hidden:
             raise ValueError(f"encoder.hidden={list(hidden)}: allowed is [] where encoder.spatial=true")
         height, width, _ = space.shape
+        self.cells = (height, width)
         self.num_values = tuple(num_values)
         per_position = list(num_values) * (height * width)
         self.convolved = spatial or bool(channels)
@@ -67,6 +69,10 @@ class Grid(nn.Module):
     def codes(self, obs: Tensor) -> Tensor:
         """Raw cells (*lead, H, W, C) -> int64 codes (*lead, H * W, C)."""
         return obs.flatten(-3, -2).long()
+
+    def observation(self, codes: Tensor) -> Tensor:
+        """The inverse of `codes`: (*lead, H * W, C) -> raw cells (*lead, H, W, C) uint8."""
+        return codes.unflatten(-2, self.cells).to(torch.uint8)
 
     def forward(self, obs: Tensor) -> Tensor:
         return over_leading(self._encode, obs, 3)

@@ -9,9 +9,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.config import fill
+from worldmodel.curiosity import Curiosity
 from worldmodel.data import SequenceData
 from worldmodel.envs import VectorEnv
 from worldmodel.module import CuriousAgent
+from worldmodel.policy import ActorCritic
 from worldmodel.world_model import WorldModel
 
 
@@ -52,17 +54,42 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
     known |= {"target": target, "latent": encoder.shape, "target_shape": target.shape}
     known["complete"] = lambda part: fill(part, **known)  # for what is made of parts that want the same
     model: WorldModel = fill(instantiate(cfg.model), **known)
+
+    def make_policy() -> ActorCritic:
+        return fill(instantiate(cfg.policy.actor), **known)
+
+    curiosity = fill(instantiate(cfg.curiosity), **known)
+    dream = instantiate(cfg.policy.dream)(make_policy=make_policy) if "dream" in cfg.policy else None
+    if dream is not None:
+        check_dream(cfg, curiosity)
     return CuriousAgent(
         model=model,
-        policy=fill(instantiate(cfg.policy.actor), **known),
-        curiosity=fill(instantiate(cfg.curiosity), **known),
+        policy=make_policy(),
+        curiosity=curiosity,
         reward_scale=fill(instantiate(cfg.reward), **known),
         ppo=instantiate(cfg.policy.ppo),
+        dream=dream,
         make_optimizer=instantiate(cfg.optimizer),
         weights=OmegaConf.to_container(cfg.weights),
         total_steps=cfg.total_steps,
         config=OmegaConf.to_container(cfg),
     )
+
+
+def check_dream(cfg: DictConfig, curiosity: Curiosity) -> None:
+    """Raises ValueError where nothing can be imagined, or what is imagined can't be paid or can't teach."""
+    if not cfg.model.observation:
+        raise ValueError("policy.dream with model.observation=false: allowed is true")
+    if type(curiosity).foresee is Curiosity.foresee:
+        name = type(curiosity).__name__
+        raise ValueError(
+            f"policy.dream with curiosity {name}, which looks at what came: allowed are disagreement, max, "
+            "plan2explore, none"
+        )
+    if cfg.policy.actor.memory_gradient:
+        raise ValueError("policy.actor.memory_gradient=true: allowed with policy.dream is false")
+    if not cfg.data.replay_capacity:
+        raise ValueError("data.replay_capacity=0: allowed with policy.dream are whole numbers from 1")
 
 
 def build_data(cfg: DictConfig) -> SequenceData:

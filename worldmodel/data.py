@@ -18,7 +18,7 @@ from worldmodel.collector import Collector, Episodes
 from worldmodel.envs import VectorEnv
 from worldmodel.meters import Achievements, Coverage, Meter, TVShare
 from worldmodel.replay import Curious, Replay, concatenate
-from worldmodel.types import Minibatch
+from worldmodel.types import Minibatch, Rollout
 
 
 class SequenceData(L.LightningDataModule):
@@ -212,7 +212,8 @@ class Minibatches:
         self.data = data
 
     def __len__(self) -> int:
-        return self.data.epochs * (self.data.env.num_envs // self.data.batch)
+        dream = self.data.trainer.lightning_module.dream
+        return self.data.epochs * (self.data.env.num_envs // self.data.batch) * (dream.passes if dream else 1)
 
     def __iter__(self) -> Iterator[Minibatch]:
         data, module = self.data, self.data.trainer.lightning_module
@@ -224,6 +225,8 @@ class Minibatches:
         for meter in data.meters:
             meter.add(roll)
         data.replay.add(roll)
+        if module.dream is not None:
+            module.look(lambda: module.dream.begin(module))
         for _ in range(data.epochs):
             for index in torch.randperm(len(roll)).split(data.batch * data.model_every):
                 group = roll[index.to(roll.act.device)]
@@ -232,5 +235,18 @@ class Minibatches:
                     old, numbers = data.replay.sample(data.replay_batch, roll.act.device)
                     model = concatenate([model, old])
                 for start in range(0, len(group), data.batch):
-                    policy = group[start : start + data.batch]
-                    yield Minibatch(None, policy) if start else Minibatch(model, policy, numbers)
+                    learns, past = (None, None) if start else (model, numbers)
+                    if module.dream is None:
+                        yield Minibatch(learns, group[start : start + data.batch], past)
+                        continue
+                    for dream in self._dreams():
+                        yield Minibatch(learns, dream, past)
+                        learns = past = None
+
+    def _dreams(self) -> Iterator[Rollout]:
+        """What the policy learns from instead of a minibatch: imagined transitions, which begin at old ones."""
+        data, module = self.data, self.data.trainer.lightning_module
+        past, _ = data.replay.sample(module.dream.starts, module.env_steps.device)
+        with module.clock("dream"):
+            roll = module.look(lambda: module.dream.rollout(module, past))
+        yield from [roll] * module.dream.passes

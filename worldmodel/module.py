@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from worldmodel.checkpoint import FORMAT
 from worldmodel.config import ConfigError
 from worldmodel.curiosity import Curiosity, RewardScale
+from worldmodel.dream import Dream
 from worldmodel.losses import masked_mean, masked_means
 from worldmodel.moments import sum_over_ranks
 from worldmodel.policy import PPO, ActorCritic
@@ -50,10 +51,12 @@ class CuriousAgent(L.LightningModule):
         weights: dict[str, float],
         total_steps: int,
         config: dict[str, Any] | None = None,
+        dream: Dream | None = None,
     ):
         super().__init__()
         self.model, self.policy, self.curiosity, self.reward_scale = model, policy, curiosity, reward_scale
         self.ppo, self.make_optimizer, self.weights = ppo, make_optimizer, dict(weights)
+        self.dream = dream  # where the policy learns, instead of on what it lived through
         self.total_steps = total_steps
         self.max_loss = math.inf  # see `Rollback`
         self.config = config or {}  # travels in every checkpoint, so that one file is enough to act

@@ -87,3 +87,12 @@ class ObservationHead(nn.Module):
             chosen = self.log_probs(logits, codes, c).gather(-1, codes[..., c, None])
             total = total - chosen.squeeze(-1).sum(-1)
         return total
+
+    def sample(self, h: Tensor, act: Tensor, now: Tensor | None = None) -> Tensor:
+        """Codes of o_{t+1}, (*lead, cells, C) int64, drawn from the head's distribution."""
+        logits = self(h, act, now)
+        codes = torch.zeros(*logits[0].shape[:-1], len(self.sizes), dtype=torch.long, device=h.device)
+        for c in range(len(self.sizes)):
+            logp = self.log_probs(logits, codes, c)
+            codes[..., c] = (logp - torch.empty_like(logp).exponential_().log_()).argmax(-1)  # the Gumbel trick
+        return codes

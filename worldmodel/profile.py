@@ -30,7 +30,10 @@ from worldmodel.train import make_trainer
 from worldmodel.types import Rollout
 
 LEARNING = ("world model forward", "world model backward", "policy forward", "policy backward", "curiosity learning")
-PARTS = ("environment", "acting", "minibatches", "curiosity scoring", "returns", *LEARNING, "optimiser", "callbacks")
+PARTS = (
+    *("environment", "acting", "minibatches", "curiosity scoring", "dreaming", "returns", *LEARNING),
+    *("optimiser", "callbacks"),
+)
 
 
 class Watch(L.Callback):
@@ -63,6 +66,8 @@ class Watch(L.Callback):
             wrap(data.collector.actor, method, "acting")
         wrap(module, "score", "curiosity scoring")
         wrap(module.ppo, "add_returns", "returns")
+        if module.dream is not None:
+            wrap(module.dream, "rollout", "dreaming")
         wrap(module.model, "forward", "world model forward")
         wrap(module.model, "losses", "world model forward")
         wrap(module.curiosity, "losses", "curiosity learning")

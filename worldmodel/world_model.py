@@ -108,6 +108,12 @@ class WorldModel(nn.Module):
             return pred.mean * self.delta_scale.std
         return pred.mean * self.latent_scale.std + self.latent_scale.mean - y
 
+    def imagine(self, h: Tensor, act: Tensor, obs: Obs) -> Obs:
+        """An observation drawn from what the observation head expects after h (N, D), act (N, *act_shape), obs (N,
+        *obs_shape)."""
+        codes = self.observation.sample(h, self.act(act), self.symbols(obs))
+        return self.encoder.observation(codes)
+
     def symbols(self, obs: Obs) -> Tensor:
         """The codes that an observation head predicts: obs leaves (*lead, *obs_shape) -> int64 (*lead, cells, C)."""
         return self.encoder.codes(obs)

@@ -23,6 +23,11 @@ class Curiosity(nn.Module):
         """
         raise NotImplementedError
 
+    def foresee(self, roll: Rollout, out: Outputs) -> Tensor:
+        """The raw reward (B, T) of transitions that are only imagined, for policies that learn from such; changes
+        nothing. Signals that compare with what came, or with what the episode held, have none."""
+        raise NotImplementedError
+
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
         """Unreduced (B, T) losses under names of the signal's own; none by default. Sequences from the replay have no
         h, z or rewards of their own. Gradients must not reach `out`, which belongs to the world model."""

@@ -51,7 +51,11 @@ class Disagreement(Curiosity):
         self.drop = drop
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        phi = self.features.review(roll)
+        self.features.review(roll)
+        return self.foresee(roll, out)
+
+    def foresee(self, roll: Rollout, out: Outputs) -> Tensor:
+        phi = self.features(roll)
         return self.model(phi[:, :-1], roll.tail(roll.act)).var(0, correction=0).mean(-1)
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:

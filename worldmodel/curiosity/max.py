@@ -53,7 +53,10 @@ class MAX(Curiosity):
         y = out.y.flatten(2)
         self.state.update(y[:, :-1], roll.tail(roll.valid))
         self.delta.update(y[:, 1:] - y[:, :-1], roll.tail(roll.mask))
-        mean, logvar = self.predict(y[:, :-1], roll.tail(roll.act))
+        return self.foresee(roll, out)
+
+    def foresee(self, roll: Rollout, out: Outputs) -> Tensor:
+        mean, logvar = self.predict(out.y[:, :-1].flatten(2), roll.tail(roll.act))
         largest = exp(LOGVAR_MAX)
         return jensen_renyi(mean, largest - self.decay * (largest - logvar.exp()))
 

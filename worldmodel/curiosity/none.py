@@ -15,3 +15,6 @@ class Nothing(Curiosity):
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return torch.zeros_like(roll.logp)
+
+    def foresee(self, roll: Rollout, out: Outputs) -> Tensor:
+        return torch.zeros_like(roll.logp)

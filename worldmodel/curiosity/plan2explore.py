@@ -46,7 +46,10 @@ class Plan2Explore(Curiosity):
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         y = out.y.flatten(2)
         self.state.update(y[:, :-1], roll.tail(roll.valid))
-        return self.predict(out.h, y[:, :-1], roll.tail(roll.act)).std(0, correction=0).mean(-1)
+        return self.foresee(roll, out)
+
+    def foresee(self, roll: Rollout, out: Outputs) -> Tensor:
+        return self.predict(out.h, out.y[:, :-1].flatten(2), roll.tail(roll.act)).std(0, correction=0).mean(-1)
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
         y = out.y.detach().flatten(2)

@@ -60,10 +60,17 @@ class RewardScale(EnvState):
                 self.sum = torch.where(mask[:, t], self.gamma * self.sum + rew[:, t], self.sum)
                 sums[:, t] = self.sum
             self.moments.update(sums, mask)
-            rew = rew / self.moments.std
         elif self.normalise == "mean_std":
             self.moments.update(rew, mask)
+        return torch.where(mask, self.apply(raw), 0.0)
+
+    def apply(self, raw: Tensor) -> Tensor:
+        """The reward for a raw signal of any shape, with the statistics as they are."""
+        rew = symlog(raw) if self.use_symlog else raw
+        if self.normalise == "return":
+            rew = rew / self.moments.std
+        elif self.normalise == "mean_std":
             rew = self.moments(rew)
         if self.clip is not None:
             rew = rew.clamp(-self.clip, self.clip)
-        return torch.where(mask, rew * self.scale, 0.0)
+        return rew * self.scale
