@@ -24,12 +24,15 @@ TINY = [
     *("video=false", "logger=none"),
 ]
 EASY = ["env.id=MiniGrid-Empty-5x5-v0", "+env.max_episode_steps=6"]  # episodes end within every rollout
-LACKING = {"memory.heads": ("gru", "mlp"), "target.dim": ("ema", "sigreg", "vicreg", "reconstruction")}
+LACKING = {
+    "memory.heads": ("memory=gru", "memory=mlp", "experiment=chain_dream"),
+    "target.dim": ("target=ema", "target=sigreg", "target=vicreg", "target=reconstruction"),
+}
 
 
 def fitting(tiny: list[str], overrides: tuple[str, ...]) -> list[str]:
     """`tiny` and then `overrides`, without the sizes that the chosen memory or target doesn't have."""
-    lacking = [key for key, options in LACKING.items() for o in options if f"{key.split('.')[0]}={o}" in overrides]
+    lacking = [key for key, choices in LACKING.items() if any(choice in overrides for choice in choices)]
     return [*(x for x in tiny if x.split("=")[0] not in lacking), *overrides]
 
 

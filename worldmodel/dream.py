@@ -27,9 +27,10 @@ class Dream:
     is imagined can be encoded like what is seen, and no drift of a latent can be mistaken for novelty.
 
     starts: sequences drawn from the replay for each dream, of which one and the same row is where imagination begins.
-    horizon: steps imagined. passes: steps of the optimiser on each dream. anew: the policy forgets all after each
-    rollout, and is planned again from what the model knows now, as in MAX: one that has settled for a way would be slow
-    to leave it when its end is no news any more. An episode ends as probably as the model says.
+    horizon: steps imagined. passes: steps of the optimiser on each dream. anew: after each rollout the policy
+    forgets how it chooses (its last layer; the values stay), and is planned again from what the model knows now: one
+    that has settled for a way would be slow to leave it when its end is no news any more. An episode ends as probably
+    as the model says.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Dream:
             torch.manual_seed(1_000_003 * agent.config.get("seed", 0) + int(agent.env_steps))
             new = dict(self.make_policy().named_parameters())
         optimizers = agent.trainer.optimizers
-        for name, parameter in agent.policy.named_parameters():
+        for name, parameter in agent.policy.actor.named_parameters(prefix="actor"):
             parameter.copy_(new[name])
             for optimizer in optimizers:
                 optimizer.state.pop(parameter, None)  # it makes new moments at its next step
