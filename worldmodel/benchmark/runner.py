@@ -92,7 +92,11 @@ class Runner:
         with self._signals(), self._live() as live:
             while self.running or (self.waiting and not self.signalled):
                 while self.waiting and len(self.running) < self.jobs and not self.signalled:
-                    self._start(self.waiting.popleft())
+                    cell = self.waiting.popleft()
+                    if finished(cell):  # by another process on the same folder
+                        self.state[cell.folder] = "done"
+                    else:
+                        self._start(cell)
                 time.sleep(poll_s)
                 for job in [x for x in self.running if x.process.poll() is not None]:
                     self._end(job)

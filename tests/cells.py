@@ -1,0 +1,13 @@
+"""A cell of a benchmark, of which a test says only what matters to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from worldmodel.benchmark.suite import Cell, World
+
+
+def cell(folder: Path, method: str, seed: int, env: str = "E-v0", **changes: object) -> Cell:
+    world = World(env, (), threshold=0.9, score=(0.0, 1.0))
+    values = dict(world=world, env=env, method=method, seed=seed, overrides=(), budget=10_000, metric="return_ext")
+    return Cell(**values | {"evaluate": None, "folder": folder / env / f"{method}_seed{seed}"} | changes)
