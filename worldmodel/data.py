@@ -235,18 +235,15 @@ class Minibatches:
                     old, numbers = data.replay.sample(data.replay_batch, roll.act.device)
                     model = concatenate([model, old])
                 for start in range(0, len(group), data.batch):
-                    learns, past = (None, None) if start else (model, numbers)
-                    if module.dream is None:
-                        yield Minibatch(learns, group[start : start + data.batch], past)
-                        continue
-                    for dream in self._dreams():
-                        yield Minibatch(learns, dream, past)
-                        learns = past = None
+                    for policy in self._policy(group[start : start + data.batch]):
+                        yield Minibatch(model, policy, numbers)
+                        model = numbers = None  # once for the group
 
-    def _dreams(self) -> Iterator[Rollout]:
-        """What the policy learns from instead of a minibatch: imagined transitions, which begin at old ones."""
+    def _policy(self, lived: Rollout) -> list[Rollout]:
+        """What the policy learns from: what it lived through, or instead, some times, a dream that begins there or at
+        other old steps."""
         data, module = self.data, self.data.trainer.lightning_module
-        past, _ = data.replay.sample(module.dream.starts, module.env_steps.device)
-        with module.clock("dream"):
-            roll = module.look(lambda: module.dream.rollout(module, past))
-        yield from [roll] * module.dream.passes
+        if module.dream is None:
+            return [lived]
+        past, _ = data.replay.sample(module.dream.starts, lived.act.device)
+        return [module.look(lambda: module.dream.rollout(module, past))] * module.dream.passes
