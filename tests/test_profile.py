@@ -158,7 +158,7 @@ def test_parts_are_the_whole_time(report: tuple[dict[str, Any], Path]):
     parts = report[0]["parts"]
     assert 0.95 <= sum(p["share"] for p in parts.values()) <= 1.01
     assert sum(p["seconds"] for p in parts.values()) == pytest.approx(report[0]["wall_s"], rel=0.05)
-    idle = {"curiosity learning", "dreaming"}  # surprise has no network of its own, and the policy learns from real steps
+    idle = {"curiosity learning", "dreaming"}  # surprise has no network of its own, and nothing is imagined
     assert all(parts[name]["seconds"] > 0 for name in (*PARTS, REST) if name not in idle)
     assert parts[REST]["share"] < 0.5
 

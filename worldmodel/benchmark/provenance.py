@@ -48,14 +48,7 @@ def in_words(made: dict[str, Any]) -> str:
     """One paragraph, for under a table."""
     if not made["runs"]:
         return "No cell has run."
-    words = (
-        f"{made['runs']} runs of {made['cells']} cells, {made['env_steps']:,} environment steps, "
-        f"{made['wall_s'] / 60:.0f} minutes of single-threaded processes on {machine_words(made)}"
-    )
-    if made["steps_per_s"]:
-        words += f", {made['steps_per_s']:.0f} steps/s a process at the median"
-    torch = ", ".join(sorted({p["torch"] for p in made["packages"]}))
-    words += f"; code {', '.join(made['git'])}; torch {torch}. "
+    words = effort(made)
     if made["metric"] == "return_ext":
         words += "The return is the mean over the last 200 episodes of the sampling policy while it trains. "
     if made["stops_early"]:
@@ -64,6 +57,18 @@ def in_words(made: dict[str, Any]) -> str:
         "Intervals are 95 % percentile bootstraps over seeds, stratified over environments; a seed that never reaches "
         "the threshold counts as infinitely slow, a run without results as the worst score."
     )
+
+
+def effort(made: dict[str, Any]) -> str:
+    """One sentence: how many runs and steps, how long, on what, with which code."""
+    words = (
+        f"{made['runs']} runs of {made['cells']} cells, {made['env_steps']:,} environment steps, "
+        f"{made['wall_s'] / 60:.0f} minutes of single-threaded processes on {machine_words(made)}"
+    )
+    if made["steps_per_s"]:
+        words += f", {made['steps_per_s']:.0f} steps/s a process at the median"
+    torch = ", ".join(sorted({p["torch"] for p in made["packages"]}))
+    return words + f"; code {', '.join(made['git'])}; torch {torch}. "
 
 
 def machine_words(made: dict[str, Any]) -> str:

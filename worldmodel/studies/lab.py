@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
+from worldmodel.benchmark.provenance import effort, provenance
 from worldmodel.benchmark.runner import Runner
 from worldmodel.benchmark.suite import Cell, cells_of
 from worldmodel.benchmark.tables import Table
@@ -26,6 +27,7 @@ class Lab:
 
     def __init__(self, name: str, out: Path, jobs: int):
         self.name, self.out, self.jobs = name, out, jobs
+        self.asked: list[Cell] = []
 
     def cells(self, methods: Mapping[str, Sequence[str]], common: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
         """One cell for each method (its overrides on top of `common`) and seed. Raises ConfigError."""
@@ -35,8 +37,9 @@ class Lab:
             "envs": {"runs": []},
             "methods": {m: {"overrides": list(overrides)} for m, overrides in methods.items()},
         }
-        node = OmegaConf.create(suite)
-        return cells_of(node, self.out, seeds=seeds)
+        found = cells_of(OmegaConf.create(suite), self.out, seeds=seeds)
+        self.asked += found
+        return found
 
     def train(self, cells: Sequence[Cell]) -> None:
         """Run those that aren't finished. Raises Stopped after a signal, RuntimeError where one failed."""
@@ -48,10 +51,12 @@ class Lab:
             raise RuntimeError(f"{failed[0]}: failed, see its log.txt")
 
     def write(self, table: Table, notes: str) -> None:
-        """table.csv and table.md; the notes say how the figures came about."""
+        """table.csv and table.md; the notes say how the figures came about, and what ran for them is added."""
         self.out.mkdir(parents=True, exist_ok=True)
         with (self.out / "table.csv").open("w", newline="") as file:
             csv.writer(file).writerows([table.header, *table.rows])
+        if self.asked and (made := provenance(self.name, self.asked))["runs"]:
+            notes += f" {effort(made).strip()}"
         (self.out / "table.md").write_text(f"**{table.title}**\n\n{table.markdown()}\n\n{notes}\n")
 
     def save(self, figure: Figure) -> None:
