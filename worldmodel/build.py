@@ -13,7 +13,6 @@ from worldmodel.curiosity import Curiosity
 from worldmodel.data import SequenceData
 from worldmodel.envs import VectorEnv
 from worldmodel.module import CuriousAgent
-from worldmodel.policy import ActorCritic
 from worldmodel.world_model import WorldModel
 
 
@@ -54,21 +53,16 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
     known |= {"target": target, "latent": encoder.shape, "target_shape": target.shape}
     known["complete"] = lambda part: fill(part, **known)  # for what is made of parts that want the same
     model: WorldModel = fill(instantiate(cfg.model), **known)
-
-    def make_policy() -> ActorCritic:
-        return fill(instantiate(cfg.policy.actor), **known)
-
     curiosity = fill(instantiate(cfg.curiosity), **known)
-    dream = instantiate(cfg.policy.dream)(make_policy=make_policy) if "dream" in cfg.policy else None
-    if dream is not None:
+    if "dream" in cfg.policy:
         check_dream(cfg, curiosity)
     return CuriousAgent(
         model=model,
-        policy=make_policy(),
+        policy=fill(instantiate(cfg.policy.actor), **known),
         curiosity=curiosity,
         reward_scale=fill(instantiate(cfg.reward), **known),
         ppo=instantiate(cfg.policy.ppo),
-        dream=dream,
+        dream=instantiate(cfg.policy.get("dream")),
         make_optimizer=instantiate(cfg.optimizer),
         weights=OmegaConf.to_container(cfg.weights),
         total_steps=cfg.total_steps,

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from worldmodel.heads import symexp
-from worldmodel.policy import ActorCritic
 from worldmodel.types import Rollout, map_obs
 
 if TYPE_CHECKING:
     from worldmodel.module import CuriousAgent
 
 
+@dataclass
 class Dream:
     """Imagined rollouts of the present policy, on which PPO learns instead of on what was lived through (Sutton 1990,
     Dyna; Hafner et al. 2020, Dreamer). They are paid what the curiosity foresees and what the reward head expects, so
@@ -33,34 +33,25 @@ class Dream:
     as the model says.
     """
 
-    def __init__(
-        self,
-        make_policy: Callable[[], ActorCritic],
-        *,
-        starts: int = 64,
-        horizon: int = 15,
-        passes: int = 4,
-        anew: bool = False,
-    ):
-        for key, value in (("starts", starts), ("horizon", horizon), ("passes", passes)):
-            if value < 1:
-                raise ValueError(f"policy.dream.{key}={value}: allowed are whole numbers from 1")
-        self.make_policy, self.starts, self.horizon, self.passes, self.anew = (
-            make_policy, starts, horizon, passes, anew
-        )  # fmt: skip
+    starts: int = 64
+    horizon: int = 15
+    passes: int = 4
+    anew: bool = False
 
-    @torch.no_grad()
+    def __post_init__(self) -> None:
+        for key in ("starts", "horizon", "passes"):
+            if (value := getattr(self, key)) < 1:
+                raise ValueError(f"policy.dream.{key}={value}: allowed are whole numbers from 1")
+
     def begin(self, agent: CuriousAgent) -> None:
         """Called before an update learns."""
         if not self.anew:
             return
-        with torch.random.fork_rng([]):  # the same policy on every rank
+        with torch.random.fork_rng([]):  # the same layer on every rank
             torch.manual_seed(1_000_003 * agent.config.get("seed", 0) + int(agent.env_steps))
-            new = dict(self.make_policy().named_parameters())
-        optimizers = agent.trainer.optimizers
-        for name, parameter in agent.policy.actor.named_parameters(prefix="actor"):
-            parameter.copy_(new[name])
-            for optimizer in optimizers:
+            agent.policy.forget()
+        for parameter in agent.policy.actor.parameters():
+            for optimizer in agent.trainer.optimizers:
                 optimizer.state.pop(parameter, None)  # it makes new moments at its next step
 
     @torch.no_grad()
@@ -79,10 +70,11 @@ class Dream:
         observed = [obs]
         for _ in range(self.horizon):
             act, logp, values = policy.act(h, policy.see(obs, z))
-            pred = model.predict(h, act, model.target(obs, z))
+            y = model.target(obs, z)
+            pred = model.predict(h, act, y)
             end = torch.rand_like(pred.end) < pred.end.sigmoid()
-            steps = {"act": act, "logp": logp, "values": values, "h": h, "z": z, "rew": symexp(pred.rew), "end": end}
-            for name, value in steps.items():
+            steps = {"act": act, "logp": logp, "values": values, "h": h, "z": z, "y": y, "end": end}
+            for name, value in (steps | {"rew": symexp(pred.rew)}).items():
                 told[name].append(value)
             obs = model.imagine(h, act, obs)
             z = model.encoder(obs)
@@ -90,12 +82,13 @@ class Dream:
             observed.append(obs)
         told["values"].append(policy(h, policy.see(obs, z))[1])
         told["z"].append(z)
+        told["y"].append(model.target(obs, z))
         return self._pay(agent, valid, map_obs(lambda *o: torch.stack(o, 1), *observed), told)
 
     def _pay(self, agent: CuriousAgent, real: Tensor, obs: Tensor, told: dict[str, list[Tensor]]) -> Rollout:
         """The rollout with its rewards and returns; real (B,): begins at a step that was taken."""
-        act, logp, value, h, z, rew, end = (
-            torch.stack(told[name], 1) for name in ("act", "logp", "values", "h", "z", "rew", "end")
+        act, logp, value, h, z, y, rew, end = (
+            torch.stack(told[name], 1) for name in ("act", "logp", "values", "h", "z", "y", "rew", "end")
         )
         alive = torch.cat([torch.ones_like(end[:, :1]), ~end[:, :-1]], 1).cumprod(1).bool()
         mask = _closed(alive & real[:, None])
@@ -114,7 +107,7 @@ class Dream:
             h=h,
             z=z[:, :-1],
         )
-        out = agent.model.outcome(h, act, z, agent.model.target(obs, z))
+        out = agent.model.outcome(h, act, z, y)
         raw = agent.curiosity.foresee(roll, out)
         roll.rew_int = torch.where(roll.tail(mask), agent.reward_scale.apply(raw), 0.0)
         agent.ppo.add_returns(roll)

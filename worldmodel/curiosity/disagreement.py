@@ -51,11 +51,12 @@ class Disagreement(Curiosity):
         self.drop = drop
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        self.features.review(roll)
-        return self.foresee(roll, out)
+        return self._spread(self.features.review(roll), roll)
 
     def foresee(self, roll: Rollout, out: Outputs) -> Tensor:
-        phi = self.features(roll)
+        return self._spread(self.features(roll), roll)
+
+    def _spread(self, phi: Tensor, roll: Rollout) -> Tensor:
         return self.model(phi[:, :-1], roll.tail(roll.act)).var(0, correction=0).mean(-1)
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:

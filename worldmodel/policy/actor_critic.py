@@ -14,12 +14,18 @@ from encoders import Encoder
 from worldmodel.policy.distributions import make_distribution
 from worldmodel.types import Obs
 
+CHOICE = 0.01  # gain of the layer that chooses, at first
+
 
 def _linear(inp: int, out: int, gain: float) -> nn.Linear:
     layer = nn.Linear(inp, out)
+    _begin(layer, gain)
+    return layer
+
+
+def _begin(layer: nn.Linear, gain: float) -> None:
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
-    return layer
 
 
 class ActorCritic(nn.Module):
@@ -68,8 +74,12 @@ class ActorCritic(nn.Module):
         self.encoder = make_encoder() if own_encoder else None
         inp = int(torch.tensor(latent).prod()) + (dim if reads_memory else 0)
         self.trunk = _linear(inp, 2 * hidden, 2**0.5)
-        self.actor = _linear(hidden, self.dist.size, 0.01)
+        self.actor = _linear(hidden, self.dist.size, CHOICE)
         self.critic = _linear(hidden, 2, 0.1)
+
+    def forget(self) -> None:
+        """Choose as at first, nearly uniformly; what it sees and values stays learnt."""
+        _begin(self.actor, CHOICE)
 
     def see(self, obs: Obs, z: Tensor) -> Tensor:
         """What it reads of an observation (*lead, ...), whose latent in the world model is z (*lead, *latent)."""
