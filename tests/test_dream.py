@@ -14,6 +14,7 @@ from tiny import tiny_agent
 
 from encoders.discrete import Discrete as DiscreteEncoder
 from encoders.grid import Grid
+from worldmodel.config import ConfigError, bad_input
 from worldmodel.curiosity import RewardScale
 from worldmodel.observation_head import ObservationHead
 
@@ -159,7 +160,7 @@ def test_what_a_dream_needs(overrides: list[str], words: str) -> None:
     drop = {x.split("=")[0] for x in overrides} | (
         {"curiosity.members", "curiosity.hidden"} if "rnd" in overrides[0] else set()
     )
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ConfigError, match=words), bad_input():
         tiny_agent(*(x for x in [*CHAIN, *DREAM] if x.split("=")[0] not in drop), *overrides)
 
 
