@@ -74,6 +74,7 @@ def test_rooms_are_those_of_the_grid() -> None:
     assert passed > 5
 
 
+@pytest.mark.filterwarnings("ignore:env.engine=envpool")  # its levels are no MultiRoom, but have doors
 def test_envpool_tells_the_same_and_goes_on_after_a_checkpoint() -> None:
     env = make_env(**ROOMS, engine="envpool", num_envs=16)
     env.reset()

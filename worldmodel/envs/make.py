@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
 
-from worldmodel.envs.envpool import EnvpoolEnv, envpool_ids
+from worldmodel.envs.envpool import EnvpoolEnv, envpool_ids, sound
 from worldmodel.envs.gymnasium import GymnasiumEnv, gymnasium_ids
 from worldmodel.envs.places import Places
 from worldmodel.envs.rooms import Rooms
@@ -45,7 +46,8 @@ def make_env(
 ) -> VectorEnv:
     """N copies of an environment; the same seed gives the same episodes, and no two copies share a seed.
 
-    engine: `auto` takes envpool where it is installed and knows the id, else gymnasium.
+    engine: `auto` takes envpool where it is installed, knows the id and builds it rightly (not MiniGrid's MultiRoom,
+        whose goal is often out of reach there), else gymnasium.
     keys: of a Dict observation: None takes all but text, one gives that key's plain tensor, several a dict.
     sticky: probability that a copy repeats its last action instead of taking the new one.
     null_action: index of the action that does nothing, for those who ask the environment.
@@ -80,7 +82,11 @@ def make_env(
     pool = [] if engine == "gymnasium" else envpool_ids()
     if engine == "envpool" and not pool:
         raise ValueError("env.engine='envpool': envpool is not installed, allowed are auto and gymnasium")
-    if id in pool:
+    if id in pool and (engine == "envpool" or sound(id)):
+        if not sound(id):
+            warnings.warn(
+                f"env.engine=envpool: the goal of {id} is often out of reach there, not so with auto", stacklevel=2
+            )
         if levels is not None:
             raise ValueError(f"env.levels={levels}: envpool can't be given a level, allowed with env.engine=gymnasium")
         env: VectorEnv = EnvpoolEnv(id, **common)
