@@ -15,8 +15,8 @@ _CHEAP = ("classic_control", "minigrid", "toy_text")
 """Families whose steps cost less than waking a second thread."""
 
 _UNSOUND = ("MiniGrid-MultiRoom-",)
-"""Begin the ids of worlds that envpool (1.2.5) builds wrongly: there are walls where doors should be, and the goal is out
-of reach in 76 levels of 100 (MultiRoom-N6; N4-S5: 88, N2-S4: 29). tests/test_solvable.py notices when it is mended."""
+"""Begin the ids of worlds that envpool (1.2.5) builds wrongly: there are walls where doors should be, and the goal is
+out of reach in 76 levels of 100 (MultiRoom-N6; N4-S5: 88, N2-S4: 29). tests/test_solvable.py notices when it's mended."""
 
 
 def sound(id: str) -> bool:
