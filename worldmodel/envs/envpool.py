@@ -19,7 +19,6 @@ _UNSOUND = ("MiniGrid-MultiRoom-",)
 out of reach in 76 levels of 100 (MultiRoom-N6; N4-S5: 88, N2-S4: 29). A test in test_solvable.py notices a repair."""
 
 
-
 def sound(id: str) -> bool:
     """Whether envpool's world `id` is the one that its name stands for."""
     return not id.startswith(_UNSOUND)
