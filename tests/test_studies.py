@@ -136,6 +136,22 @@ def test_negative_bias(lab: Lab) -> None:
         assert [int(r["env_steps"]) for r in csv.DictReader(file)] == [96, 128, 160], "it goes on from the checkpoint"
 
 
+def test_curriculum(lab: Lab) -> None:
+    lessons = {"easy": ["policy.ppo.gamma_ext=0.9", "total_steps=64"], "hard": ["total_steps=96"]}
+    common = [x for x in COMMON if x != "total_steps=64"]
+    rules = {"agents": {"agent": []}, "lessons": lessons, "common": common, "seeds": [100, 101]}
+    load("curriculum", **rules, threshold=2.0)(lab=lab)
+    _, *rows = table(lab)
+    assert [r[:4] for r in rows] == [[x, "agent", "0 of 2", "–"] for x in lessons]
+    for seed in rules["seeds"]:
+        folder = lab.out / "runs" / f"agent_hard_seed{seed}"
+        with (folder / "metrics.csv").open(newline="") as file:
+            assert [int(r["env_steps"]) for r in csv.DictReader(file)] == [96], "it goes on from the lesson before"
+        cfg = OmegaConf.load(folder / "config.yaml")
+        assert (cfg.seed, cfg.policy.ppo.gamma_ext, cfg.stop_return) == (seed, 0.9, 2.0)
+    assert (lab.out / "plot.png").stat().st_size > 1000
+
+
 def test_sim_scale(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worldmodel.studies.sim_scale.Pendulums.lyapunov_time", lambda self: (1.1, 0.0))
     common = [x for x in TINY if x not in ("data.horizon=8", "target.dim=8")]
