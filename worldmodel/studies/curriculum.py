@@ -29,27 +29,22 @@ def curriculum(
     passing, rows = [*common, f"stop_return={threshold}"], []
     figure, axes = panels(len(lessons))
     colors = {agent: f"C{i}" for i, agent in enumerate(agents)}
-    before: dict[tuple[str, int], Cell] = {}
+    last: dict[tuple[str, int], Cell] = {}
     for (lesson, overrides), axis in zip(lessons.items(), axes, strict=True):
-        methods = {f"{a}_{lesson}": [*passing, *has, *overrides] for a, has in agents.items()}
-        if not before:
-            cells = lab.cells(methods, [], seeds)
-        else:  # the checkpoint brings the rest of the configuration along
-            cells = [
-                cell
-                for a in agents
-                for seed in seeds
-                for cell in lab.cells({f"{a}_{lesson}": [_after(before[a, seed]), *overrides]}, [], [seed])
-            ]
+        cells = []
+        for agent, has in agents.items():
+            for seed in seeds:  # a checkpoint brings the agent's and the common configuration along
+                start = [_after(last[agent, seed])] if last else [*passing, *has]
+                cells += lab.cells({f"{agent}_{lesson}": [*start, *overrides]}, [], [seed])
         lab.train(cells)
         for agent in agents:
             taken = [c for c in cells if c.method == f"{agent}_{lesson}"]
             runs = [read_metrics(c.folder / "metrics.csv") for c in taken]
-            before |= {(agent, c.seed): c for c in taken}
+            last |= {(agent, c.seed): c for c in taken}
             passed = [r["env_steps"][-1] for r in runs if r["return_ext"][-1] >= threshold]
             steps = f"{np.median(passed):,.0f} [{min(passed):,.0f}, {max(passed):,.0f}]" if passed else "–"
-            last = np.array([r["return_ext"][-1] for r in runs])
-            rows.append([lesson, agent, f"{len(passed)} of {len(runs)}", steps, words(last)])
+            ended = np.array([r["return_ext"][-1] for r in runs])
+            rows.append([lesson, agent, f"{len(passed)} of {len(runs)}", steps, words(ended)])
             for i, r in enumerate(runs):
                 axis.plot(r["env_steps"], r["return_ext"], color=colors[agent], lw=1, label=None if i else agent)
         axis.axhline(threshold, color="gray", lw=0.8, ls=":")
@@ -60,7 +55,7 @@ def curriculum(
         "lesson",
         "agent",
         f"seeds ≥ {threshold:g}",
-        "environment steps of those, from the beginning",
+        "steps of those, from the first lesson on",
         "return at its end",
     ]
     lab.write(
