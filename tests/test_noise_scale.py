@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from worldmodel.callbacks import NoiseScale
 from worldmodel.callbacks.noise_scale import noise_and_signal
+from worldmodel.ranks import part_at_exit
 from worldmodel.types import Minibatch
 
 DIM, MEAN, SPREAD = 20, 0.5, {"model": 1.0, "policy": 0.5}  # each dimension of a gradient at the origin
@@ -87,6 +88,9 @@ class Data(L.LightningDataModule):
 class Write(L.Callback):
     def __init__(self, folder: Path):
         self.folder = folder
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        part_at_exit()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         torch.save(pl_module.row, self.folder / f"row.{trainer.global_rank}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from worldmodel.moments import sum_over_ranks, world_size
+from worldmodel.ranks import sum_over_ranks, world_size
 
 
 def masked_means(losses: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:

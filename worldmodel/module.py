@@ -19,8 +19,8 @@ from worldmodel.config import ConfigError
 from worldmodel.curiosity import Curiosity, RewardScale
 from worldmodel.dream import Dream
 from worldmodel.losses import masked_mean, masked_means
-from worldmodel.moments import sum_over_ranks
 from worldmodel.policy import PPO, ActorCritic
+from worldmodel.ranks import sum_over_ranks
 from worldmodel.sharding import shard
 from worldmodel.targets.collapse import effective_rank, latent_std
 from worldmodel.types import Minibatch, Rollout

@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-
-def sum_over_ranks(x: Tensor) -> Tensor:
-    """Sum a statistic over all ranks in place; on one rank, the same tensor."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(x)
-    return x
-
-
-def world_size() -> int:
-    """Number of ranks that train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+from worldmodel.ranks import sum_over_ranks
 
 
 class Moments(nn.Module):

@@ -30,6 +30,7 @@ from worldmodel.config import CONFIG_DIR, ConfigError, bad_input, check, fill
 from worldmodel.figures import learning_curve
 from worldmodel.files import write_whole
 from worldmodel.module import CuriousAgent, NonFiniteLoss
+from worldmodel.ranks import part_at_exit
 from worldmodel.rollback import Rollback
 from worldmodel.run import RunRecord
 from worldmodel.video import film
@@ -110,6 +111,8 @@ def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Ro
     trainer = make_trainer(cfg, callbacks, data)
     if rollback.times and trainer.world_size > 1:
         raise ConfigError(f"rollback.times={rollback.times}: allowed with several ranks is 0")
+    if trainer.world_size > 1:
+        part_at_exit()
     main = trainer.is_global_zero
     if main:
         (run_dir / DONE).unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from worldmodel.curiosity.features import Flat
 from worldmodel.curiosity.fixed import Fixed
 from worldmodel.losses import masked_mean
 from worldmodel.memory import GRU
-from worldmodel.moments import sum_over_ranks, world_size
+from worldmodel.ranks import sum_over_ranks, world_size
 from worldmodel.targets.ema import follow
 from worldmodel.types import Rollout
 from worldmodel.world_model import Outputs

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from encoders import Encoder
 from worldmodel.curiosity.curiosity import Curiosity
 from worldmodel.curiosity.episodic import EpisodicVisits
-from worldmodel.moments import sum_over_ranks, world_size
+from worldmodel.ranks import sum_over_ranks, world_size
 from worldmodel.types import Rollout
 from worldmodel.world_model import Outputs
 
