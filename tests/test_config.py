@@ -82,7 +82,7 @@ def assert_trained(cli, tmp_path: Path, *overrides: str) -> dict[str, float]:
 def test_every_experiment_trains(cli, tmp_path: Path, name: str) -> None:
     if name == "crafter":
         pytest.importorskip("crafter")
-    more = {"atari": PIXELS, "chain_dream": PARTS["replay"]}.get(name, [])
+    more = {"atari": PIXELS, **dict.fromkeys(("chain_dream", "chain_plan"), PARTS["replay"])}.get(name, [])
     assert_trained(cli, tmp_path, f"experiment={name}", *more)
 
 

@@ -54,15 +54,17 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
     known["complete"] = lambda part: fill(part, **known)  # for what is made of parts that want the same
     model: WorldModel = fill(instantiate(cfg.model), **known)
     curiosity = fill(instantiate(cfg.curiosity), **known)
-    if "dream" in cfg.policy:
+    dream = instantiate(cfg.policy.get("dream"))
+    if dream is not None:
         check_dream(cfg, curiosity)
+        dream.check(spec.act_space)
     return CuriousAgent(
         model=model,
         policy=fill(instantiate(cfg.policy.actor), **known),
         curiosity=curiosity,
         reward_scale=fill(instantiate(cfg.reward), **known),
         ppo=instantiate(cfg.policy.ppo),
-        dream=instantiate(cfg.policy.get("dream")),
+        dream=dream,
         make_optimizer=instantiate(cfg.optimizer),
         weights=OmegaConf.to_container(cfg.weights),
         total_steps=cfg.total_steps,

@@ -239,11 +239,11 @@ class Minibatches:
                         yield Minibatch(model, policy, numbers)
                         model = numbers = None  # once for the group
 
-    def _policy(self, lived: Rollout) -> list[Rollout]:
-        """What the policy learns from: what it lived through, or instead, some times, a dream that begins there or at
-        other old steps."""
+    def _policy(self, lived: Rollout) -> Iterator[Rollout]:
+        """What the policy learns from: what it lived through, or instead what it imagines."""
         data, module = self.data, self.data.trainer.lightning_module
         if module.dream is None:
-            return [lived]
-        past, _ = data.replay.sample(module.dream.starts, lived.act.device)
-        return [module.look(lambda: module.dream.rollout(module, past))] * module.dream.passes
+            yield lived
+        else:
+            past, _ = data.replay.sample(module.dream.starts, lived.act.device)
+            yield from module.dream.rollouts(module, past)

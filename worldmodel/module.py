@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from worldmodel.checkpoint import FORMAT
 from worldmodel.config import ConfigError
 from worldmodel.curiosity import Curiosity, RewardScale
-from worldmodel.dream import Dream
+from worldmodel.dream import Imagination
 from worldmodel.losses import masked_mean, masked_means
 from worldmodel.policy import PPO, ActorCritic
 from worldmodel.ranks import sum_over_ranks
@@ -51,7 +51,7 @@ class CuriousAgent(L.LightningModule):
         weights: dict[str, float],
         total_steps: int,
         config: dict[str, Any] | None = None,
-        dream: Dream | None = None,
+        dream: Imagination | None = None,
     ):
         super().__init__()
         self.model, self.policy, self.curiosity, self.reward_scale = model, policy, curiosity, reward_scale

@@ -90,6 +90,7 @@ class Rollout(Sequences):
     adv: Tensor | None = None  # (B, T) weighted sum of both advantages
     ret_ext: Tensor | None = None  # (B, T)
     ret_int: Tensor | None = None  # (B, T)
+    worth: Tensor | None = None  # (B, T, actions) what each action is worth, where a planner tried them all
     info: dict[str, Tensor] | None = None  # (B, T+1, ...) each: what the environment told beside the last T+1 obs
 
     @property

@@ -1,7 +1,8 @@
 """The policy: (h, z) -> act, and how it learns."""
 
 from worldmodel.policy.actor_critic import ActorCritic
+from worldmodel.policy.greedy import Greedy
 from worldmodel.policy.ppo import PPO
 from worldmodel.policy.random_policy import RandomPolicy
 
-__all__ = ["PPO", "ActorCritic", "RandomPolicy"]
+__all__ = ["PPO", "ActorCritic", "Greedy", "RandomPolicy"]

@@ -24,25 +24,22 @@ class Categorical(nn.Module):
             bias[null_action] = null_bias
         self.register_buffer("bias", bias, persistent=False)
 
-    def _logp(self, params: Tensor, temperature: Tensor | float) -> Tensor:
+    def log_probs(self, params: Tensor, temperature: Tensor | float) -> Tensor:
+        """(*lead, size) log-probability of each action."""
         return F.log_softmax((params + self.bias) / temperature, -1)
 
     def sample(self, params: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
         """params (N, size) -> action (N,), log-probability (N,). By the Gumbel trick: two cheap ops."""
-        logp = self._logp(params, temperature)
+        logp = self.log_probs(params, temperature)
         act = (logp - torch.empty_like(logp).exponential_().log_()).argmax(-1)
         return act, logp.gather(-1, act[..., None]).squeeze(-1)
 
     def mode(self, params: Tensor) -> Tensor:
         return (params + self.bias).argmax(-1)
 
-    def probs(self, params: Tensor, temperature: Tensor | float) -> Tensor:
-        """(*lead, size) probability of each action."""
-        return self._logp(params, temperature).exp()
-
     def evaluate(self, params: Tensor, act: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy (nats), each (*lead)."""
-        logp = self._logp(params, temperature)
+        logp = self.log_probs(params, temperature)
         return logp.gather(-1, act[..., None]).squeeze(-1), -(logp.exp() * logp).sum(-1)
 
 

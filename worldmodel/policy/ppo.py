@@ -52,8 +52,13 @@ class PPO:
         return {
             "policy": clipped_policy_loss(logp, roll.logp, roll.adv, self.clip),
             "entropy": -entropy,
-            "value": 0.5 * ((values[..., 0] - roll.ret_ext).square() + (values[..., 1] - roll.ret_int).square()),
+            "value": value_loss(values, roll),
         }
+
+
+def value_loss(values: Tensor, roll: Rollout) -> Tensor:
+    """Squared error of both values (B, T, 2), unreduced: (B, T)."""
+    return 0.5 * ((values[..., 0] - roll.ret_ext).square() + (values[..., 1] - roll.ret_int).square())
 
 
 def policy_kl(logp: Tensor, old_logp: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ class WorldCoder:
         thought = self.actor.observe(obs.to(device), actions=act)
         if not over.all():
             params, _ = agent.policy(thought.h, agent.policy.see(obs.to(device), thought.z))
-            probs = agent.policy.dist.probs(params, agent.policy.temperature).cpu().double().numpy()
+            probs = agent.policy.dist.log_probs(params, agent.policy.temperature).exp().cpu().double().numpy()
             chosen = send("actions", streams[~over], self.columns.size + 1, probs[~over])
             act[torch.from_numpy(~over).to(device)] = torch.from_numpy(chosen).to(device)
         self.actor.rows.act[:, self.actor.row - 1] = act
