@@ -164,10 +164,11 @@ def test_what_a_dream_needs(overrides: list[str], words: str) -> None:
         tiny_agent(*(x for x in [*CHAIN, *DREAM] if x.split("=")[0] not in drop), *overrides)
 
 
-@pytest.mark.parametrize("world", ["chain", "doorkey"])
-def test_a_run_that_dreams_goes_on_as_if_never_stopped(world: str, cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize("world, policy", [("chain", "dream"), ("doorkey", "dream"), ("chain", "plan")])
+def test_a_run_that_dreams_goes_on_as_if_never_stopped(world: str, policy: str, cli, tmp_path: Path) -> None:
     own = CHAIN if world == "chain" else ["env.engine=gymnasium", "data.replay_batch=1", "data.replay_capacity=8"]
-    settings = [*own, *(x for x in DREAM if world == "chain" or not x.startswith("data.")), "policy.dream.anew=true"]
+    settings = [*own, *(x for x in DREAM if world == "chain" or not x.startswith("data.")), f"policy={policy}"]
+    settings += ["policy.dream.anew=true"] if policy == "dream" else []
     steps = 80 if world == "chain" else 32
     for run, totals in (("whole", [3 * steps]), ("parts", [steps, 3 * steps])):
         for number, total in enumerate(totals):
