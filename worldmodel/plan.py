@@ -31,7 +31,7 @@ class Plan(Imagination):
 
     u is the share of novelty: what the curiosity foresees of this action, by the most it foresees of any in this plan.
     Where nothing is known of what comes, what is imagined is arbitrary, and so is its value; without u, those values
-    feed on each other and grow without bound.
+    feed on each other and grow without bound. Once everything is known alike, u is noise and cuts values short.
 
     The moments are old steps, and what random actions lead to from them within `horizon - 1` imagined steps: so that
     the values know of places that were never seen, too. A life in which the episode would have ended is left out.

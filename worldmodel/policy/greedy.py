@@ -18,6 +18,9 @@ class Greedy(PPO):
 
     sharpness: how much less an action must be worth, in units of the weighted rewards, for its probability to fall by
     a factor of e.
+
+    It learns at a temperature of 1, whatever it acts with: it is then an average over plans, whose noise changes what
+    they want, and a low temperature when acting follows what most of them want.
     """
 
     sharpness: float = 0.02
@@ -29,7 +32,7 @@ class Greedy(PPO):
     def losses(self, policy: ActorCritic, h: Tensor, z: Tensor, roll: Rollout) -> dict[str, Tensor]:
         """See `PPO.losses`."""
         params, values = policy(h, policy.see(map_obs(roll.tail, roll.obs), z))
-        logp = policy.dist.log_probs(params, policy.temperature)
+        logp = policy.dist.log_probs(params, 1.0)
         goal = (roll.worth / self.sharpness).softmax(-1)
         return {
             "policy": -(goal * logp).sum(-1),
