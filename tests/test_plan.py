@@ -38,20 +38,20 @@ def test_what_an_action_is_worth(monkeypatch) -> None:
     monkeypatch.setattr(
         agent.curiosity, "foresee", lambda roll, out: roll.act[:, :1].float()
     )  # all to the right is new
+    params, values = torch.tensor([1.0, 3.0]).log(), torch.tensor([10.0, 20.0])
     monkeypatch.setattr(
-        agent.policy,
-        "forward",
-        lambda h, z: (torch.zeros(*h.shape[:-1], 2), torch.tensor([10.0, 20.0]).expand(*h.shape[:-1], 2)),
+        agent.policy, "forward", lambda h, z: (params.expand(*h.shape[:-1], 2), values.expand(*h.shape[:-1], 2))
     )
+    agent.policy.temperature.fill_(0.5)  # goes left in 1 of 10, where its numbers say 1 of 4
     roll = agent.dream.rollout(agent, past)
     left = 2 * (3 + 0.8 * 0.5 * 10) + (0 + 0.9 * 0.5 * 20)
     right = 2 * 3 + 1  # where it leads isn't known
     torch.testing.assert_close(roll.worth, torch.tensor([left, right]).expand(16, 1, 2))
-    torch.testing.assert_close(roll.ret_ext, torch.full((16, 1), (7.0 + 3.0) / 2))  # the policy does both alike
-    torch.testing.assert_close(roll.ret_int, torch.full((16, 1), (9.0 + 1.0) / 2))
+    torch.testing.assert_close(roll.ret_ext, torch.full((16, 1), 0.1 * 7 + 0.9 * 3))
+    torch.testing.assert_close(roll.ret_int, torch.full((16, 1), 0.1 * 9 + 0.9 * 1))
     losses = agent.ppo.losses(agent.policy, roll.h, roll.z, roll)
-    torch.testing.assert_close(losses["policy"], torch.full((16, 1), 2.0).log())  # a half for what is wanted
-    torch.testing.assert_close(losses["value"], torch.full((16, 1), 0.5 * (5.0**2 + 15.0**2)))
+    torch.testing.assert_close(losses["policy"], torch.full((16, 1), 4.0).log())  # a quarter for what is wanted
+    torch.testing.assert_close(losses["value"], torch.full((16, 1), 0.5 * ((10 - 3.4) ** 2 + (20 - 1.8) ** 2)))
 
 
 @torch.no_grad()
