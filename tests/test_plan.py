@@ -9,6 +9,7 @@ from test_dream import CHAIN, DREAM
 from tiny import tiny_agent
 
 from worldmodel.config import ConfigError, bad_input
+from worldmodel.curiosity.none import Nothing
 from worldmodel.plan import Plan
 
 PLAN = [*(x for x in DREAM if x != "policy=dream"), "policy=plan", "policy.dream.horizon=1"]
@@ -89,6 +90,7 @@ def test_the_policy_goes_where_it_pays(monkeypatch) -> None:
         return ((roll.obs[:, :1] == 5) & (roll.act[:, :1] == 1)).float()
 
     monkeypatch.setattr(agent.curiosity, "foresee", foresee)
+    agent.curiosity.most = 1.0
     agent.dream.passes = 600
     optimizer = torch.optim.Adam(agent.policy.parameters(), lr=3e-3)
     for roll in agent.dream.rollouts(agent, past):
@@ -118,4 +120,12 @@ def test_what_a_plan_needs(overrides: list[str], words: str) -> None:
 
 def test_actions_that_cannot_all_be_tried() -> None:
     with pytest.raises(ValueError, match=r"policy=plan with actions Box.*: allowed are Discrete"):
-        Plan().check(gym.spaces.Box(-1, 1, (2,)))
+        Plan().check(gym.spaces.Box(-1, 1, (2,)), Nothing())
+
+
+def test_a_signal_without_a_limit() -> None:
+    with (
+        pytest.raises(ConfigError, match=r"policy=plan with curiosity Disagreement, .*: allowed are max, none"),
+        bad_input(),
+    ):
+        tiny_agent(*CHAIN, *(x for x in PLAN if not x.startswith("curiosity")), "curiosity=disagreement")

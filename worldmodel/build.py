@@ -57,7 +57,7 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
     dream = instantiate(cfg.policy.get("dream"))
     if dream is not None:
         check_dream(cfg, curiosity)
-        dream.check(spec.act_space)
+        dream.check(spec.act_space, curiosity)
     return CuriousAgent(
         model=model,
         policy=fill(instantiate(cfg.policy.actor), **known),

@@ -12,6 +12,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
+from worldmodel.curiosity import Curiosity
 from worldmodel.heads import symexp
 from worldmodel.types import Obs, Rollout, map_obs
 from worldmodel.world_model import WorldModel
@@ -72,8 +73,8 @@ class Imagination:
             if (value := getattr(self, key)) < 1:
                 raise ValueError(f"policy.dream.{key}={value}: allowed are whole numbers from 1")
 
-    def check(self, act_space: gym.Space) -> None:
-        """Raises ValueError for actions that it can't imagine."""
+    def check(self, act_space: gym.Space, curiosity: Curiosity) -> None:
+        """Raises ValueError for actions that it can't imagine, and for signals that can't pay for what it imagines."""
 
     def begin(self, agent: CuriousAgent) -> None:
         """Called before an update learns."""

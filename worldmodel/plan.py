@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import gymnasium as gym
 import torch
 
+from worldmodel.curiosity import Curiosity
 from worldmodel.dream import Imagination, Moment, any_row, imagined
 from worldmodel.heads import symexp
 from worldmodel.types import Rollout, map_obs
@@ -29,9 +30,9 @@ class Plan(Imagination):
     step looks at all actions, where PPO must first happen to take the best: what the policy wants can change within a
     few steps, once what it wanted is known (MAX, Shyam et al. 2019, plans by SAC on imagined steps).
 
-    u is the share of novelty: what the curiosity foresees of this action, by the most it foresees of any in this plan.
-    Where nothing is known of what comes, what is imagined is arbitrary, and so is its value; without u, those values
-    feed on each other and grow without bound. Once everything is known alike, u is noise and cuts values short.
+    u is the share of novelty: what the curiosity foresees of this action, by the most it can foresee (`max`, and `none`
+    with u = 0). Where nothing is known of what comes, what is imagined is arbitrary, and so is its value; without u,
+    those values feed on each other and grow without bound.
 
     The moments are old steps, and what random actions lead to from them within `horizon - 1` imagined steps: so that
     the values know of places that were never seen, too. A life in which the episode would have ended is left out.
@@ -39,8 +40,11 @@ class Plan(Imagination):
 
     horizon: int = 3
 
-    def check(self, act_space: gym.Space) -> None:
+    def check(self, act_space: gym.Space, curiosity: Curiosity) -> None:
         """See `Imagination.check`."""
+        if curiosity.most is None:
+            name = type(curiosity).__name__
+            raise ValueError(f"policy=plan with curiosity {name}, which has no upper limit: allowed are max, none")
         if not isinstance(act_space, gym.spaces.Discrete):
             raise ValueError(f"policy=plan with actions {act_space}: allowed are Discrete")
 
@@ -71,7 +75,7 @@ class Plan(Imagination):
         )
         out = model.outcome(h[:, None], act[:, None], torch.stack([z, now.z], 1), torch.stack([y, now.y], 1))
         raw = agent.curiosity.foresee(roll, out)[:, 0]
-        known = 1 - (raw / raw.max().clamp_min(1e-8)).clamp_min(0.0)
+        known = 1 - (raw / agent.curiosity.most).clamp(0.0, 1.0)
         goes_on = 1 - pred.end.sigmoid()
         worth_ext = symexp(pred.rew) + ppo.gamma_ext * known * goes_on * values[:, 0]
         worth_int = agent.reward_scale.apply(raw) + ppo.gamma_int * known * (

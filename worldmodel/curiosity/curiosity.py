@@ -14,7 +14,11 @@ class Curiosity(nn.Module):
     Constructors take what they need of `obs_space`, `act_space`, `num_envs`, `encoder` (the main one), `make_encoder`
     (builds a fresh one of the same configuration; keywords override it, `space=` is another space of the same kind),
     `target_shape`, `dim` (the width of h) and `complete` (gives a part of theirs what it takes of all these).
+
+    most: what it foresees of a transition of which nothing is known; None for signals without such a limit.
     """
+
+    most: float | None = None
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         """Raw intrinsic reward (B, T) of the transitions t -> t+1, under the frozen model that acted.

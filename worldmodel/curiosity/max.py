@@ -48,6 +48,7 @@ class MAX(Curiosity):
         self.code = ActionCode(act_space)
         self.ensemble = Ensemble(members, [width + self.code.width, *[hidden] * layers, 2 * width])
         self.decay = decay
+        self.most = log(members)
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         y = out.y.flatten(2)

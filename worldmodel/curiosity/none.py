@@ -13,6 +13,8 @@ from worldmodel.world_model import Outputs
 class Nothing(Curiosity):
     """Pays 0."""
 
+    most = 1.0  # any: nothing is ever foreseen
+
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return torch.zeros_like(roll.logp)
 
