@@ -39,6 +39,7 @@ def test_what_an_action_is_worth(monkeypatch) -> None:
     monkeypatch.setattr(
         agent.curiosity, "foresee", lambda roll, out: roll.act[:, :1].float()
     )  # all to the right is new
+    agent.curiosity.most = 1.0
     params, values = torch.tensor([1.0, 3.0]).log(), torch.tensor([10.0, 20.0])
     monkeypatch.setattr(
         agent.policy, "forward", lambda h, z: (params.expand(*h.shape[:-1], 2), values.expand(*h.shape[:-1], 2))
