@@ -61,7 +61,7 @@ class Imagination:
     """What the policy learns from instead of what it lived through.
 
     starts: sequences drawn from the replay for each dream, of which one and the same row is where imagination begins.
-    horizon: steps imagined. passes: steps of the optimiser on each dream.
+    horizon: steps imagined. passes: steps of the optimiser for each draw of sequences.
     """
 
     starts: int = 64
