@@ -313,3 +313,20 @@ def test_spaces():
     for space in (MultiBinary(3), Tuple([Discrete(2)]), Dict({"x": Dict({"y": Discrete(2)})})):
         with pytest.raises(ValueError, match=r"observation space .*allowed are Box"):
             Reader(space)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async", "vector_entry_point"])
+def test_a_package_that_registers_its_world_when_imported(tmp_path, monkeypatch, vectorization):
+    """`package:id`, as the README has it."""
+    (tmp_path / "a_package_of_worlds.py").write_text(
+        "import gymnasium as gym\nfrom test_envs import Count, same_step\n"
+        "gym.register('Packed-v0', entry_point=Count, vector_entry_point=same_step)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    env = make_env(
+        id="a_package_of_worlds:Packed-v0", engine="gymnasium", num_envs=2, seed=0, vectorization=vectorization
+    )
+    assert env.reset()[:, 1].tolist() == [0, 0]
+    env.close()
+    with pytest.raises(ValueError, match="no_such_package:Packed-v0.*No module named 'no_such_package'"):
+        make_env(id="no_such_package:Packed-v0", engine="gymnasium", num_envs=2, seed=0, vectorization=vectorization)

@@ -63,14 +63,17 @@ class GymnasiumEnv(Adapter):
             gymnasium_ids()
         given = dict(kwargs, render_mode="rgb_array") if render else kwargs
         wrappers = [_prepare] if levels is None else [_prepare, partial(Levels, count=levels, held_out=held_out)]
+        module, _, name = id.rpartition(":")
         try:
+            if module:
+                importlib.import_module(module)  # which registers it; gym.spec, unlike gym.make, doesn't
             if vectorization == "vector_entry_point":
                 if levels is not None:
                     raise ValueError(f"env.levels={levels}: allowed with env.vectorization={vectorization} is null")
                 with one_thread():
-                    venv = gym.make_vec(id, num_envs=len(seeds), vectorization_mode=vectorization, **given)
+                    venv = gym.make_vec(name, num_envs=len(seeds), vectorization_mode=vectorization, **given)
             else:
-                make, processes = partial(_make, gym.spec(id), wrappers, given), vectorization == "async"
+                make, processes = partial(_make, gym.spec(name), wrappers, given), vectorization == "async"
                 venv = Copies(make, len(seeds), processes, timeout, max_faults)
         except gym.error.UnregisteredEnv:
             raise
