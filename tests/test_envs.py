@@ -328,5 +328,5 @@ def test_a_package_that_registers_its_world_when_imported(tmp_path, monkeypatch,
     )
     assert env.reset()[:, 1].tolist() == [0, 0]
     env.close()
-    with pytest.raises(ValueError, match="no_such_package:Packed-v0.*No module named 'no_such_package'"):
+    with pytest.raises(ValueError, match=r"no_such_package:Packed-v0.*No module named 'no_such_package'"):
         make_env(id="no_such_package:Packed-v0", engine="gymnasium", num_envs=2, seed=0, vectorization=vectorization)

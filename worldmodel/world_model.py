@@ -14,6 +14,7 @@ from worldmodel.actions import ActionEmbedding
 from worldmodel.heads import Heads, Prediction, symlog
 from worldmodel.moments import Moments
 from worldmodel.observation_head import ObservationHead
+from worldmodel.recall_head import RecallHead
 from worldmodel.types import Obs, Rollout, Sequences, map_obs
 
 
@@ -35,7 +36,8 @@ class WorldModel(nn.Module):
 
     h_t does not depend on a_t, so it is also the memory that the policy reads. `predicts` is what the Gaussian
     head is about: the latent's `delta`, or the next latent itself (`absolute`). With `observation`, a categorical
-    head over the next observation's symbols is trained beside it, and the memory with it.
+    head over the next observation's symbols is trained beside it, and the memory with it; with `recall`, one over the
+    symbols that the episode has shown before.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class WorldModel(nn.Module):
         hidden: int = 256,
         predicts: Literal["delta", "absolute"] = "delta",
         observation: bool = False,
+        recall: bool = False,
         obs_space: gym.Space | None = None,
     ):
         super().__init__()
@@ -61,6 +64,7 @@ class WorldModel(nn.Module):
         self.start = nn.Parameter(torch.zeros(dim))
         self.heads = Heads(dim, target.shape, hidden)
         self.observation = ObservationHead(dim, encoder, obs_space, hidden) if observation else None
+        self.recall = RecallHead(dim, encoder) if recall else None
         self.delta_scale = Moments(target.shape, centred=False)
         self.latent_scale = Moments(target.shape)
 
@@ -133,7 +137,8 @@ class WorldModel(nn.Module):
         """Unreduced (B, T) losses.
 
         `delta` is the Gaussian negative log-likelihood weighted by the detached sigma (Seitzer et al. 2022, beta
-        .5), which keeps the mean learning where the variance is large. `observation` is in nats a cell.
+        .5), which keeps the mean learning where the variance is large. `observation` is in nats a cell,
+        `recall` in nats.
         """
         inverse = torch.exp(-out.pred.logvar)
         nll = 0.5 * (out.error.square() * inverse + out.pred.logvar)
@@ -151,4 +156,7 @@ class WorldModel(nn.Module):
             codes = self.symbols(map_obs(lambda o: o[:, -roll.new - 1 :], roll.obs))
             nll = self.observation.nll(out.h, self.act(act), codes[:, 1:], codes[:, :-1])
             losses["observation"] = nll / self.observation.cells
+        if self.recall is not None:
+            earlier = self.recall.earlier(self.symbols(roll.obs), roll.starts, roll.valid)
+            losses["recall"] = self.recall.nll(out.h, roll.tail(earlier))
         return losses

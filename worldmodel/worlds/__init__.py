@@ -23,3 +23,4 @@ for _name, _worlds in _WORLDS.items():
     )
 
 gym.register("worldmodel/Crafter-v0", entry_point="worldmodel.worlds.crafter:Crafter", max_episode_steps=10_000)
+gym.register("worldmodel/MemoryFacingAnywhere-v0", entry_point="worldmodel.worlds.facing:MemoryFacingAnywhere")
