@@ -7,6 +7,7 @@ best of the rounds is what counts, the median tells how busy the machine was.
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import time
@@ -95,9 +96,20 @@ def gpt2(dim: int, depth: int, dropout: float) -> nn.Module:
     return GPT2Model(GPT2Config(**shape, **rates, use_cache=False, bos_token_id=0, eos_token_id=0))
 
 
+def mixed(forward: Callable[[nn.Module], Tensor]) -> Callable[[nn.Module], Tensor]:
+    """The same as `trainer.precision=bf16-mixed` has it: products in bfloat16, weights and the rest in float32."""
+
+    def autocast(model: nn.Module) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return forward(model)
+
+    return autocast
+
+
 def training(dim: int, depth: int, batch: int, rounds: int) -> list[dict[str, Any]]:
     """Tokens a second of a training step on (batch, 64) windows with a reset in each: one row a model.
 
+    `times_gpt2` compares at the same precision; `of_peak` is in units of the float32 peak at either.
     `products_*` are what bounds our figures: a step that did its matrix products, at these shapes, and nothing else.
     """
     x = torch.randn(batch, ROWS, dim)
@@ -105,12 +117,20 @@ def training(dim: int, depth: int, batch: int, rounds: int) -> list[dict[str, An
     valid = torch.ones(batch, ROWS, dtype=torch.bool)
     mask = additive(visible(episode, valid))
     models = {"transformer": Transformer(dim, depth, HEADS), "kv_heads=heads": Transformer(dim, depth, HEADS, HEADS)}
-    rivals = {name: trainer(model, lambda m, e=episode, v=valid: m(x, e, v)) for name, model in models.items()}
+
+    def ours(model: nn.Module) -> Tensor:
+        return model(x, episode, valid)
+
+    def theirs(model: nn.Module) -> Tensor:
+        return model(inputs_embeds=x, attention_mask=mask).last_hidden_state
+
+    rivals = {name: trainer(model, ours) for name, model in models.items()}
     for name, rate in (("GPT2Model dropout=0", 0.0), ("GPT2Model dropout=.1", 0.1)):
-        rivals[name] = trainer(
-            gpt2(dim, depth, rate), lambda m: m(inputs_embeds=x, attention_mask=mask).last_hidden_state
-        )
+        rivals[name] = trainer(gpt2(dim, depth, rate), theirs)
     alone = {name: products(model, batch * ROWS) for name, model in models.items()}
+    models |= {f"{name}, bf16-mixed": copy.deepcopy(model) for name, model in models.items()}
+    rivals |= {name: trainer(model, mixed(ours)) for name, model in models.items() if name not in rivals}
+    rivals["GPT2Model dropout=0, bf16-mixed"] = trainer(gpt2(dim, depth, 0.0), mixed(theirs))
     rivals |= {f"products of {name}": call for name, call in alone.items()}
     peak = peak_flops()
     took = times(rivals, rounds)
@@ -127,12 +147,16 @@ def training(dim: int, depth: int, batch: int, rounds: int) -> list[dict[str, An
             "median_ms": median * 1e3,
         }
         row["tokens_per_s"] = batch * ROWS / best
-        row["times_gpt2"] = took["GPT2Model dropout=0"][0] / best
-        row["times_gpt2_dropout"] = took["GPT2Model dropout=.1"][0] / best
+        precision = name.partition(", ")[2]
+        same = f"GPT2Model dropout=0, {precision}" if precision else "GPT2Model dropout=0"
+        row["times_gpt2"] = took[same][0] / best
+        row["times_gpt2_float32"] = took["GPT2Model dropout=0"][0] / best
+        row["times_gpt2_dropout_float32"] = took["GPT2Model dropout=.1"][0] / best
         row |= dict.fromkeys(("of_peak", "products_of_peak", "products_times_gpt2"))
         if name in models:
-            least = took[f"products of {name}"][0]
             row["of_peak"] = train_flops(models[name], batch * ROWS) / best / peak
+        if name in alone:
+            least = took[f"products of {name}"][0]
             row["products_of_peak"] = product_flops(models[name], batch * ROWS) / least / peak
             row["products_times_gpt2"] = took["GPT2Model dropout=0"][0] / least
         row["peak_gflops"] = peak / 1e9
@@ -200,7 +224,7 @@ def main() -> None:
     torch.set_num_threads(int(given["threads"]))
     torch.manual_seed(0)
     train = [*training(128, 3, 32, rounds), *training(256, 6, 16, rounds)]
-    print(table("training step, T = 64, float32", train))
+    print(table("training step, T = 64, float32 and bf16-mixed", train))
     act = []
     for threads in sorted({1, int(given["threads"])}):
         torch.set_num_threads(threads)
