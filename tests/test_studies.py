@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -149,6 +150,12 @@ def test_curriculum(lab: Lab) -> None:
             assert [int(r["env_steps"]) for r in csv.DictReader(file)] == [96], "it goes on from the lesson before"
         cfg = OmegaConf.load(folder / "config.yaml")
         assert (cfg.seed, cfg.policy.ppo.gamma_ext, cfg.stop_return) == (seed, 0.9, 2.0)
+        run = json.loads((folder / "run.json").read_text())
+        assert (run["env_steps"], run["steps_before"]) == (96, 64)
+        assert run["steps_per_s"] == pytest.approx(32 / run["wall_s"], abs=0.06), (
+            "the lesson before had a time of its own"
+        )
+    assert "192 environment steps" in (lab.out / "table.md").read_text(), "none is counted twice"
     assert (lab.out / "plot.png").stat().st_size > 1000
 
 

@@ -122,6 +122,7 @@ def test_going_on(cli, tmp_path: Path, whole: Path, monkeypatch) -> None:
     assert [r["env_steps"] for r in after] == [STEPS * (i + 1) for i in range(12)]
     assert (np.diff([r["wall_s"] for r in after]) > 0).all()
     assert run_json["status"] == "done" and run_json["env_steps"] == 384 and run_json["wall_s"] > halfway["wall_s"]
+    assert run_json["steps_before"] == 0, "they are this run's own"
     same, other = last(run), last(whole)
     for saved in (same, other):
         steps = {int(s["step"]) for s in saved["optimizer_states"][0]["state"].values()}

@@ -23,7 +23,8 @@ class RunRecord:
 
     `before` is what it held, where the run `goes_on`; the counts go on from there. `cpu_s` are the seconds that cores
     spent on this process since the record was begun, up to the last `write`: what else a machine does hardly changes
-    them.
+    them. `steps_before` are the steps of `env_steps` that another folder's run took, whose checkpoint this one goes on
+    from: they are no part of its time.
     """
 
     def __init__(self, run_dir: Path, seed: int, goes_on: bool = False):
@@ -33,6 +34,7 @@ class RunRecord:
             "status": "running",
             "seed": seed,
             "env_steps": self.before.get("env_steps", 0),
+            "steps_before": self.before.get("steps_before", 0),
             "wall_s": self.before.get("wall_s", 0.0),
             "cpu_s": self.before.get("cpu_s", 0.0),
             "steps_per_s": self.before.get("steps_per_s", 0.0),
@@ -40,6 +42,19 @@ class RunRecord:
             "packages": _versions(),
             "machine": _machine(),
         }
+
+    def begin_at(self, steps: int) -> None:
+        """Where the checkpoint is that a run goes on from; a run that had begun in this folder keeps its beginning."""
+        if not self.before:
+            self.data["steps_before"] = steps
+
+    def speed(self, row: dict[str, float]) -> dict[str, float]:
+        """What a row of metrics.csv tells of the whole run; nothing if there is none."""
+        if not row:
+            return {}
+        steps, wall = int(row["env_steps"]), row["wall_s"]
+        own = steps - self.data["steps_before"]
+        return {"env_steps": steps, "wall_s": wall, "steps_per_s": round(own / wall, 1)}
 
     def write(self, **changes: Any) -> None:
         """Update and save in one step that can't leave half a file."""

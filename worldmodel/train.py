@@ -83,6 +83,7 @@ def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Ro
         fit_check(state, agent, checkpoint_path)
         if (steps := int(state["env_steps"])) >= cfg.total_steps:
             return finished(cfg, agent, state, steps, record)
+        record.begin_at(steps)
     with bad_input():
         checkpoints = fill(instantiate(cfg.save), run_dir=run_dir, metrics=metrics)
         noise_scale, resets = (
@@ -127,12 +128,12 @@ def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Ro
             ended = {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
             if isinstance(error, SystemExit):  # by a signal before the first update
                 ended = {"status": "stopped"}
-            record.write(**ended, **_speed(metrics.row))
+            record.write(**ended, **record.speed(metrics.row))
         raise
     told = stop.received is not None or trainer.received_sigterm  # the latter: before the first update
     stopped = told and metrics.row.get("env_steps", 0) < cfg.total_steps
     if main:
-        record.write(status="stopped" if stopped else "done", signal=stop.received, **_speed(metrics.row))
+        record.write(status="stopped" if stopped else "done", signal=stop.received, **record.speed(metrics.row))
         if metrics.row:
             learning_curve(run_dir)
         if not stopped:
@@ -148,13 +149,6 @@ def conclude(cfg: DictConfig, agent: CuriousAgent, record: RunRecord) -> None:
     if cfg.video:
         record.write(video=film(agent, cfg, run_dir / "video.mp4"))
     write_whole(run_dir / DONE, lambda file: file.write(f"{record.data['env_steps']}\n".encode()))
-
-
-def _speed(row: dict[str, float]) -> dict[str, float]:
-    if not row:
-        return {}
-    steps, wall = int(row["env_steps"]), row["wall_s"]
-    return {"env_steps": steps, "wall_s": wall, "steps_per_s": round(steps / wall, 1)}
 
 
 def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: L.LightningDataModule) -> L.Trainer:
@@ -233,7 +227,7 @@ def finished(
         raise ConfigError(f"total_steps={cfg.total_steps}: the checkpoint has {steps} steps already, allowed are more")
     agent.load_state_dict(state)
     row = Metrics(run_dir).read()[-1]
-    record.write(status="done", signal=None, **_speed({k: float(row[k]) for k in ("env_steps", "wall_s")}))
+    record.write(status="done", signal=None, **record.speed({k: float(row[k]) for k in ("env_steps", "wall_s")}))
     learning_curve(run_dir)
     conclude(cfg, agent, record)
     return record.data

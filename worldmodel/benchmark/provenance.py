@@ -34,7 +34,7 @@ def provenance(suite: str, cells: Sequence[Cell]) -> dict[str, Any]:
         "machines": _unlike(r["machine"] for r in records),
         "packages": _unlike(r["packages"] for r in records),
         "wall_s": round(sum(r["wall_s"] for r in records), 1),
-        "env_steps": sum(int(r["env_steps"]) for r in records),
+        "env_steps": sum(int(r["env_steps"]) - r.get("steps_before", 0) for r in records),
         "steps_per_s": float(np.median(speeds)) if speeds else None,
         "metric": cells[0].metric,
         "stops_early": any(
