@@ -40,3 +40,18 @@ def test_without_curiosity_the_door_stays_shut(tmp_path: Path) -> None:
 def test_a_dense_reward_is_learnt(tmp_path: Path) -> None:
     metrics = learn(tmp_path, "experiment=cartpole", "seed=100", "total_steps=150_000", "stop_return=300")
     assert metrics["return_ext"][-1] >= 300
+
+
+@pytest.mark.slow
+def test_what_was_seen_is_remembered(tmp_path: Path) -> None:
+    """Who forgets is right half the time."""
+    world = ["experiment=memory", "env.id=worldmodel/MemoryFacingAnywhere-v0"]
+    metrics = learn(tmp_path, *world, "seed=101", "total_steps=600_000", "stop_return=0.9")
+    assert metrics["return_ext"][-1] >= 0.9
+
+
+@pytest.mark.slow
+def test_a_plan_follows_the_frontier(tmp_path: Path) -> None:
+    """Half of the episodes that see it all; a random policy sees 37 of 100 in twice as many."""
+    metrics = learn(tmp_path, "experiment=chain_plan", "seed=100", "total_steps=450")
+    assert metrics["coverage"][-1] >= 70
