@@ -35,7 +35,8 @@ class RecallHead(nn.Module):
 
     def nll(self, h: Tensor, earlier: Tensor) -> Tensor:
         """In nats, summed over symbols: h (*lead, D), earlier (*lead, symbols) bool -> (*lead)."""
-        return F.binary_cross_entropy_with_logits(self(h), earlier.to(h.dtype), reduction="none").sum(-1)
+        logits = self(h)
+        return F.binary_cross_entropy_with_logits(logits, earlier.to(logits.dtype), reduction="none").sum(-1)
 
     def earlier(self, codes: Tensor, starts: Tensor, valid: Tensor) -> Tensor:
         """Which symbols earlier rows of the same episode show: codes (B, L, cells, C), starts and valid (B, L) ->
