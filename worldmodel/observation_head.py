@@ -27,12 +27,7 @@ class ObservationHead(nn.Module):
 
     def __init__(self, dim: int, encoder: nn.Module, obs_space: gym.Space, hidden: int = 256, joint: bool = True):
         super().__init__()
-        if not hasattr(encoder, "num_values") or not hasattr(encoder, "codes"):
-            raise ValueError(
-                f"model.observation=true with encoder={type(encoder).__name__}: allowed are encoders of codes "
-                "(discrete, grid)"
-            )
-        self.sizes: tuple[int, ...] = tuple(encoder.num_values)
+        self.sizes = sizes_of_codes(encoder, "model.observation=true")
         blank = torch.zeros(1, *obs_space.shape) + torch.as_tensor(getattr(obs_space, "start", 0))
         self.cells = encoder.codes(blank).shape[1]
         self.trunk = nn.Linear(dim, hidden)
@@ -96,3 +91,12 @@ class ObservationHead(nn.Module):
             logp = self.log_probs(logits, codes, c)
             codes[..., c] = (logp - torch.empty_like(logp).exponential_().log_()).argmax(-1)  # the Gumbel trick
         return codes
+
+
+def sizes_of_codes(encoder: nn.Module, wanted: str) -> tuple[int, ...]:
+    """How many values each component of a code has; ValueError, which names what `wanted` it, for encoders without
+    codes."""
+    if not hasattr(encoder, "num_values") or not hasattr(encoder, "codes"):
+        name = type(encoder).__name__
+        raise ValueError(f"{wanted} with encoder={name}: allowed are encoders of codes (discrete, grid)")
+    return tuple(encoder.num_values)

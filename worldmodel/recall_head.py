@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldmodel.observation_head import sizes_of_codes
+
 
 class RecallHead(nn.Module):
     """h_t -> for each symbol, whether it has been in view in an earlier row of the episode, for encoders of codes
@@ -21,12 +23,7 @@ class RecallHead(nn.Module):
 
     def __init__(self, dim: int, encoder: nn.Module):
         super().__init__()
-        if not hasattr(encoder, "num_values") or not hasattr(encoder, "codes"):
-            raise ValueError(
-                f"model.recall=true with encoder={type(encoder).__name__}: allowed are encoders of codes (discrete, "
-                "grid)"
-            )
-        self.sizes: tuple[int, ...] = tuple(encoder.num_values)
+        self.sizes = sizes_of_codes(encoder, "model.recall=true")
         self.out = nn.Linear(dim, sum(self.sizes))
 
     def forward(self, h: Tensor) -> Tensor:
