@@ -29,13 +29,21 @@ class Lab:
         self.name, self.out, self.jobs = name, out, jobs
         self.asked: list[Cell] = []
 
-    def cells(self, methods: Mapping[str, Sequence[str]], common: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-        """One cell for each method (its overrides on top of `common`) and seed. Raises ConfigError."""
+    def cells(
+        self,
+        methods: Mapping[str, Sequence[str]],
+        common: Sequence[str],
+        seeds: Sequence[int],
+        evaluate: Sequence[str] | None = None,
+    ) -> list[Cell]:
+        """One cell for each method (its overrides on top of `common`) and seed, judged with the overrides `evaluate`
+        after its training where they are given. Raises ConfigError."""
         suite = {
             "name": self.name,
             "common": ["video=false", "logger=none", *common],
             "envs": {"runs": []},
             "methods": {m: {"overrides": list(overrides)} for m, overrides in methods.items()},
+            "evaluate": None if evaluate is None else list(evaluate),
         }
         found = cells_of(OmegaConf.create(suite), self.out, seeds=seeds)
         self.asked += found
