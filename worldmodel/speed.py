@@ -57,9 +57,9 @@ def product_flops(model: nn.Module, tokens: int) -> int:
     return tokens * 6 * sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
 
 
-def train_flops(model: Transformer, tokens: int) -> int:
+def train_flops(model: Transformer, tokens: int, rows: int = ROWS) -> int:
     """The same and, of attention, the causal half of the pairs: 6 depth T D a token."""
-    return product_flops(model, tokens) + tokens * 6 * model.depth * ROWS * model.dim
+    return product_flops(model, tokens) + tokens * 6 * model.depth * rows * model.dim
 
 
 def trainer(model: nn.Module, forward: Callable[[nn.Module], Tensor]) -> Callable[[], None]:
@@ -87,20 +87,20 @@ def products(model: nn.Module, tokens: int) -> Callable[[], None]:
     return run
 
 
-def gpt2(dim: int, depth: int, dropout: float) -> nn.Module:
+def gpt2(dim: int, depth: int, dropout: float, heads: int = HEADS, rows: int = ROWS) -> nn.Module:
     """The rival, with no words and no cache."""
     from transformers import GPT2Config, GPT2Model  # only here
 
     rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
-    shape = {"n_embd": dim, "n_layer": depth, "n_head": HEADS, "n_positions": ROWS, "vocab_size": 1}
+    shape = {"n_embd": dim, "n_layer": depth, "n_head": heads, "n_positions": rows, "vocab_size": 1}
     return GPT2Model(GPT2Config(**shape, **rates, use_cache=False, bos_token_id=0, eos_token_id=0))
 
 
-def mixed(forward: Callable[[nn.Module], Tensor]) -> Callable[[nn.Module], Tensor]:
+def mixed(forward: Callable[[nn.Module], Tensor], device: str = "cpu") -> Callable[[nn.Module], Tensor]:
     """The same as `trainer.precision=bf16-mixed` has it: products in bfloat16, weights and the rest in float32."""
 
     def autocast(model: nn.Module) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16):
             return forward(model)
 
     return autocast

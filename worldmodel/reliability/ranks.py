@@ -25,13 +25,13 @@ OVERRIDES = (
 )
 
 
-def ranks(folder: Path, scale: float) -> dict[str, Any]:
+def ranks(folder: Path, scale: float, device: str = "cpu") -> dict[str, Any]:
     """The largest difference of a parameter's gradient, relative to its norm (or to a thousandth of all gradients'
     norm, where its own is smaller), for each latent target; masks fall unevenly on the two ranks."""
     targets = TARGETS[: max(round(len(TARGETS) * scale), 1)]
     folder.mkdir(parents=True, exist_ok=True)
     for target in targets:
-        agent, roll = _agent_and_rollout(target)
+        agent, roll = _agent_and_rollout(target, device)
         roll.mask[0, -6:] = False
         roll.mask[1, -8:-2] = False
         torch.save(vars(roll), folder / f"{target}.roll")
@@ -39,7 +39,7 @@ def ranks(folder: Path, scale: float) -> dict[str, Any]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [start(_rank, rank, port, folder, targets) for rank in (0, 1)]
+    processes = [start(_rank, rank, port, folder, targets, device) for rank in (0, 1)]
     for process in processes:
         process.join()
         if process.exitcode:
@@ -52,10 +52,10 @@ def ranks(folder: Path, scale: float) -> dict[str, Any]:
     return {"max_relative_difference": found}
 
 
-def _agent_and_rollout(target: str) -> tuple[CuriousAgent, Rollout]:
+def _agent_and_rollout(target: str, device: str) -> tuple[CuriousAgent, Rollout]:
     torch.manual_seed(0)
     cfg = small_config(f"target={target}", *OVERRIDES)
-    agent, data = build_agent(cfg, env_spec(cfg)), build_data(cfg)
+    agent, data = build_agent(cfg, env_spec(cfg)).to(device), build_data(cfg)
     strategy = SimpleNamespace(root_device=agent.device)
     data.trainer = SimpleNamespace(lightning_module=agent, global_rank=0, world_size=1, strategy=strategy)
     data.setup("fit")
@@ -71,11 +71,11 @@ def _gradients(agent: CuriousAgent, roll: Rollout, world_size: int) -> dict[str,
     return {name: p.grad for name, p in agent.named_parameters() if p.grad is not None}
 
 
-def _rank(rank: int, port: int, folder: Path, targets: tuple[str, ...]) -> None:
+def _rank(rank: int, port: int, folder: Path, targets: tuple[str, ...], device: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     for target in targets:
-        agent, _ = _agent_and_rollout(target)
+        agent, _ = _agent_and_rollout(target, device)
         half = Rollout(**torch.load(folder / f"{target}.roll", weights_only=True))[2 * rank : 2 * rank + 2]
         agent.reward_scale.reset(2)
         agent.curiosity.reset(2)

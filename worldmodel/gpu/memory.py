@@ -1,0 +1,158 @@
+"""The transformer at the size of a small language model, on windows of many short episodes."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worldmodel.memory import Transformer
+from worldmodel.memory.mask import additive, visible
+from worldmodel.speed import gpt2, mixed, product_flops, train_flops, trainer
+
+DIM, DEPTH, HEADS = 1024, 10, 16  # 126 M parameters in the blocks alone
+TOKENS = 32_768  # of a batch
+EPISODE = 128  # rows of an episode, on average
+
+
+def memory(folder: Path, scale: float) -> dict[str, Any]:
+    """Training steps of the transformer (1024 wide, 10 deep, 16 heads) in bf16-mixed precision with AdamW, on batches
+    of 32,768 rows in windows of 1,024 and of 4,096, cut into episodes of 128 rows on average, each of which sees itself
+    alone. Medians. The peak is that of a bf16 product of 8192 by 8192 matrices; the share of it counts the linear
+    layers' products (6 a token and parameter), the other one also the causal half of attention, seen or not."""
+    peak, rows = bf16_peak(), []
+    for length in (1024, 4096):
+        x, episode = windows(max(round(TOKENS * scale) // length, 1), length)
+        rivals = models(length, few=length > 1024)
+        rows += [measured(name, make, x, episode, peak, scale) for name, make in rivals.items()]
+    for row in rows:
+        rival = next((r["tokens_per_s"] for r in rows if r["model"] == "GPT2Model" and r["rows"] == row["rows"]), None)
+        row["times_gpt2"] = row["tokens_per_s"] / rival if rival and row["tokens_per_s"] else None
+    return {"bf16_peak_tflops": peak / 1e12, "training": rows}
+
+
+def acting(folder: Path, scale: float) -> dict[str, Any]:
+    """A cached step of the default memory (128 wide, 2 deep) and of the one above, 256 environments, at 32 and at 256
+    rows of context; and encoding the window of 256 rows anew. Medians, in milliseconds."""
+    rows = []
+    for dim, depth, heads in ((128, 2, 4), (DIM, DEPTH, HEADS)):
+        for kv_heads in (1, heads):
+            model = Transformer(dim, depth, heads, kv_heads).cuda().eval()
+            rows.append({"dim": dim, "depth": depth, "kv_heads": kv_heads, **cached(model, envs=256)})
+    return {"acting": rows}
+
+
+@torch.no_grad()
+def cached(model: Transformer, envs: int) -> dict[str, float]:
+    """What a step on a cache takes, and the window anew, in milliseconds."""
+    x, episode = (
+        torch.randn(envs, 256, model.dim, device="cuda"),
+        torch.zeros(envs, 256, dtype=torch.long, device="cuda"),
+    )
+    valid = torch.ones_like(episode, dtype=torch.bool)
+
+    def step(rows: int) -> Callable[[], None]:
+        state = model.prefill(x[:, :rows], episode[:, :rows], valid[:, :rows], 257)[1]
+
+        def take() -> None:
+            state.length = rows  # the same step again
+            model.step(x[:, 0], episode[:, 0], valid[:, 0], state)
+
+        return take
+
+    with torch.autocast("cuda", torch.bfloat16):
+        short, long = (1e3 * seconds(step(rows), 50) for rows in (32, 256))
+        window = 1e3 * seconds(lambda: model(x, episode, valid), 10)
+    ratios = {"ratio": long / short, "window_ms": window, "window_over_step": window / long}
+    return {"step_32_ms": short, "step_256_ms": long, **ratios}
+
+
+def seconds(call: Callable[[], Any], times: int) -> float:
+    """Median over `times` calls, each waited for, after three to warm up."""
+    took = []
+    for i in range(times + 3):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        call()
+        torch.cuda.synchronize()
+        if i >= 3:
+            took.append(time.perf_counter() - began)
+    return sorted(took)[len(took) // 2]
+
+
+def bf16_peak(size: int = 8192) -> float:
+    """FLOP/s of a large square product of random bf16 matrices."""
+    a, b = torch.randn(2, size, size, device="cuda", dtype=torch.bfloat16)
+    return 2 * size**3 / seconds(lambda: a @ b, 20)
+
+
+def windows(batch: int, rows: int) -> tuple[Tensor, Tensor]:
+    """Inputs (batch, rows, DIM) and episodes (batch, rows) whose ends fall anywhere."""
+    torch.manual_seed(0)
+    ends = torch.rand(batch, rows, device="cuda") < 1 / EPISODE
+    return torch.randn(batch, rows, DIM, device="cuda"), ends.long().cumsum(1)
+
+
+def models(rows: int, few: bool) -> dict[str, Callable[[], tuple[nn.Module, bool, bool]]]:
+    """By name, what makes (model, ours or not, compiled or not)."""
+
+    def ours(attention: str, kv_heads: int, compiled: bool) -> Callable[[], tuple[nn.Module, bool, bool]]:
+        return lambda: (Transformer(DIM, DEPTH, HEADS, kv_heads, attention=attention), True, compiled)
+
+    def theirs(compiled: bool) -> Callable[[], tuple[nn.Module, bool, bool]]:
+        return lambda: (gpt2(DIM, DEPTH, 0.0, HEADS, rows), False, compiled)
+
+    found = {
+        "GPT2Model": theirs(False),
+        "sdpa": ours("sdpa", HEADS, False),
+        "sdpa, compiled": ours("sdpa", HEADS, True),
+        "flex": ours("flex", HEADS, False),
+        "flex, compiled": ours("flex", HEADS, True),
+    }
+    more = {
+        "GPT2Model, compiled": theirs(True),
+        "sdpa, kv_heads=1, compiled": ours("sdpa", 1, True),
+        "flex, kv_heads=1, compiled": ours("flex", 1, True),
+    }
+    return found if few else found | more
+
+
+def measured(
+    name: str, make: Callable[[], tuple[nn.Module, bool, bool]], x: Tensor, episode: Tensor, peak: float, scale: float
+) -> dict[str, Any]:
+    """One row. What a model can't do is said in it, and the others go on."""
+    batch, length, _ = x.shape
+    row: dict[str, Any] = {"rows": length, "model": name}
+    row |= dict.fromkeys(("parameters_m", "ms", "tokens_per_s", "of_peak", "of_peak_with_attention", "gb", "error"))
+    model, own, compiled = make()
+    model.cuda()
+    valid = torch.ones_like(episode, dtype=torch.bool)
+    mask = None if own else additive(visible(episode, valid))
+    torch.cuda.reset_peak_memory_stats()
+    torch.compiler.reset()
+
+    def forward(model: nn.Module) -> Tensor:
+        return model(x, episode, valid) if own else model(inputs_embeds=x, attention_mask=mask).last_hidden_state
+
+    try:
+        if compiled:
+            model.compile()
+        took = seconds(trainer(model, mixed(forward, "cuda")), max(round(10 * scale), 3))
+    except Exception as error:  # torch.compile's are of any kind
+        return row | {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"}
+    finally:
+        parameters = sum(p.numel() for p in model.parameters())
+        flops = (
+            (product_flops(model, batch * length), train_flops(model, batch * length, length)) if own else (None, None)
+        )
+        del model
+        gc.collect()
+    row |= {"parameters_m": parameters / 1e6, "ms": took * 1e3, "tokens_per_s": batch * length / took}
+    if own:
+        row |= {"of_peak": flops[0] / took / peak, "of_peak_with_attention": flops[1] / took / peak}
+    return row | {"gb": torch.cuda.max_memory_allocated() / 2**30}

@@ -1,0 +1,87 @@
+"""Commands of several parts whose figures are kept as they come: `<name>.json`, and `<name>.md` for the eye."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from worldmodel.config import ConfigError
+from worldmodel.files import write_json, write_text
+from worldmodel.run import RunRecord
+
+Part = Callable[[Path, float], dict[str, Any]]
+"""Called with a folder of its own and the scale of its numbers of trials; returns figures that JSON can hold."""
+
+
+def measure(
+    name: str, parts: Mapping[str, Part], chosen: Sequence[str] | None, scale: float, out: Path
+) -> dict[str, Any]:
+    """Run the chosen parts (None: all); write and return what <name>.json holds.
+
+    Parts that aren't run keep the figures that they have there. One that fails doesn't keep the others from running;
+    its error is raised in the end. Raises ConfigError.
+    """
+    if scale <= 0:
+        raise ConfigError(f"scale={scale}: allowed are numbers above 0")
+    if unknown := sorted(set(chosen or ()) - parts.keys()):
+        raise ConfigError(f"parts={unknown}: allowed are {', '.join(parts)}")
+    path = out / f"{name}.json"
+    report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    failures: list[Exception] = []
+    for part in chosen or parts:
+        began = time.monotonic()
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                figures = parts[part](Path(folder), scale)
+        except Exception as error:  # of whatever kind
+            print(f"{part}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            failures.append(error)
+            continue
+        print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
+        made = RunRecord(out, seed=0).data
+        about = {"scale": scale, "seconds": round(time.monotonic() - began, 1), "git": made["git"]}
+        report[part] = {**about, "machine": made["machine"], "packages": made["packages"], "figures": figures}
+        write_json(path, report)
+        write_text(out / f"{name}.md", words(name, parts, report))
+    if failures:
+        raise failures[0]
+    return report
+
+
+def words(name: str, parts: Mapping[str, Part], report: Mapping[str, Any]) -> str:
+    """The report as Markdown: a part's figures one below the other, or as a table where they are rows of equal keys."""
+    title = {"gpu": "On a GPU"}.get(name, name.capitalize())
+    lines = [f"# {title}", "", f"Written by `python -m worldmodel.{name}`; the figures are those found."]
+    for part, found in report.items():
+        about = (parts[part].__doc__ or "").split("\n\n")[0] if part in parts else ""
+        lines += ["", f"## {part}", "", " ".join(about.split())]
+        tables = {key: rows for key, rows in found["figures"].items() if isinstance(rows, list) and rows}
+        tables = {key: rows for key, rows in tables.items() if all(isinstance(row, dict) for row in rows)}
+        plain = {key: value for key, value in found["figures"].items() if key not in tables}
+        if plain:
+            lines += ["", "| figure | value |", "|---|---|"]
+            lines += [f"| {key} | {value} |" for key, value in _rows(plain, "") if not key.startswith("errors")]
+        for rows in tables.values():
+            lines += ["", f"| {' | '.join(rows[0])} |", "|---" * len(rows[0]) + "|"]
+            lines += [f"| {' | '.join(_word(value) for value in row.values())} |" for row in rows]
+        machine = found["machine"]
+        where = f"{machine['cores']} cores ({machine['cpu']})" + (
+            f" and {machine['gpu']}" if machine.get("gpu") else ""
+        )
+        lines += ["", f"scale {found['scale']}, {found['seconds']} s on {where}, {found['git']}"]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(node: Any, path: str) -> list[tuple[str, Any]]:
+    if isinstance(node, dict):
+        return [row for key, value in node.items() for row in _rows(value, f"{path}.{key}" if path else str(key))]
+    return [(path, _word(node))]
+
+
+def _word(value: Any) -> str:
+    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
