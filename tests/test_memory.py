@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from worldmodel.memory import GRU, MLP, HuggingFace, Memory, Transformer
 from worldmodel.memory import linear as linear_module
-from worldmodel.memory.attention import Attention, rotations
+from worldmodel.memory.attention import Attention, rotate, rotations
 from worldmodel.memory.linear import Linear
 from worldmodel.memory.mask import additive, block_mask, visible
 
@@ -205,6 +205,7 @@ def test_learned_positions_end():
         ("kv_heads", {"kv_heads": 3}),
         ("position", {"position": "sine"}),
         ("attention", {"attention": "fast"}),
+        ("heads", {"dim": 32, "heads": 4, "attention": "flex"}),
         ("activation", {"activation": "tanh"}),
         ("dropout", {"dropout": 1.0}),
         ("mlp_ratio", {"mlp_ratio": 0}),
@@ -220,9 +221,17 @@ def test_unknown_backbone_is_named():
         HuggingFace(model_type="gpt99")
 
 
+def test_the_rotation_of_a_compiled_model_is_the_same(monkeypatch):
+    torch.manual_seed(0)
+    x, turn = torch.randn(N, L, 4, 8), rotations(L, 8, torch.device("cpu"))[:, None]
+    eager = rotate(x, turn)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(rotate(x, turn), eager, atol=1e-6, rtol=0)
+
+
 def test_flex_needs_cuda():
     with pytest.raises(ValueError, match="flex on cpu"):
-        Transformer(DIM, attention="flex")(*window())
+        Transformer(DIM, heads=2, attention="flex")(*window())
 
 
 def test_flex_equals_sdpa():

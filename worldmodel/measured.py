@@ -31,7 +31,6 @@ def measure(
     if unknown := sorted(set(chosen or ()) - parts.keys()):
         raise ConfigError(f"parts={unknown}: allowed are {', '.join(parts)}")
     path = out / f"{name}.json"
-    report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     failures: list[Exception] = []
     for part in chosen or parts:
         began = time.monotonic()
@@ -45,6 +44,7 @@ def measure(
         print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
         made = RunRecord(out, seed=0).data
         about = {"scale": scale, "seconds": round(time.monotonic() - began, 1), "git": made["git"]}
+        report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}  # maybe written to meanwhile
         report[part] = {**about, "machine": made["machine"], "packages": made["packages"], "figures": figures}
         write_json(path, report)
         write_text(out / f"{name}.md", words(name, parts, report))
@@ -57,7 +57,8 @@ def words(name: str, parts: Mapping[str, Part], report: Mapping[str, Any]) -> st
     """The report as Markdown: a part's figures one below the other, or as a table where they are rows of equal keys."""
     title = {"gpu": "On a GPU"}.get(name, name.capitalize())
     lines = [f"# {title}", "", f"Written by `python -m worldmodel.{name}`; the figures are those found."]
-    for part, found in report.items():
+    for part in [*(x for x in parts if x in report), *(report.keys() - parts.keys())]:
+        found = report[part]
         about = (parts[part].__doc__ or "").split("\n\n")[0] if part in parts else ""
         lines += ["", f"## {part}", "", " ".join(about.split())]
         tables = {key: rows for key, rows in found["figures"].items() if isinstance(rows, list) and rows}
@@ -68,7 +69,7 @@ def words(name: str, parts: Mapping[str, Part], report: Mapping[str, Any]) -> st
             lines += [f"| {key} | {value} |" for key, value in _rows(plain, "") if not key.startswith("errors")]
         for rows in tables.values():
             lines += ["", f"| {' | '.join(rows[0])} |", "|---" * len(rows[0]) + "|"]
-            lines += [f"| {' | '.join(_word(value) for value in row.values())} |" for row in rows]
+            lines += [f"| {' | '.join(_word(row.get(key)) for key in rows[0])} |" for row in rows]
         machine = found["machine"]
         where = f"{machine['cores']} cores ({machine['cpu']})" + (
             f" and {machine['gpu']}" if machine.get("gpu") else ""

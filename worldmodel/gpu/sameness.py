@@ -12,7 +12,6 @@ GPU = "trainer.accelerator=gpu"
 SETTINGS = {
     "float32": (GPU,),
     "bf16-mixed": (GPU, "trainer.precision=bf16-mixed"),
-    "compiled": (GPU, "compile=true"),
 }
 
 

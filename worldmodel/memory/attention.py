@@ -22,6 +22,9 @@ def rotations(rows: int, head_dim: int, device: torch.device) -> Tensor:
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Turn each pair of neighbours in x (*lead, head_dim) by `rotation`, which broadcasts to (*lead, head_dim / 2)."""
+    if torch.compiler.is_compiling():  # which fuses the real formula, and can't generate complex code
+        (a, b), (cos, sin) = x.float().unflatten(-1, (-1, 2)).unbind(-1), torch.view_as_real(rotation).unbind(-1)
+        return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2).to(x.dtype)
     # A complex product reads and writes memory once; the real formula does so four times.
     pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * rotation).view(x.shape).to(x.dtype)
@@ -63,7 +66,8 @@ class Attention(nn.Module):
         q, k, v = (part.transpose(1, 2) for part in self.project(x, rotation))  # (B, heads, L, head_dim)
         shared = self.kv_heads < self.heads
         if isinstance(mask, BlockMask):
-            y = compiled_flex()(q, k, v, block_mask=mask, enable_gqa=shared)
+            attend = flex_attention if torch.compiler.is_compiling() else compiled_flex()
+            y = attend(q, k, v, block_mask=mask, enable_gqa=shared)
         else:
             if shared and q.device.type == "cuda":  # no CUDA kernel that takes a mask lets heads share keys
                 every = [part.repeat_interleave(self.heads // self.kv_heads, 1) for part in (k, v)]

@@ -60,6 +60,8 @@ class Transformer(Memory):
             raise ValueError(f"memory.heads={heads}: allowed with rope are heads of even width, not {dim // heads}")
         if attention not in ("sdpa", "flex"):
             raise ValueError(f"memory.attention={attention}: allowed are sdpa, flex")
+        if attention == "flex" and dim // heads < 16:
+            raise ValueError(f"memory.heads={heads}: allowed with flex are heads of 16 or wider, not {dim // heads}")
         self.dim, self.depth, self.kv_heads, self.head_dim = dim, depth, kv_heads, dim // heads
         self.attention, self.max_length = attention, max_length
         self.place = nn.Embedding(max_length, dim) if position == "learned" else None
