@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import run_main
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tiny import EASY, TINY
 
-from worldmodel import study
+from worldmodel import evaluate, study
 from worldmodel.agent import load_agent
 from worldmodel.benchmark.runner import finished
 from worldmodel.benchmark.suite import Cell, compose_run, composing
@@ -45,6 +46,9 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
                 words = [*cell.overrides, f"seed={cell.seed}", f"run_dir={cell.folder}"]
                 cfg = compose_run(cell.method, tuple(words))
             train(continued(cfg, words))
+            if cell.evaluate is not None:
+                checkpoint = f"checkpoint={cell.folder / 'checkpoints' / 'last.ckpt'}"
+                assert run_main([checkpoint, "num_envs=4", *cell.evaluate], main=evaluate.main) == 0
 
     monkeypatch.setattr(Lab, "train", train_here)
     return Lab("toy", tmp_path / "out", jobs=1)
@@ -117,6 +121,24 @@ def test_null_action(lab: Lab) -> None:
     _, *rows = table(lab)
     assert [r[0] for r in rows] == ["null", "acting"] and rows[1][1] == "32", "reached with the first update"
     assert (lab.out / "plot.png").stat().st_size > 1000
+
+
+def test_judged(lab: Lab) -> None:
+    figures = {"return": "sampled.return_mean", "ratio": "sampled.length / sampled.length"}
+    asked = {"agents": {"x": RANDOM}, "common": COMMON, "seeds": [100, 101], "part": "returns", "episodes": 4}
+    load("known_answer", **asked, figures=figures)(lab=lab)
+    header, row = table(lab)
+    assert header == ["agent", "return", "ratio", "CPU seconds of training"]
+    reports = [json.loads((lab.out / "runs" / f"x_seed{s}" / "report.json").read_text()) for s in (100, 101)]
+    assert [r["seed"] for r in reports] == [100, 101] and reports[0]["episodes"] == 4, "each on episodes of its own"
+    found = [r["returns"]["sampled"]["return_mean"] for r in reports]
+    assert row[1].startswith(f"{np.mean(found):.5g} [") and row[1].endswith(f"{min(found):.5g} to {max(found):.5g}")
+    assert row[2] == "1 [1, 1], 1 to 1" and (lab.out / "plot.png").stat().st_size > 1000
+    for figure, message in (("sampled.x", "no 'x', allowed there are .*return_mean"), ("sampled", "is no number")):
+        with pytest.raises(ConfigError, match=rf"^study\.figures={figure}: .*{message}"):
+            load("known_answer", **asked, figures={"f": figure})(lab=lab)
+    with pytest.raises(ConfigError, match=r"^study\.part=curiosity: "):
+        load("known_answer", **asked | {"part": "curiosity"}, figures=figures)(lab=lab)
 
 
 @pytest.mark.skipif(

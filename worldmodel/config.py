@@ -61,6 +61,7 @@ def check(cfg: DictConfig) -> None:
         ("stop_return", float | None),
         ("video", bool),
         ("compile", bool),
+        ("spot", str | None),
     ):
         _check_value(key, plain[key], kind)
     for key, low in (("total_steps", 1), ("seed", 0), ("threads", 1)):

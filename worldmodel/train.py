@@ -33,6 +33,7 @@ from worldmodel.module import CuriousAgent, NonFiniteLoss
 from worldmodel.ranks import part_at_exit
 from worldmodel.rollback import Rollback
 from worldmodel.run import RunRecord
+from worldmodel.spot import spot_notices
 from worldmodel.video import film
 
 DONE = "DONE"  # the file that says that a run has ended
@@ -75,7 +76,7 @@ def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Ro
         agent.configure_optimizers()  # only to hear now what it refuses
     if cfg.compile:
         agent.model.compile()
-    agent.max_loss = rollback.limit
+    agent.max_loss, notices = rollback.limit, spot_notices(cfg.spot)
     record = RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None)
     metrics, stop = Metrics(run_dir), StopOnSignal()
     if checkpoint_path:
@@ -122,7 +123,8 @@ def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Ro
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
         record.write()
     try:
-        trainer.fit(agent, data, ckpt_path=checkpoint_path, weights_only=True)
+        with notices:
+            trainer.fit(agent, data, ckpt_path=checkpoint_path, weights_only=True)
     except BaseException as error:
         if main:
             ended = {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
