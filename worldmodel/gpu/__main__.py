@@ -8,7 +8,7 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
-from worldmodel.command import run_command
+from worldmodel.command import bad_input_exits, run_command
 from worldmodel.config import CONFIG_DIR, ConfigError
 from worldmodel.gpu.memory import acting, memory
 from worldmodel.gpu.runs import learning, loop
@@ -26,6 +26,7 @@ PARTS: dict[str, Part] = {
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="gpu")
+@bad_input_exits()
 def _main(cfg: DictConfig) -> None:
     if not torch.cuda.is_available():
         raise ConfigError("device=cuda: torch finds no GPU on this machine")

@@ -11,7 +11,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from worldmodel.command import run_command
+from worldmodel.command import bad_input_exits, run_command
 from worldmodel.config import CONFIG_DIR
 from worldmodel.measured import Part, measure
 from worldmodel.reliability.age import aged
@@ -49,6 +49,7 @@ def reliability(
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="reliability")
+@bad_input_exits()
 def _main(cfg: DictConfig) -> None:
     reliability(cfg.scale, Path(cfg.out), cfg.parts, cfg.folders)
 
