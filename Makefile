@@ -34,7 +34,9 @@ notebooks: setup
 	rm -rf notebooks/runs
 	OMP_NUM_THREADS=1 PYTHONWARNINGS='ignore:IProgress not found' $(PY) -m pytest --nbmake --overwrite --nbmake-timeout=3600 $(or $(ARGS),notebooks)
 
+# ray is for the part `population`
 reliability: setup
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[ray]"
 	$(PY) -m worldmodel.reliability $(ARGS)
 
 clean:

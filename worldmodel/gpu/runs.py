@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ RUNS = {
     "26 M, CPU, all threads": (CPU, *BIG),
 }
 UPDATES, LIMIT_S = 8, 40.0  # of a run
+LEARN_S = 300.0  # of all runs side by side that are to learn
 
 
 def loop(folder: Path, scale: float) -> dict[str, Any]:
@@ -48,8 +50,9 @@ def loop(folder: Path, scale: float) -> dict[str, Any]:
 
 
 def learning(folder: Path, scale: float) -> dict[str, Any]:
-    """The default run (MiniGrid-DoorKey-8x8, 200,000 steps, ends once its return over 200 episodes is .9) on the GPU,
-    side by side: five seeds in float32, three in bf16-mixed, one compiled. Speed is not what these tell."""
+    """The default run (MiniGrid-DoorKey-8x8, 200,000 steps, ends once its return over 200 episodes is .9) on the GPU:
+    five seeds in float32, three in bf16-mixed, one compiled, side by side and five minutes at most. Speed is not what
+    these tell."""
     seeds = max(round(5 * scale), 1)
     wanted = [("float32", seed, ()) for seed in range(seeds)]
     wanted += [("bf16-mixed", seed, ("trainer.precision=bf16-mixed",)) for seed in range(max(round(3 * scale), 1))]
@@ -59,9 +62,9 @@ def learning(folder: Path, scale: float) -> dict[str, Any]:
         start(folder / f"{i}", GPU, f"seed={seed}", "stop_return=0.9", "threads=1", steps, *overrides)
         for i, (_, seed, overrides) in enumerate(wanted)
     ]
-    rows = []
+    rows, deadline = [], time.monotonic() + LEARN_S
     for i, ((name, seed, _), process) in enumerate(zip(wanted, processes, strict=True)):
-        finish(process, folder / f"{i}")
+        finish(process, folder / f"{i}", max(deadline - time.monotonic(), 0.0))
         curve = read_metrics(folder / f"{i}" / "metrics.csv")
         steps, found = int(curve["env_steps"][-1]), float(curve["return_ext"][-1])  # nan before an episode has ended
         rows.append({"run": name, "seed": seed, "env_steps": steps, "return": found if np.isfinite(found) else None})
@@ -78,7 +81,7 @@ def start(run_dir: Path, *overrides: str) -> subprocess.Popen:
         return subprocess.Popen(command, stdout=log, stderr=log)
 
 
-def finish(process: subprocess.Popen, run_dir: Path, limit_s: float | None = None) -> None:
+def finish(process: subprocess.Popen, run_dir: Path, limit_s: float) -> None:
     """Wait for a run, and ask it to stop after `limit_s`. RuntimeError with its last words where it failed."""
     try:
         process.wait(limit_s)
