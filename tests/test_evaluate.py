@@ -69,13 +69,16 @@ def test_report(checkpoint: Path, tmp_path: Path):
 def test_same_numbers_again(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     few = partial(fit_observation_head, steps=50)  # of the many that a useful head takes
     monkeypatch.setattr("worldmodel.evaluation.known_answer.fit_observation_head", few)
+    monkeypatch.setattr("worldmodel.evaluation.compression.FIT_STEPS", 50)
     parts = [part for part in PARTS if part != "video"]
 
     def numbers(seed: int, parts: list[str]) -> dict:
         report = evaluate(checkpoint, episodes=4, num_envs=2, seed=seed, parts=parts, out=tmp_path)
         return {k: v for k, v in report.items() if k not in ("wall_s", "seed")}
 
-    assert numbers(0, parts) == numbers(0, parts)
+    found = numbers(0, parts)
+    assert found == numbers(0, parts)
+    assert found["compression"]["head"] == "fitted on the frozen memory" and found["compression"]["bit_exact"]
     assert numbers(0, ["returns"])["sampled"] != numbers(1, ["returns"])["sampled"]
 
 
