@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -80,6 +81,16 @@ def test_same_numbers_again(checkpoint: Path, tmp_path: Path, monkeypatch: pytes
     assert found == numbers(0, parts)
     assert found["compression"]["head"] == "fitted on the frozen memory" and found["compression"]["bit_exact"]
     assert numbers(0, ["returns"])["sampled"] != numbers(1, ["returns"])["sampled"]
+
+
+def test_what_training_logged_stands_beside(checkpoint: Path, tmp_path: Path):
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    path.parent.mkdir(parents=True)
+    shutil.copy(checkpoint, path)
+    for text, found in (("32,0.1\n64,0.25\n96,0.5\n", 0.25), ("32,0.1\n", None), ("64,\n", None), ("", None)):
+        (tmp_path / "run" / "metrics.csv").write_text(f"env_steps,return_ext\n{text}")
+        report = evaluate(path, episodes=2, num_envs=2, parts=["returns"])
+        assert report["returns"].get("training", {}).get("return_mean") == found, "at the checkpoint's step, 64"
 
 
 @pytest.mark.parametrize("experiment", ["cartpole", "mujoco", "dict"])

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from worldmodel.checkpoint import run_dir_of
 from worldmodel.config import ConfigError
 from worldmodel.evaluation.section import Figure, Section, Table, canvas
 from worldmodel.evaluation.skill import rounded
 from worldmodel.evaluation.study import Played, Study
+from worldmodel.figures import read_metrics
 from worldmodel.statistics import ratio_interval
 
 KEYS = ("return_mean", "return_ci", "success", "success_ci", "length", "coverage", "refused")
@@ -26,10 +28,14 @@ def returns(study: Study, sticky: float) -> Section:
     if env.get("levels") and not env.get("held_out"):
         plays["sampled_held_out_levels"] = study.play("sampled", held_out=True)
     numbers = {name: summary(played, study.cfg.data.success, study.seed) for name, played in plays.items()}
+    if (at := logged(study)) is not None:
+        numbers["training"] = dict.fromkeys(KEYS) | {"return_mean": at}
     words = (
         f"{study.episodes} episodes of each behaviour, counted without preferring short ones; intervals are 95 % "
         "bootstraps over episodes. Refused are episodes won by their very first step: they had been solved before the "
-        "agent came, and don't count. Coverage is the mean number of different places in an episode."
+        "agent came, and don't count. Coverage is the mean number of different places in an episode. "
+        f"Training is what was logged at the checkpoint's step: the mean of the {study.cfg.data.episode_window} "
+        "episodes before it, of a policy that was still changing."
     )
     rows = [[name, *(x[key] for key in KEYS)] for name, x in numbers.items()]
     return Section("Returns", numbers, [Table(words, ["behaviour", *KEYS], rows)], [_picture(plays)])
@@ -58,6 +64,16 @@ def summary(played: Played, threshold: float | None, seed: int) -> dict[str, Any
         "episodes": int(fair.sum()),
         "refused": int((~fair).sum()),
     }
+
+
+def logged(study: Study) -> float | None:
+    """return_ext of the run at the checkpoint's step; None where the run left no such row, or had ended no episode."""
+    path = run_dir_of(study.checkpoint) / "metrics.csv"
+    metrics = read_metrics(path) if path.is_file() else {}
+    if not metrics:
+        return None
+    at = metrics["return_ext"][metrics["env_steps"] == int(study.module.env_steps)]
+    return rounded(at[-1]) if len(at) and np.isfinite(at[-1]) else None
 
 
 def solved_at_start(ret: np.ndarray, length: np.ndarray, threshold: float | None) -> np.ndarray:
