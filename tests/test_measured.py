@@ -36,14 +36,18 @@ PARTS = {"counted": counted, "broken": broken, "listed": listed}
 
 def test_a_part_that_fails_keeps_no_other_from_running(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no disk"):
-        measure("toy", PARTS, None, 0.5, tmp_path)
+        measure("toy", "Toys", PARTS, None, 0.5, tmp_path)
     found = json.loads((tmp_path / "toy.json").read_text())
     assert found.keys() == {"counted", "listed"} and found["counted"]["figures"]["n"] == 5
-    measure("toy", PARTS, ["listed"], 1.0, tmp_path)
+    measure("toy", "Toys", PARTS, ["listed"], 1.0, tmp_path)
     again = json.loads((tmp_path / "toy.json").read_text())
     assert again["counted"] == found["counted"] and again["listed"]["scale"] == 1.0
     said = (tmp_path / "toy.md").read_text()
-    assert "How many.\n" in said and "below the first" not in said
+    assert (
+        said.startswith("# Toys\n\nWritten by `python -m worldmodel.toy`")
+        and "How many.\n" in said
+        and "below the first" not in said
+    )
     assert "| n | 5 |\n| by.a | 0.123 |\n\n" in said, "errors are for the JSON alone"
     assert "| name | ms | error |\n|---|---|---|\n| a | 1.5 |  |\n| b |  | left out |\n" in said
     assert said.index("## counted") < said.index("## listed")
@@ -54,7 +58,7 @@ def test_a_part_that_fails_keeps_no_other_from_running(tmp_path: Path) -> None:
 )
 def test_bad_input(asked: tuple, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"^{message}"):
-        measure("toy", PARTS, *asked, tmp_path)
+        measure("toy", "Toys", PARTS, *asked, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

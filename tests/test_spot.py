@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -93,10 +94,10 @@ def test_an_unknown_provider() -> None:
 
 
 def test_a_run_ends_resumable(cli, metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "worldmodel.train.spot_notices", lambda provider: spot_notices(provider, metadata, every_s=0.05)
-    )
     Metadata.taken = True
-    assert cli("spot=aws", "run_dir=run", "total_steps=1_000_000").code == RESUMABLE
-    monkeypatch.undo()
-    assert cli("run_dir=run", "checkpoint=auto", "spot=null", "total_steps=32").code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("worldmodel.train.spot_notices", lambda provider: spot_notices(provider, metadata, every_s=0.05))
+        assert cli("spot=aws", "run_dir=run", "total_steps=1_000_000").code == RESUMABLE
+    steps = json.loads(Path("run/run.json").read_text())["env_steps"]
+    assert cli("run_dir=run", "checkpoint=auto", "spot=null", f"total_steps={steps + 32}").code == 0
+    assert json.loads(Path("run/run.json").read_text())["env_steps"] == steps + 32, "it went on"

@@ -19,9 +19,9 @@ Part = Callable[[Path, float], dict[str, Any]]
 
 
 def measure(
-    name: str, parts: Mapping[str, Part], chosen: Sequence[str] | None, scale: float, out: Path
+    name: str, title: str, parts: Mapping[str, Part], chosen: Sequence[str] | None, scale: float, out: Path
 ) -> dict[str, Any]:
-    """Run the chosen parts (None: all); write and return what <name>.json holds.
+    """Run the chosen parts (None: all) of `worldmodel.<name>`; write and return what <name>.json holds.
 
     Parts that aren't run keep the figures that they have there. One that fails doesn't keep the others from running;
     its error is raised in the end. Raises ConfigError.
@@ -47,15 +47,14 @@ def measure(
         report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}  # maybe written to meanwhile
         report[part] = {**about, "machine": made["machine"], "packages": made["packages"], "figures": figures}
         write_json(path, report)
-        write_text(out / f"{name}.md", words(name, parts, report))
+        write_text(out / f"{name}.md", words(name, title, parts, report))
     if failures:
         raise failures[0]
     return report
 
 
-def words(name: str, parts: Mapping[str, Part], report: Mapping[str, Any]) -> str:
+def words(name: str, title: str, parts: Mapping[str, Part], report: Mapping[str, Any]) -> str:
     """The report as Markdown: a part's figures one below the other, or as a table where they are rows of equal keys."""
-    title = {"gpu": "On a GPU"}.get(name, name.capitalize())
     lines = [f"# {title}", "", f"Written by `python -m worldmodel.{name}`; the figures are those found."]
     for part in [*(x for x in parts if x in report), *(report.keys() - parts.keys())]:
         found = report[part]

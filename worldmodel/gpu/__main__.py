@@ -30,7 +30,7 @@ PARTS: dict[str, Part] = {
 def _main(cfg: DictConfig) -> None:
     if not torch.cuda.is_available():
         raise ConfigError("device=cuda: torch finds no GPU on this machine")
-    measure("gpu", PARTS, cfg.parts, cfg.scale, Path(cfg.out))
+    measure("gpu", "On a GPU", PARTS, cfg.parts, cfg.scale, Path(cfg.out))
 
 
 def main() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +17,16 @@ from worldmodel.speed import gpt2, mixed, product_flops, train_flops, trainer
 DIM, DEPTH, HEADS = 1024, 10, 16  # 126 M parameters in the blocks alone
 TOKENS = 32_768  # of a batch
 EPISODE = 128  # rows of an episode, on average
-RIVAL = "GPT2Model"
+GPT2 = "GPT2Model"
 LIMIT_S = 150.0  # after which no other model is begun: compiling them is what takes long
+
+
+class Rival(NamedTuple):
+    """A model to be timed."""
+
+    make: Callable[[], nn.Module]
+    own: bool  # of ours, and not of transformers'
+    compiled: bool
 
 
 def memory(folder: Path, scale: float) -> dict[str, Any]:
@@ -28,18 +35,18 @@ def memory(folder: Path, scale: float) -> dict[str, Any]:
     alone. Medians. The peak is that of a bf16 product of 8192 by 8192 matrices; the share of it counts the linear
     layers' products (6 a token and parameter), the other one also the causal half of attention, seen or not."""
     began, peak, rows = time.monotonic(), bf16_peak(), []
-    asked = [(length, *x) for length in (1024, 4096) for x in models(length, few=length > 1024).items()]
-    for length, name, make in sorted(asked, key=lambda x: "compiled" in x[1]):  # the quick ones first
-        row = {"rows": length, "model": name, "error": "left out for want of time"}
+    asked = [(length, *x) for length in (1024, 4096) for x in rivals(length, few=length > 1024).items()]
+    for length, name, rival in sorted(asked, key=lambda x: x[2].compiled):  # the quick ones first
+        row: dict[str, Any] = {"rows": length, "model": name, "error": "left out for want of time"}
         if time.monotonic() - began < LIMIT_S:
             x, episode = windows(max(round(TOKENS * scale) // length, 1), length)
-            row = measured(name, make, x, episode, peak, scale)
+            row |= measured(rival, x, episode, peak, scale)
         print(f"{time.monotonic() - began:.0f} s: {row}", flush=True)
         rows.append(row)
     rows.sort(key=lambda row: row["rows"])
     for row in rows:
-        rival = next((r.get("tokens_per_s") for r in rows if r["model"] == RIVAL and r["rows"] == row["rows"]), None)
-        row["times_gpt2"] = row["tokens_per_s"] / rival if rival and row.get("tokens_per_s") else None
+        theirs = next((r.get("tokens_per_s") for r in rows if r["model"] == GPT2 and r["rows"] == row["rows"]), None)
+        row["times_gpt2"] = row["tokens_per_s"] / theirs if theirs and row.get("tokens_per_s") else None
     return {"bf16_peak_tflops": peak / 1e12, "training": rows}
 
 
@@ -57,10 +64,8 @@ def acting(folder: Path, scale: float) -> dict[str, Any]:
 @torch.no_grad()
 def cached(model: Transformer, envs: int) -> dict[str, float]:
     """What a step on a cache takes, and the window anew, in milliseconds."""
-    x, episode = (
-        torch.randn(envs, 256, model.dim, device="cuda"),
-        torch.zeros(envs, 256, dtype=torch.long, device="cuda"),
-    )
+    x = torch.randn(envs, 256, model.dim, device="cuda")
+    episode = torch.zeros(envs, 256, dtype=torch.long, device="cuda")
     valid = torch.ones_like(episode, dtype=torch.bool)
 
     def step(rows: int) -> Callable[[], None]:
@@ -105,63 +110,58 @@ def windows(batch: int, rows: int) -> tuple[Tensor, Tensor]:
     return torch.randn(batch, rows, DIM, device="cuda"), ends.long().cumsum(1)
 
 
-def models(rows: int, few: bool) -> dict[str, Callable[[], tuple[nn.Module, bool, bool]]]:
-    """By name, what makes (model, ours or not, compiled or not)."""
+def rivals(rows: int, few: bool) -> dict[str, Rival]:
+    """By name, who is timed on windows of so many rows."""
 
-    def ours(attention: str, kv_heads: int, compiled: bool) -> Callable[[], tuple[nn.Module, bool, bool]]:
-        return lambda: (Transformer(DIM, DEPTH, HEADS, kv_heads, attention=attention), True, compiled)
+    def ours(attention: str, kv_heads: int, compiled: bool) -> Rival:
+        return Rival(lambda: Transformer(DIM, DEPTH, HEADS, kv_heads, attention=attention), True, compiled)
 
-    def theirs(compiled: bool) -> Callable[[], tuple[nn.Module, bool, bool]]:
-        return lambda: (gpt2(DIM, DEPTH, 0.0, HEADS, rows), False, compiled)
+    def theirs(compiled: bool) -> Rival:
+        return Rival(lambda: gpt2(DIM, DEPTH, 0.0, HEADS, rows), False, compiled)
 
     found = {
-        RIVAL: theirs(False),
+        GPT2: theirs(False),
         "sdpa": ours("sdpa", HEADS, False),
         "flex": ours("flex", HEADS, False),
         "flex, compiled": ours("flex", HEADS, True),
         "sdpa, compiled": ours("sdpa", HEADS, True),
     }
-    more = {f"{RIVAL}, compiled": theirs(True), "flex, kv_heads=1, compiled": ours("flex", 1, True)}
+    more = {f"{GPT2}, compiled": theirs(True), "flex, kv_heads=1, compiled": ours("flex", 1, True)}
     return found if few else found | more
 
 
-def measured(
-    name: str, make: Callable[[], tuple[nn.Module, bool, bool]], x: Tensor, episode: Tensor, peak: float, scale: float
-) -> dict[str, Any]:
-    """One row. What a model can't do is said in it, and the others go on."""
+def measured(rival: Rival, x: Tensor, episode: Tensor, peak: float, scale: float) -> dict[str, Any]:
+    """What a training step takes; where it fails, `error` says why."""
     batch, length, _ = x.shape
-    row: dict[str, Any] = {"rows": length, "model": name, "error": None}
-    row |= dict.fromkeys(
-        ("parameters_m", "ms", "tokens_per_s", "of_peak", "of_peak_with_attention", "gb", "first_step_s")
-    )
-    model, own, compiled = make()
-    model.cuda()
-    valid = torch.ones_like(episode, dtype=torch.bool)
-    mask = None if own else additive(visible(episode, valid))
+    model, valid = rival.make().cuda(), torch.ones_like(episode, dtype=torch.bool)
+    mask = None if rival.own else additive(visible(episode, valid))
     torch.cuda.reset_peak_memory_stats()
     torch.compiler.reset()
 
     def forward(model: nn.Module) -> Tensor:
-        return model(x, episode, valid) if own else model(inputs_embeds=x, attention_mask=mask).last_hidden_state
+        if rival.own:
+            return model(x, episode, valid)
+        return model(inputs_embeds=x, attention_mask=mask).last_hidden_state
 
+    if rival.compiled:
+        model.compile()
+    step, began = trainer(model, mixed(forward, "cuda")), time.monotonic()
     try:
-        if compiled:
-            model.compile()
-        step, began = trainer(model, mixed(forward, "cuda")), time.monotonic()
         step()
         torch.cuda.synchronize()
-        row["first_step_s"] = time.monotonic() - began
+        first = time.monotonic() - began
         took = seconds(step, max(round(10 * scale), 3))
     except Exception as error:  # torch.compile's are of any kind
-        return row | {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"}
-    finally:
-        parameters = sum(p.numel() for p in model.parameters())
-        flops = (
-            (product_flops(model, batch * length), train_flops(model, batch * length, length)) if own else (None, None)
-        )
-        del model
-        gc.collect()
-    row |= {"parameters_m": parameters / 1e6, "ms": took * 1e3, "tokens_per_s": batch * length / took}
-    if own:
-        row |= {"of_peak": flops[0] / took / peak, "of_peak_with_attention": flops[1] / took / peak}
-    return row | {"gb": torch.cuda.max_memory_allocated() / 2**30}
+        return {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"}
+    row = {
+        "error": None,
+        "parameters_m": sum(p.numel() for p in model.parameters()) / 1e6,
+        "first_step_s": first,
+        "ms": took * 1e3,
+        "tokens_per_s": batch * length / took,
+        "gb": torch.cuda.max_memory_allocated() / 2**30,
+    }
+    if not rival.own:
+        return row | {"of_peak": None, "of_peak_with_attention": None}
+    flops = product_flops(model, batch * length), train_flops(model, batch * length, length)
+    return row | {"of_peak": flops[0] / took / peak, "of_peak_with_attention": flops[1] / took / peak}

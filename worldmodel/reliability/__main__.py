@@ -45,7 +45,7 @@ def reliability(
     with ExitStack() as stack:
         places = [Path(stack.enter_context(tempfile.TemporaryDirectory(dir=x))) for x in folders or ()]
         there = {"saves": update_wrapper(partial(saves, folders=places), saves)} if places else {}
-        return measure("reliability", PARTS | there, parts, scale, out)
+        return measure("reliability", "Reliability", PARTS | there, parts, scale, out)
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="reliability")
