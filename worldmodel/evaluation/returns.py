@@ -28,15 +28,17 @@ def returns(study: Study, sticky: float) -> Section:
     if env.get("levels") and not env.get("held_out"):
         plays["sampled_held_out_levels"] = study.play("sampled", held_out=True)
     numbers = {name: summary(played, study.cfg.data.success, study.seed) for name, played in plays.items()}
-    if (at := logged(study)) is not None:
-        numbers["training"] = dict.fromkeys(KEYS) | {"return_mean": at}
     words = (
         f"{study.episodes} episodes of each behaviour, counted without preferring short ones; intervals are 95 % "
         "bootstraps over episodes. Refused are episodes won by their very first step: they had been solved before the "
-        "agent came, and don't count. Coverage is the mean number of different places in an episode. "
-        f"Training is what was logged at the checkpoint's step: the mean of the {study.cfg.data.episode_window} "
-        "episodes before it, of a policy that was still changing."
+        "agent came, and don't count. Coverage is the mean number of different places in an episode."
     )
+    if (at := logged(study)) is not None:
+        numbers["training"] = dict.fromkeys(KEYS) | {"return_mean": at}
+        words += (
+            f" Training is what was logged at the checkpoint's step: the mean of the {study.cfg.data.episode_window} "
+            "episodes before it, of a policy that was still changing."
+        )
     rows = [[name, *(x[key] for key in KEYS)] for name, x in numbers.items()]
     return Section("Returns", numbers, [Table(words, ["behaviour", *KEYS], rows)], [_picture(plays)])
 
