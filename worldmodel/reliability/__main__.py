@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from contextlib import ExitStack
 from functools import partial, update_wrapper
@@ -40,12 +41,20 @@ def reliability(
 ) -> dict[str, Any]:
     """Run the parts (None: all) at a scale of their numbers of trials; writes and returns reliability.json's content.
 
-    `folders`: places on the file systems to save on. Raises ConfigError.
+    `folders`: places on the file systems to save on; None: the temporary folder, and memory where that is another one.
+    Raises ConfigError.
     """
     with ExitStack() as stack:
-        places = [Path(stack.enter_context(tempfile.TemporaryDirectory(dir=x))) for x in folders or ()]
-        there = {"saves": update_wrapper(partial(saves, folders=places), saves)} if places else {}
+        places = [Path(stack.enter_context(tempfile.TemporaryDirectory(dir=x))) for x in folders or usual_folders()]
+        there = {"saves": update_wrapper(partial(saves, folders=places), saves)}
         return measure("reliability", "Reliability", PARTS | there, parts, scale, out)
+
+
+def usual_folders() -> list[str]:
+    """The temporary folder, and /dev/shm (tmpfs on Linux) if there is one and it lies on another file system."""
+    temporary, memory = tempfile.gettempdir(), "/dev/shm"
+    other = os.access(memory, os.W_OK) and os.stat(memory).st_dev != os.stat(temporary).st_dev
+    return [temporary, *([memory] if other else [])]
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="reliability")

@@ -60,11 +60,11 @@ def told(folder: Path, scale: float) -> dict[str, Any]:
     return {"runs": trials, "equal_weights": equal, "env_steps_lost": lost, "exit_codes": codes}
 
 
-def saves(folder: Path, scale: float, folders: Sequence[Path] = ()) -> dict[str, Any]:
+def saves(folder: Path, scale: float, folders: Sequence[Path]) -> dict[str, Any]:
     """kill -9 of a process that does nothing but save, on each of the file systems that `folders` lie on."""
-    found, places = {}, folders or [folder]
-    for place in places:
-        trials, unreadable, older, parts = max(round(200 * scale / len(places)), 5), 0, 0, 0
+    found = {}
+    for place in folders:
+        trials, unreadable, older, parts = max(round(200 * scale / len(folders)), 5), 0, 0, 0
         draw = random.Random(2)
         for i in range(trials):
             run = place / f"saves_{i}"
