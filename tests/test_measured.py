@@ -54,7 +54,12 @@ def test_a_part_that_fails_keeps_no_other_from_running(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked, message", [((["x"], 1.0), r"parts=\['x'\]: allowed are counted, "), ((None, 0), "scale=0")]
+    "asked, message",
+    [
+        ((["x"], 1.0), r"parts=\['x'\]: allowed are null, counted, "),
+        (([], 1.0), r"parts=\[\]: allowed are null, counted, "),
+        ((None, 0), "scale=0"),
+    ],
 )
 def test_bad_input(asked: tuple, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"^{message}"):

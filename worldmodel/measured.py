@@ -28,11 +28,13 @@ def measure(
     """
     if scale <= 0:
         raise ConfigError(f"scale={scale}: allowed are numbers above 0")
-    if unknown := sorted(set(chosen or ()) - parts.keys()):
-        raise ConfigError(f"parts={unknown}: allowed are {', '.join(parts)}")
+    chosen = list(parts if chosen is None else chosen)
+    unknown = sorted(set(chosen) - parts.keys())
+    if unknown or not chosen:
+        raise ConfigError(f"parts={unknown}: allowed are null, {', '.join(parts)}")
     path = out / f"{name}.json"
     failures: list[Exception] = []
-    for part in chosen or parts:
+    for part in chosen:
         began = time.monotonic()
         try:
             with tempfile.TemporaryDirectory() as folder:
