@@ -77,7 +77,7 @@ def test_the_report(out: Path) -> None:
 def test_some_parts_keep_the_figures_of_the_others(tmp_path: Path) -> None:
     kept = {"figures": {"a": 1}, "scale": 1.0, "seconds": 2, "git": "x", "machine": {"cores": 1, "cpu": "y"}}
     (tmp_path / "reliability.json").write_text(json.dumps({"killed": kept}))
-    with pytest.raises(ConfigError, match=r"parts=\['x'\]: allowed are killed, told"):
+    with pytest.raises(ConfigError, match=r"parts=\['x'\]: allowed are null, killed, told"):
         reliability(1.0, tmp_path, parts=["x"])
     with pytest.raises(ConfigError, match="scale=0: allowed"):
         reliability(0, tmp_path)
