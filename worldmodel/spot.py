@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -78,7 +79,7 @@ def _listening(provider: str, address: str, every_s: float) -> Iterator[None]:
                 if PROVIDERS[provider](address):
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, HTTPException) as error:
                 if not silent:
                     words = f"warning: spot={provider}: no answer from {address} ({error}); a notice may go unheard"
                     print(words, file=sys.stderr, flush=True)

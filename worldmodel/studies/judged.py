@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from worldmodel.benchmark.suite import Cell
 from worldmodel.benchmark.tables import Table
 from worldmodel.config import ConfigError
 from worldmodel.statistics import iqm_interval
-from worldmodel.studies.lab import Lab
+from worldmodel.studies.lab import Lab, cpu_seconds, report_of
 
 CPU = "CPU seconds of training"
 
@@ -34,16 +33,12 @@ def judged(
     part of report.json, with a dot between keys; "a / b" is a quotient. episodes: of the evaluation, whose seed is the
     run's. Raises ConfigError where the part has nothing to say of a run, or not that figure.
     """
-    cells = [
-        cell
-        for seed in seeds
-        for cell in lab.cells(agents, common, [seed], [f"parts=[{part}]", f"episodes={episodes}", f"seed={seed}"])
-    ]
+    cells = lab.cells(agents, common, seeds, [f"parts=[{part}]", f"episodes={episodes}"])
     lab.train(cells)
     found: dict[str, np.ndarray] = {}
     for name in agents:
         runs = [c for c in cells if c.method == name]
-        found[name] = np.array([[*(figure(c, part, path) for path in figures.values()), cpu(c)] for c in runs])
+        found[name] = np.array([[*(figure(c, part, path) for path in figures.values()), cpu_seconds(c)] for c in runs])
     header, rows = [*figures, CPU], []
     drawing, axes = panels(len(figures), height=0.9 + 0.3 * len(agents))
     for i, (name, values) in enumerate(found.items()):  # values (seeds, figures)
@@ -64,16 +59,11 @@ def judged(
 
 def figure(cell: Cell, part: str, path: str) -> float:
     """What a cell's report says at a path. Raises ConfigError."""
-    report = json.loads((cell.folder / "report.json").read_text())
+    report = report_of(cell)
     if part not in report:
         raise ConfigError(f"study.part={part}: {cell.folder / 'report.json'} has no such part")
     values = [_at(report[part], one.strip(), path) for one in path.split(" / ")]
     return values[0] if len(values) == 1 else values[0] / values[1]
-
-
-def cpu(cell: Cell) -> float:
-    """Seconds that cores spent on a run's training."""
-    return json.loads((cell.folder / "run.json").read_text())["cpu_s"]
 
 
 def words(values: Sequence[float]) -> str:

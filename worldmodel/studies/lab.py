@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
@@ -37,15 +39,16 @@ class Lab:
         evaluate: Sequence[str] | None = None,
     ) -> list[Cell]:
         """One cell for each method (its overrides on top of `common`) and seed, judged with the overrides `evaluate`
-        after its training where they are given. Raises ConfigError."""
+        and its own seed after its training where they are given. Raises ConfigError."""
         suite = {
             "name": self.name,
             "common": ["video=false", "logger=none", *common],
             "envs": {"runs": []},
             "methods": {m: {"overrides": list(overrides)} for m, overrides in methods.items()},
-            "evaluate": None if evaluate is None else list(evaluate),
         }
         found = cells_of(OmegaConf.create(suite), self.out, seeds=seeds)
+        if evaluate is not None:
+            found = [replace(cell, evaluate=(*evaluate, f"seed={cell.seed}")) for cell in found]
         self.asked += found
         return found
 
@@ -69,3 +72,13 @@ class Lab:
 
     def save(self, figure: Figure) -> None:
         figure.savefig(self.out / "plot.png", dpi=110)
+
+
+def cpu_seconds(cell: Cell) -> float:
+    """What cores spent on a run's training."""
+    return json.loads((cell.folder / "run.json").read_text())["cpu_s"]
+
+
+def report_of(cell: Cell) -> dict[str, Any]:
+    """What the evaluation of a cell wrote."""
+    return json.loads((cell.folder / "report.json").read_text())

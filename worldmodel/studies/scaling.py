@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from itertools import product
@@ -15,9 +14,8 @@ from worldmodel.benchmark.plots import panels
 from worldmodel.benchmark.suite import Cell
 from worldmodel.benchmark.tables import Table
 from worldmodel.config import ConfigError
-from worldmodel.evaluation import evaluate
 from worldmodel.probes.scaling import draw_law, fit_power_law
-from worldmodel.studies.lab import Lab
+from worldmodel.studies.lab import Lab, cpu_seconds, report_of
 
 
 class Judged(NamedTuple):
@@ -53,9 +51,10 @@ def scaling(
         f"width{width}_depth{depth}": [f"memory.dim={width}", f"memory.depth={depth}", f"model.hidden={2 * width}"]
         for width, depth in sizes
     }
-    cells = lab.cells(overrides, common, seeds)
+    asked = ["parts=[prediction,known_answer]", f"episodes={episodes}", "horizons=[1]"]
+    cells = lab.cells(overrides, common, seeds, asked)
     lab.train(cells)
-    found = {name: [judge(c, episodes) for c in cells if c.method == name] for name in overrides}
+    found = {name: [judge(c) for c in cells if c.method == name] for name in overrides}
     size = np.array([runs[0].parameters for runs in found.values()])
     bits = np.array([[run.bits for run in runs] for runs in found.values()])
     law, optimum = (
@@ -98,11 +97,10 @@ COLUMNS = {
 }
 
 
-def judge(cell: Cell, episodes: int) -> Judged:
-    """A trained cell, on `episodes` unseen ones; its own report stays in its folder. Raises ConfigError."""
-    path = cell.folder / "checkpoints" / "last.ckpt"
-    memory = load_agent(path)[0].model.memory
-    report = evaluate(path, parts=["prediction", "known_answer"], episodes=episodes, seed=cell.seed, horizons=[1])
+def judge(cell: Cell) -> Judged:
+    """A trained cell by its report. Raises ConfigError."""
+    memory = load_agent(cell.folder / "checkpoints" / "last.ckpt")[0].model.memory
+    report = report_of(cell)
     known: dict[str, Any] | None = report.get("known_answer")
     if known is None:
         raise ConfigError("study.common: its world has no known answer, allowed is e.g. experiment=mess3")
@@ -112,7 +110,7 @@ def judge(cell: Cell, episodes: int) -> Judged:
         optimum=known["optimal_nats"] / math.log(2),
         skill=report["delta_skill"]["1"],
         belief=known["belief_r2"],
-        seconds=json.loads((cell.folder / "run.json").read_text())["cpu_s"],
+        seconds=cpu_seconds(cell),
     )
 
 
