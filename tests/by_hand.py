@@ -8,8 +8,8 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 PLANE, ACTS = Box(-10, 10, (2,), np.float32), Discrete(4)
 OBS = [[0.0, 0.0], [1.0, 2.0], [9.0, 2.0]]  # two transitions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worldmodel.benchmark.suite import Cell, World
+from worldmodel.experiments.benchmark.suite import Cell, World
 
 
 def cell(folder: Path, method: str, seed: int, env: str = "E-v0", **changes: object) -> Cell:

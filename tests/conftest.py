@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from tiny import EASY, TINY, fitting, tiny_agent
 
 from worldmodel import train
-from worldmodel.evaluation.study import Study
+from worldmodel.analysis.report.context import Study
 
 
 class Ended(NamedTuple):

@@ -47,7 +47,7 @@ def stationary(tensor: np.ndarray) -> np.ndarray:
 
 
 class BayesPredictor:
-    """The best possible predictor of such a process, as `worldmodel.probes.compressor.Predictor`."""
+    """The best possible predictor of such a process, as `worldmodel.analysis.probes.compressor.Predictor`."""
 
     width = 1
 

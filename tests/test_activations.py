@@ -9,11 +9,11 @@ import torch
 from gymnasium.spaces import Discrete
 from tiny import EASY, tiny_agent
 
-from worldmodel.probes.activations import Activations, read, record
-from worldmodel.probes.information import age
-from worldmodel.probes.observation import fit_observation_head, ideal_bits, observation_bits, transitions
-from worldmodel.probes.variables import settled, variables
-from worldmodel.rollouts import freeze
+from worldmodel.analysis.probes.activations import Activations, read, record
+from worldmodel.analysis.probes.information import age
+from worldmodel.analysis.probes.observation import fit_observation_head, ideal_bits, observation_bits, transitions
+from worldmodel.analysis.probes.variables import settled, variables
+from worldmodel.learner.run_episodes import freeze
 
 MESS3 = ["env=mess3", "encoder=discrete", "curiosity=none", "env.max_episode_steps=20"]
 

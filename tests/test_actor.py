@@ -7,8 +7,8 @@ import torch
 from tiny import EASY, tiny_agent
 from torch import Tensor
 
-from worldmodel.actor import Actor
-from worldmodel.collector import Collector
+from worldmodel.experience.actor import Actor
+from worldmodel.experience.collector import Collector
 from worldmodel.types import Rollout, map_obs
 
 MEMORIES = {

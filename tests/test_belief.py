@@ -6,7 +6,7 @@ import pytest
 import torch
 from hidden_markov import mess3, sample
 
-from worldmodel.probes.belief import fit_belief, simplex, simplex_figure
+from worldmodel.analysis.probes.belief import fit_belief, simplex, simplex_figure
 
 
 def test_belief_is_found_where_it_is_and_not_among_shuffled_ones() -> None:

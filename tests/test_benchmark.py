@@ -12,14 +12,14 @@ import pytest
 from cells import cell
 from omegaconf import DictConfig, OmegaConf
 
-from worldmodel.benchmark import __main__ as benchmark
-from worldmodel.benchmark.checklist import checklist
-from worldmodel.benchmark.provenance import provenance
-from worldmodel.benchmark.report import write_report
-from worldmodel.benchmark.results import POINTS, Results, area, reached, rows_of, write
-from worldmodel.benchmark.runner import last_row
-from worldmodel.benchmark.suite import Cell, World, cells_of
-from worldmodel.benchmark.tables import (
+from worldmodel.experiments.benchmark import command as benchmark
+from worldmodel.experiments.benchmark.checklist import checklist
+from worldmodel.experiments.benchmark.provenance import provenance
+from worldmodel.experiments.benchmark.report import write_report
+from worldmodel.experiments.benchmark.results import POINTS, Results, area, reached, rows_of, write
+from worldmodel.experiments.benchmark.runner import last_row
+from worldmodel.experiments.benchmark.suite import Cell, World, cells_of
+from worldmodel.experiments.benchmark.tables import (
     aggregate,
     brittleness,
     evaluated,
@@ -28,7 +28,7 @@ from worldmodel.benchmark.tables import (
     television,
     to_threshold,
 )
-from worldmodel.config import CONFIG_DIR, ConfigError
+from worldmodel.training.config import CONFIG_DIR, ConfigError
 
 SUITES = sorted(p.stem for p in (Path(CONFIG_DIR) / "suite").glob("*.yaml"))
 

@@ -10,7 +10,7 @@ from by_hand import ACTS, ROLL, Same, Stub, rollout
 from torch import nn
 
 from worldmodel.curiosity import BYOLExplore
-from worldmodel.curiosity.features import Flat
+from worldmodel.curiosity.blocks.features import Flat
 
 
 class Line(Same):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodel.probes.classifier import fit_perceptron
-from worldmodel.probes.code_length import adaptive_bits, bits, occurrences, online_code
+from worldmodel.analysis.probes.classifier import fit_perceptron
+from worldmodel.analysis.probes.code_length import adaptive_bits, bits, occurrences, online_code
 
 
 def test_bits_by_hand() -> None:

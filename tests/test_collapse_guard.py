@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from worldmodel.callbacks import CollapseGuard
-from worldmodel.targets import effective_rank, latent_std
+from worldmodel.model.targets import effective_rank, latent_std
+from worldmodel.training.callbacks import CollapseGuard
 
 TRAINER = SimpleNamespace(is_global_zero=True)
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from tiny import attach, tiny_config
 
-from worldmodel.build import EnvSpec, build_agent
-from worldmodel.collector import Episodes
-from worldmodel.data import SequenceData
 from worldmodel.envs import Step
+from worldmodel.experience.collector import Episodes
+from worldmodel.training.build import EnvSpec, build_agent
+from worldmodel.training.datamodule import SequenceData
 
 N, T, K = 3, 8, 4
 

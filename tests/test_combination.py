@@ -13,11 +13,11 @@ import torch
 from tiny import tiny_agent, tiny_config
 from worlds import rollout, views
 
-from worldmodel.build import build_agent, env_spec
-from worldmodel.checkpoint import read_checkpoint
-from worldmodel.config import fill
 from worldmodel.curiosity import Curiosity, Product, WeightedSum
 from worldmodel.policy import RandomPolicy
+from worldmodel.training.build import build_agent, env_spec
+from worldmodel.training.checkpoint import read_checkpoint
+from worldmodel.training.config import fill
 
 
 class Fixed(Curiosity):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hidden_markov import BayesPredictor, mess3, sample
 
-from worldmodel.probes.compressor import compress, decompress, general_purpose_bits
-from worldmodel.probes.markov import contexts, markov_code
+from worldmodel.analysis.probes.compressor import compress, decompress, general_purpose_bits
+from worldmodel.analysis.probes.markov import contexts, markov_code
 
 pytest.importorskip("constriction")
 RATE = 1.144717  # bits a symbol, the entropy rate of Mess3(.05, .85)

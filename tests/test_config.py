@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tiny import REPO, tiny_config
 
-from worldmodel.config import CONFIG_DIR, ConfigError, check, fill, top_level
+from worldmodel.training.config import CONFIG_DIR, ConfigError, check, fill, top_level
 
 FOLDER = REPO / "configs"
 OPTIONS = [

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from worldmodel.envs import make_env
-from worldmodel.meters import Coverage
+from worldmodel.envs.metrics import Coverage
 from worldmodel.types import Rollout
 
 

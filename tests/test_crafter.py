@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from worldmodel.envs import make_env
-from worldmodel.meters import Achievements
+from worldmodel.envs.metrics import Achievements
 from worldmodel.types import Rollout
 
 

@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 from tiny import EASY, clone, tiny_agent, tiny_config
 
 from worldmodel.curiosity import Error, Nothing, RewardScale, Surprise
-from worldmodel.heads import Prediction
-from worldmodel.losses import masked_mean
+from worldmodel.masked import masked_mean
+from worldmodel.model.heads.dynamics import Prediction
+from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 ALL = torch.ones(1, 3, dtype=torch.bool)
 

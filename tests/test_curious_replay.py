@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny import EASY, tiny_agent
 
-from worldmodel.replay import Curious, Replay
-from worldmodel.replay.sum_tree import SumTree
+from worldmodel.experience.replay import Curious, Replay
+from worldmodel.experience.replay.sum_tree import SumTree
 
 CPU = torch.device("cpu")
 
@@ -63,7 +63,7 @@ def test_bad_settings(change: dict[str, float]) -> None:
         Curious(**change)
 
 
-@pytest.mark.parametrize("key", ["replay_priority={_target_: worldmodel.replay.Curious}", "replay_dir=x"])
+@pytest.mark.parametrize("key", ["replay_priority={_target_: worldmodel.experience.replay.Curious}", "replay_dir=x"])
 def test_no_replay_no_settings_of_it(cli, key: str) -> None:
     ended = cli(f"data.{key}")
     assert ended.code == 2 and f"data.{key.split('=')[0]}: allowed with data.replay_batch=0 is null" in ended.err

@@ -20,10 +20,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from tiny import EASY, REPO, TINY, clone, tiny_agent
 
-from worldmodel.checkpoint import read_checkpoint
 from worldmodel.curiosity.byol_explore import RunningMean
-from worldmodel.module import NonFiniteLoss
-from worldmodel.moments import Moments
+from worldmodel.running_stats import Moments
+from worldmodel.training.checkpoint import read_checkpoint
+from worldmodel.training.module import NonFiniteLoss
 from worldmodel.types import Minibatch, Rollout
 
 CASES = [

@@ -14,9 +14,9 @@ from tiny import tiny_agent
 
 from encoders.discrete import Discrete as DiscreteEncoder
 from encoders.grid import Grid
-from worldmodel.config import ConfigError, bad_input
 from worldmodel.curiosity import RewardScale
-from worldmodel.observation_head import ObservationHead
+from worldmodel.model.heads.observation import ObservationHead
+from worldmodel.training.config import ConfigError, bad_input
 
 CHAIN = ["experiment=chain", "env.num_envs=4", "env.length=6", "data.horizon=20", "data.batch=2"]
 DREAM = [

@@ -16,10 +16,10 @@ from worlds import VIEW, cut, rollout, signal, views
 from encoders import Dict as DictEncoder
 from encoders import Discrete as DiscreteEncoder
 from worldmodel.curiosity import Count
+from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances
+from worldmodel.curiosity.blocks.hashing import StateHash, pack_bits
 from worldmodel.curiosity.count import LifelongVisits
 from worldmodel.curiosity.e3b import Ellipse
-from worldmodel.curiosity.episodic import EpisodicMemory, distances
-from worldmodel.curiosity.hashing import StateHash, pack_bits
 
 PATH, EPISODE = [[5, 6, 5, 6, 6, 5, 5]], [[0, 0, 0, 0, 0, 1, 1]]
 VISITS = [1, 2, 2, 3, 1, 2]  # of the rows 1 to 6 in their episode; row 5 begins the second one

@@ -14,7 +14,7 @@ from worlds import Plain, pay, rollout, signal, vectors, views
 from worldmodel.curiosity import DEIR, E3B, ETD, NGU, RIDE, NovelD
 from worldmodel.curiosity.deir import others
 from worldmodel.curiosity.etd import contrast, quasimetric, sample_later
-from worldmodel.losses import masked_mean
+from worldmodel.masked import masked_mean
 
 PLANE = Box(0, 99, (2,), np.uint8)
 CORNERS = vectors((0, 0), (3, 4), (0, 0), (3, 4), (3, 10))

@@ -12,14 +12,14 @@ import torch
 from tiny import EASY, clone, tiny_agent, tiny_config
 from worlds import cut, pay, rollout, signal, views
 
-from worldmodel.build import build_env
-from worldmodel.checkpoint import read_checkpoint
 from worldmodel.curiosity import DEIR, E3B, ETD, NGU, RIDE, Count, Curiosity, EnvState, NovelD
 from worldmodel.curiosity.etd import quasimetric
-from worldmodel.losses import masked_mean
-from worldmodel.moments import Moments
-from worldmodel.rollouts import Tally, freeze, play
+from worldmodel.learner.run_episodes import Tally, freeze, play
+from worldmodel.masked import masked_mean
+from worldmodel.running_stats import Moments
 from worldmodel.train import train
+from worldmodel.training.build import build_env
+from worldmodel.training.checkpoint import read_checkpoint
 
 KINDS = {"count": Count, "ride": RIDE, "noveld": NovelD, "e3b": E3B, "ngu": NGU, "deir": DEIR, "etd": ETD}
 SMALL = {

@@ -18,14 +18,14 @@ from test_open_loop import lived
 from tiny import TINY, tiny_agent
 from torch import Tensor
 
-from worldmodel.build import build_env
+from worldmodel.analysis.probes.observation import fit_observation_head
+from worldmodel.analysis.report import PARTS, evaluate
+from worldmodel.analysis.report.skill import skill
+from worldmodel.analysis.statistics import ratio_interval
 from worldmodel.envs import Step
 from worldmodel.evaluate import main
-from worldmodel.evaluation import PARTS, evaluate
-from worldmodel.evaluation.skill import skill
-from worldmodel.probes.observation import fit_observation_head
-from worldmodel.rollouts import Tally, freeze, play
-from worldmodel.statistics import ratio_interval
+from worldmodel.learner.run_episodes import Tally, freeze, play
+from worldmodel.training.build import build_env
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,8 @@ def test_report(checkpoint: Path, tmp_path: Path):
 
 def test_same_numbers_again(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     few = partial(fit_observation_head, steps=50)  # of the many that a useful head takes
-    monkeypatch.setattr("worldmodel.evaluation.known_answer.fit_observation_head", few)
-    monkeypatch.setattr("worldmodel.evaluation.compression.FIT_STEPS", 50)
+    monkeypatch.setattr("worldmodel.analysis.report.known_answer.fit_observation_head", few)
+    monkeypatch.setattr("worldmodel.analysis.report.compression.FIT_STEPS", 50)
     parts = [part for part in PARTS if part != "video"]
 
     def numbers(seed: int, parts: list[str]) -> dict:

@@ -12,19 +12,19 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from worldmodel.config import ConfigError
-from worldmodel.evaluation.affine import Affine, one_hot
-from worldmodel.evaluation.calibration import Calibration
-from worldmodel.evaluation.curiosity import by_event, first_visits, heat_map, in_episode, over_training, places
-from worldmodel.evaluation.kept import Kept, grouped, spread
-from worldmodel.evaluation.memory import cut, doubling, errors, horizon, horizon_by_context
-from worldmodel.evaluation.open_loop import Window, open_loop
-from worldmodel.evaluation.outcomes import auc, end_head, reward_head
-from worldmodel.evaluation.prediction import by_action, null_action
-from worldmodel.evaluation.returns import coverage, returns, solved_at_start, summary
-from worldmodel.evaluation.skill import skill
-from worldmodel.evaluation.study import Study
-from worldmodel.evaluation.transitions import Transitions
+from worldmodel.analysis.report.baselines import Affine, one_hot
+from worldmodel.analysis.report.calibration import Calibration
+from worldmodel.analysis.report.context import Study
+from worldmodel.analysis.report.curiosity import by_event, first_visits, heat_map, in_episode, over_training, places
+from worldmodel.analysis.report.head_metrics import auc, end_head, reward_head
+from worldmodel.analysis.report.memory import cut, doubling, errors, horizon, horizon_by_context
+from worldmodel.analysis.report.open_loop import Window, open_loop
+from worldmodel.analysis.report.prediction import by_action, null_action
+from worldmodel.analysis.report.recorded import Kept, grouped, spread
+from worldmodel.analysis.report.returns import coverage, returns, solved_at_start, summary
+from worldmodel.analysis.report.skill import skill
+from worldmodel.analysis.report.transitions import Transitions
+from worldmodel.training.config import ConfigError
 from worldmodel.types import Sequences
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodel.evaluation.imagination import decode, fit_decoder, imagination, right
-from worldmodel.evaluation.section import Section, Table
-from worldmodel.evaluation.study import Study
-from worldmodel.evaluation.video import beside, latent_tiles, painter, record, stacked, video
+from worldmodel.analysis.report.context import Study
+from worldmodel.analysis.report.imagination import decode, fit_decoder, imagination, right
+from worldmodel.analysis.report.section import Section, Table
+from worldmodel.analysis.report.video import beside, latent_tiles, painter, record, stacked, video
 
 
 def test_a_notebook_shows_tables_and_figures(capsys: pytest.CaptureFixture):
@@ -80,6 +80,6 @@ def test_no_film_is_no_reason_to_fail(study: Study, monkeypatch: pytest.MonkeyPa
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no screen\nat all")
 
-    monkeypatch.setattr("worldmodel.evaluation.video.build_env", refuse)
+    monkeypatch.setattr("worldmodel.analysis.report.video.build_env", refuse)
     section = video(study)
     assert section.numbers == {"steps": 0, "reason": "OSError: no screen; OSError: no screen"} and not section.films

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from worldmodel.envs import make_env
-from worldmodel.worlds.facing import MemoryFacingAnywhere
+from worldmodel.envs.worlds.facing import MemoryFacingAnywhere
 
 KEY, BALL = 5, 6
 

@@ -18,8 +18,8 @@ from test_train import rows
 from tiny import REPO, tiny_agent
 
 from worldmodel.envs import TooManyFaults, make_env
-from worldmodel.envs.workers import Remote
-from worldmodel.reliability.breaking import KINDS, Breaking
+from worldmodel.envs.engines.workers import Remote
+from worldmodel.measure.reliability.breaking import KINDS, Breaking
 
 gym.register("Breaking-v0", entry_point=Breaking)
 PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldmodel.probes.geometry import (
+from worldmodel.analysis.probes.geometry import (
     cka,
     cka_figure,
     cka_table,

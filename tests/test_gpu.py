@@ -12,11 +12,11 @@ from conftest import run_main
 from tiny import EASY, TINY, attach, fitting, tiny_config
 
 from worldmodel import evaluate
-from worldmodel.build import build_agent, build_data, env_spec
-from worldmodel.checkpoint import read_checkpoint
-from worldmodel.config import CONFIG_DIR
-from worldmodel.memory import Transformer
-from worldmodel.reliability.runs import fingerprint
+from worldmodel.measure.reliability.runs import fingerprint
+from worldmodel.model.memory import Transformer
+from worldmodel.training.build import build_agent, build_data, env_spec
+from worldmodel.training.checkpoint import read_checkpoint
+from worldmodel.training.config import CONFIG_DIR
 from worldmodel.types import Rollout
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU at hand")

@@ -10,8 +10,8 @@ import torch
 from hidden_markov import mess3, sample
 from torch import Tensor
 
-from worldmodel.probes.code_length import bits
-from worldmodel.probes.information import (
+from worldmodel.analysis.probes.code_length import bits
+from worldmodel.analysis.probes.information import (
     age,
     bias,
     bias_figure,

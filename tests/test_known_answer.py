@@ -11,12 +11,19 @@ import pytest
 import torch
 from tiny import EASY, tiny_agent
 
-from worldmodel.evaluation import known_answer as module
-from worldmodel.evaluation.compression import compression
-from worldmodel.evaluation.kept import Kept
-from worldmodel.evaluation.known_answer import by_context, context, exact, expected_nats, known_answer, observation_head
-from worldmodel.evaluation.study import Study
-from worldmodel.probes.observation import fit_observation_head
+from worldmodel.analysis.probes.observation import fit_observation_head
+from worldmodel.analysis.report import known_answer as module
+from worldmodel.analysis.report.compression import compression
+from worldmodel.analysis.report.context import Study
+from worldmodel.analysis.report.known_answer import (
+    by_context,
+    context,
+    exact,
+    expected_nats,
+    known_answer,
+    observation_head,
+)
+from worldmodel.analysis.report.recorded import Kept
 
 
 def study_of(*overrides: str) -> Study:

@@ -11,8 +11,8 @@ import torch
 from tiny import tiny_agent
 
 from worldmodel.envs import make_env
-from worldmodel.worlds.hmm import HMM
-from worldmodel.worlds.processes import PROCESSES, even, golden_mean, mess3, mess3_actions, tiger, zero_one_random
+from worldmodel.envs.worlds.hmm import HMM
+from worldmodel.envs.worlds.processes import PROCESSES, even, golden_mean, mess3, mess3_actions, tiger, zero_one_random
 
 BITS = np.log(2)
 

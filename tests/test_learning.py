@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from worldmodel.config import CONFIG_DIR
-from worldmodel.figures import read_metrics
 from worldmodel.train import train
+from worldmodel.training.config import CONFIG_DIR
+from worldmodel.training.learning_curve import read_metrics
 
 
 def learn(run_dir: Path, *overrides: str) -> dict[str, np.ndarray]:

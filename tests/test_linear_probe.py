@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldmodel.probes.linear import held_out, layers_figure, probe, probe_layers, r_squared, ridge
+from worldmodel.analysis.probes.linear import held_out, layers_figure, probe, probe_layers, r_squared, ridge
 
 
 def data(rows: int = 2000, width: int = 6) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from worldmodel.losses import clipped_policy_loss, masked_mean, normalise_advantage
+from worldmodel.masked import clipped_policy_loss, masked_mean, normalise_advantage
 
 
 def test_masked_mean_ignores_what_is_masked_even_nan() -> None:

@@ -3,8 +3,8 @@
 import torch
 from torch.nn import functional as F
 
-from worldmodel.memory.attention import rotate, rotations
-from worldmodel.memory.mask import additive, block_mask, positions, visible
+from worldmodel.model.memory.attention import rotate, rotations
+from worldmodel.model.memory.mask import additive, block_mask, positions, visible
 
 # Padding, two rows of episode 3, an invalid row amid it, one more row of it, two rows of episode 4.
 EPISODE = torch.tensor([[0, 3, 3, 3, 3, 4, 4]])

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from worldmodel.config import ConfigError
-from worldmodel.gpu import __main__ as gpu
-from worldmodel.measured import measure
+from worldmodel.measure.gpu import command as gpu
+from worldmodel.measure.runner import measure
+from worldmodel.training.config import ConfigError
 
 
 def counted(folder: Path, scale: float) -> dict:

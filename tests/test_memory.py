@@ -8,11 +8,11 @@ import yaml
 from hydra.utils import instantiate
 from torch.nn import functional as F
 
-from worldmodel.memory import GRU, MLP, HuggingFace, Memory, Transformer
-from worldmodel.memory import linear as linear_module
-from worldmodel.memory.attention import Attention, rotate, rotations
-from worldmodel.memory.linear import Linear
-from worldmodel.memory.mask import additive, block_mask, visible
+from worldmodel.model.memory import GRU, MLP, HuggingFace, Memory, Transformer
+from worldmodel.model.memory import linear as linear_module
+from worldmodel.model.memory.attention import Attention, rotate, rotations
+from worldmodel.model.memory.linear import Linear
+from worldmodel.model.memory.mask import additive, block_mask, visible
 
 DIM, N, K, T = 32, 3, 5, 9
 L = K + T

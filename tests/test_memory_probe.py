@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldmodel.probes.memory import horizon_figure, lagged, memory_horizon, past_and_change, recent
+from worldmodel.analysis.probes.memory import horizon_figure, lagged, memory_horizon, past_and_change, recent
 
 
 def ar1(rho: float, streams: int = 8, rows: int = 2000) -> tuple[Tensor, Tensor]:

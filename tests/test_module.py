@@ -9,11 +9,11 @@ import pytest
 import torch
 from tiny import EASY, clone, tiny_agent, tiny_config
 
-from worldmodel.build import build_agent, build_data, env_spec
-from worldmodel.config import ConfigError
-from worldmodel.module import NonFiniteLoss
+from worldmodel.experience.replay import concatenate, rehearsal
 from worldmodel.policy.ppo import policy_kl
-from worldmodel.replay import concatenate, rehearsal
+from worldmodel.training.build import build_agent, build_data, env_spec
+from worldmodel.training.config import ConfigError
+from worldmodel.training.module import NonFiniteLoss
 from worldmodel.types import Minibatch, map_obs
 
 

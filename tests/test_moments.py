@@ -2,7 +2,7 @@
 
 import torch
 
-from worldmodel.moments import Moments
+from worldmodel.running_stats import Moments
 
 
 def test_batches_add_up_to_the_whole() -> None:

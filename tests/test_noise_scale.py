@@ -13,9 +13,9 @@ import torch
 from tiny import EASY, tiny_agent
 from torch import Tensor, nn
 
-from worldmodel.callbacks import NoiseScale
-from worldmodel.callbacks.noise_scale import noise_and_signal
-from worldmodel.ranks import part_at_exit
+from worldmodel.distributed import part_at_exit
+from worldmodel.training.callbacks import NoiseScale
+from worldmodel.training.callbacks.noise_scale import noise_and_signal
 from worldmodel.types import Minibatch
 
 DIM, MEAN, SPREAD = 20, 0.5, {"model": 1.0, "policy": 0.5}  # each dimension of a gradient at the origin

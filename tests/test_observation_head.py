@@ -17,8 +17,8 @@ from tiny import EASY, tiny_agent
 from encoders.discrete import Discrete as DiscreteEncoder
 from encoders.grid import Grid
 from encoders.mlp import MLP
-from worldmodel.losses import masked_mean
-from worldmodel.observation_head import ObservationHead
+from worldmodel.masked import masked_mean
+from worldmodel.model.heads.observation import ObservationHead
 
 
 def head_of(sizes: list[int]) -> ObservationHead:

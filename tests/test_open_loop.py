@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny import EASY, tiny_agent
 
-from worldmodel.evaluation.open_loop import Window, imagine, imagines_latents, open_loop
-from worldmodel.evaluation.skill import skill
-from worldmodel.module import CuriousAgent
-from worldmodel.rollouts import freeze
+from worldmodel.analysis.report.open_loop import Window, imagine, imagines_latents, open_loop
+from worldmodel.analysis.report.skill import skill
+from worldmodel.learner.run_episodes import freeze
+from worldmodel.training.module import CuriousAgent
 from worldmodel.types import Rollout
 
 LONG = [EASY[0], "+env.max_episode_steps=100"]

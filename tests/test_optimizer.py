@@ -7,7 +7,7 @@ import torch
 from tiny import tiny_agent
 from torch import nn
 
-from worldmodel.optimizer import MATRICES, make_adamw, make_muon
+from worldmodel.training.optimizer import MATRICES, make_adamw, make_muon
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import torch
 from test_dream import CHAIN, DREAM
 from tiny import tiny_agent
 
-from worldmodel.config import ConfigError, bad_input
 from worldmodel.curiosity.none import Nothing
-from worldmodel.plan import Plan
+from worldmodel.learner.value_iteration import Plan
+from worldmodel.training.config import ConfigError, bad_input
 
 PLAN = [*(x for x in DREAM if x != "policy=dream"), "policy=plan", "policy.dream.horizon=1"]
 

@@ -18,11 +18,11 @@ import torch
 from test_train import last, record, rows
 from tiny import EASY, REPO, TINY
 
-from worldmodel.module import CuriousAgent
-from worldmodel.population.__main__ import main
-from worldmodel.population.member import Plan, Start, advance, checkpoint_of, lineage
-from worldmodel.population.report import write_report
-from worldmodel.population.space import spread, within
+from worldmodel.experiments.population.command import main
+from worldmodel.experiments.population.member import Plan, Start, advance, checkpoint_of, lineage
+from worldmodel.experiments.population.report import write_report
+from worldmodel.experiments.population.space import spread, within
+from worldmodel.training.module import CuriousAgent
 
 SPACE = {"optimizer.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "weights.entropy": {"low": 0.0, "high": 0.1}}
 HELD = {"optimizer.part_lr.policy": "null", "optimizer.warmup": 0}
@@ -126,7 +126,9 @@ def test_bad_input(cli, argument: str, tmp_path: Path) -> None:
 
 
 def test_after_a_restart_the_scheduler_knows_where_each_member_is() -> None:
-    tuner = pytest.importorskip("worldmodel.population.tuner", reason="ray is not installed", exc_type=ImportError)
+    tuner = pytest.importorskip(
+        "worldmodel.experiments.population.tuner", reason="ray is not installed", exc_type=ImportError
+    )
     scheduler = tuner.Synchronous(
         time_attr="intervals", metric="m", mode="max", perturbation_interval=1, synch=True,
         hyperparam_mutations={"a": [1, 2]},

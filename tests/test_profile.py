@@ -12,10 +12,10 @@ from tiny import EASY, TINY, tiny_agent, tiny_config
 from torch import nn
 from torch.nn import functional as F
 
-from worldmodel import stopwatch
-from worldmodel.memory.linear import Linear
-from worldmodel.profile import PARTS, Watch, main, parameters, profile
-from worldmodel.stopwatch import REST, Stopwatch, TimedLoader
+from worldmodel.measure import stopwatch
+from worldmodel.measure.profile import PARTS, Watch, main, parameters, profile
+from worldmodel.measure.stopwatch import REST, Stopwatch, TimedLoader
+from worldmodel.model.memory.linear import Linear
 from worldmodel.types import Minibatch
 
 
@@ -32,7 +32,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pa
     """A tiny run's profile and the folder it is in."""
     folder = tmp_path_factory.mktemp("profile") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("worldmodel.profile.peak_flops", lambda: 1e11)  # has its own tests
+        patch.setattr("worldmodel.measure.profile.peak_flops", lambda: 1e11)  # has its own tests
         return profile(tiny_config(*EASY), updates=3, warmup=2, out=folder), folder
 
 
@@ -201,7 +201,7 @@ def test_parameters_are_counted_once():
 
 
 def test_command(cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr("worldmodel.profile.peak_flops", lambda: 1e11)
+    monkeypatch.setattr("worldmodel.measure.profile.peak_flops", lambda: 1e11)
     ended = cli(*TINY, "updates=1", tiny=[], main=main)
     assert ended.code == 0 and "world model backward" in ended.out and "steps/s" in ended.out
     left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
@@ -226,4 +226,4 @@ def test_bad_input(cli, argument: str, words: str):
 
 def test_help(cli):
     ended = cli("--help", tiny=[], main=main)
-    assert ended.code == 0 and "worldmodel.profile experiment=" in ended.out and "warmup" in ended.out
+    assert ended.code == 0 and "worldmodel.measure.profile experiment=" in ended.out and "warmup" in ended.out

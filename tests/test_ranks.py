@@ -11,7 +11,7 @@ import pytest
 SCRIPT = """
 import atexit, os, sys
 import torch, torch.distributed as dist
-from worldmodel.ranks import part_at_exit
+from worldmodel.distributed import part_at_exit
 
 torch.ones(64, 64) @ torch.ones(64, 64)
 before = len(os.listdir("/proc/self/task"))

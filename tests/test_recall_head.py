@@ -12,9 +12,9 @@ from tiny import EASY, tiny_agent
 
 from encoders.discrete import Discrete as DiscreteEncoder
 from encoders.mlp import MLP
-from worldmodel.losses import masked_mean
-from worldmodel.memory import Transformer
-from worldmodel.recall_head import RecallHead
+from worldmodel.masked import masked_mean
+from worldmodel.model.heads.recall import RecallHead
+from worldmodel.model.memory import Transformer
 
 
 def test_what_earlier_rows_have_shown_by_hand() -> None:

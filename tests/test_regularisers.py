@@ -8,7 +8,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from worldmodel.targets import SIGReg, VICReg, effective_rank, latent_std
+from worldmodel.model.targets import SIGReg, VICReg, effective_rank, latent_std
 
 D = 8
 

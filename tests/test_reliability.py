@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from worldmodel.config import ConfigError
-from worldmodel.reliability.__main__ import PARTS, reliability
+from worldmodel.measure.reliability.command import PARTS, reliability
+from worldmodel.training.config import ConfigError
 
 QUICK = ["killed", "saves", "faults", "malformed"]
 OTHERS = [part for part in PARTS if part not in QUICK]

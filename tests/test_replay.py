@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny import clone, tiny_agent
 
-from worldmodel.replay import Replay, concatenate
-from worldmodel.replay.records import rollout_of
+from worldmodel.experience.replay import Replay, concatenate
+from worldmodel.experience.replay.records import rollout_of
 from worldmodel.types import Rollout, Sequences, first_leaf
 
 

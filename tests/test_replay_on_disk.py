@@ -13,9 +13,9 @@ from test_replay import everything
 from test_train import last, rows
 from tiny import EASY, clone, tiny_agent
 
-from worldmodel.config import ConfigError
-from worldmodel.replay import Curious, Replay
-from worldmodel.replay.disk import Disk
+from worldmodel.experience.replay import Curious, Replay
+from worldmodel.experience.replay.disk import Disk
+from worldmodel.training.config import ConfigError
 from worldmodel.types import Rollout, first_leaf
 
 CPU = torch.device("cpu")

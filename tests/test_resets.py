@@ -11,8 +11,8 @@ import torch
 from test_train import last
 from tiny import EASY, tiny_agent
 
-from worldmodel.build import build_agent, env_spec
-from worldmodel.callbacks import Resets
+from worldmodel.training.build import build_agent, env_spec
+from worldmodel.training.callbacks import Resets
 from worldmodel.types import Minibatch
 
 SETTINGS = [*EASY, "target=inverse", "curiosity=rnd"]

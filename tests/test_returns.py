@@ -2,7 +2,7 @@
 
 import torch
 
-from worldmodel.returns import gae
+from worldmodel.policy.returns import gae
 
 NO = torch.zeros(1, 4, dtype=torch.bool)
 YES = torch.ones(1, 4, dtype=torch.bool)

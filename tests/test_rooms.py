@@ -9,9 +9,9 @@ from gymnasium.spaces import Box, Discrete
 from test_coverage import rollout
 
 from worldmodel.envs import make_env
-from worldmodel.envs.rooms import DOOR, Rooms
+from worldmodel.envs.metrics import Coverage
 from worldmodel.envs.vector import Step
-from worldmodel.meters import Coverage
+from worldmodel.envs.wrappers.rooms import DOOR, Rooms
 
 ROOMS = {"id": "MiniGrid-MultiRoom-N2-S4-v0", "keys": ["image"], "rooms": True, "seed": 1}
 NO = torch.zeros(1, dtype=torch.bool)

@@ -16,10 +16,10 @@ import pytest
 from cells import cell
 from tiny import REPO, TINY
 
-from worldmodel.benchmark import __main__ as benchmark
-from worldmodel.benchmark.results import Results
-from worldmodel.benchmark.runner import Runner, command, finished
-from worldmodel.benchmark.suite import Cell
+from worldmodel.experiments.benchmark import command as benchmark
+from worldmodel.experiments.benchmark.results import Results
+from worldmodel.experiments.benchmark.runner import Runner, command, finished
+from worldmodel.experiments.benchmark.suite import Cell
 
 SMALL = [x for x in TINY if x != "threads=1"]
 
@@ -66,7 +66,7 @@ def act_as(monkeypatch: pytest.MonkeyPatch, **wanted: str) -> None:
     def command(cell: Cell) -> list[str]:
         return [sys.executable, "-c", CHILD, str(cell.folder), wanted[cell.method]]
 
-    monkeypatch.setattr("worldmodel.benchmark.runner.command", command)
+    monkeypatch.setattr("worldmodel.experiments.benchmark.runner.command", command)
 
 
 def test_a_failed_cell_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -95,7 +95,7 @@ def test_other_ways_to_run_two_ranks(two_ranks: Path, tmp_path: Path, way: str) 
         words = ["trainer.devices=2"]
     elif way == "ray":
         pytest.importorskip("ray", reason="ray is not installed")
-        launch, words = ["worldmodel.cluster"], ["cluster.workers=2"]
+        launch, words = ["worldmodel.training.ray"], ["cluster.workers=2"]
     else:
         launch = ["worldmodel.train"]
         words = ["trainer=sharded", "trainer.devices=2", "trainer.strategy.data_parallel_size=2"]

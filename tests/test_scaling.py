@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldmodel.benchmark.plots import panels
-from worldmodel.probes.scaling import draw_law, fit_power_law
+from worldmodel.analysis.probes.scaling import draw_law, fit_power_law
+from worldmodel.experiments.benchmark.plots import panels
 
 SIZE = np.array([1e4, 3e4, 1e5, 3e5, 1e6])
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import tiny_agent
 
-from worldmodel.agent import Agent
-from worldmodel.config import ConfigError
+from worldmodel.training.config import ConfigError
+from worldmodel.training.loading import Agent
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_pushing_and_pulling(agent: Agent, tmp_path: Path, monkeypatch) -> None:
 
     monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
     assert agent.push_to_hub("someone/agent") == "url"
-    for name in ("huggingface_hub.hub_mixin.hf_hub_download", "worldmodel.sharing.hf_hub_download"):
+    for name in ("huggingface_hub.hub_mixin.hf_hub_download", "worldmodel.training.hub.hf_hub_download"):
         monkeypatch.setattr(name, lambda repo_id, filename, **_: str(hub / repo_id / filename))
     assert acts(Agent.from_pretrained("someone/agent")) == acts(agent)
 

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from encoders import Conv, Grid
 from encoders import Dict as DictEncoder
-from worldmodel.actions import ActionCode
-from worldmodel.curiosity.ensemble import Ensemble, EnsembleLinear
-from worldmodel.curiosity.forward_model import ForwardModel
-from worldmodel.curiosity.whitening import Whitening
+from worldmodel.curiosity.blocks.ensemble import Ensemble, EnsembleLinear
+from worldmodel.curiosity.blocks.forward_model import ForwardModel
+from worldmodel.curiosity.blocks.whitening import Whitening
+from worldmodel.model.action_embedding import ActionCode
 
 
 def test_codes_of_actions() -> None:

@@ -10,11 +10,11 @@ import torch
 from omegaconf import OmegaConf
 from tiny import EASY, clone, tiny_agent
 
-from worldmodel.checkpoint import read_checkpoint
 from worldmodel.curiosity import BYOLExplore
-from worldmodel.losses import masked_mean
-from worldmodel.replay import rehearsal
-from worldmodel.rollouts import freeze
+from worldmodel.experience.replay import rehearsal
+from worldmodel.learner.run_episodes import freeze
+from worldmodel.masked import masked_mean
+from worldmodel.training.checkpoint import read_checkpoint
 from worldmodel.types import Minibatch, Rollout
 
 SIGNALS = [

@@ -22,7 +22,7 @@ from worldmodel.curiosity import (
     RandomFeatureError,
 )
 from worldmodel.curiosity.max import jensen_renyi
-from worldmodel.heads import bound_logvar
+from worldmodel.model.heads.dynamics import bound_logvar
 
 
 def test_rnd() -> None:

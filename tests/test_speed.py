@@ -5,9 +5,18 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from worldmodel.config import ConfigError
-from worldmodel.memory import Transformer
-from worldmodel.speed import ROWS, acting, arguments, product_flops, products, table, train_flops, trainer
+from worldmodel.measure.transformer_speed import (
+    ROWS,
+    acting,
+    arguments,
+    product_flops,
+    products,
+    table,
+    train_flops,
+    trainer,
+)
+from worldmodel.model.memory import Transformer
+from worldmodel.training.config import ConfigError
 
 
 def test_train_flops_by_hand():

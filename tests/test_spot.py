@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from worldmodel.callbacks.signals import RESUMABLE
-from worldmodel.config import ConfigError
-from worldmodel.spot import PROVIDERS, spot_notices
+from worldmodel.training.callbacks.signals import RESUMABLE
+from worldmodel.training.config import ConfigError
+from worldmodel.training.preemption import PROVIDERS, spot_notices
 
 
 class Metadata(BaseHTTPRequestHandler):

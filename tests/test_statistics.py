@@ -5,7 +5,15 @@ import sys
 import numpy as np
 import pytest
 
-from worldmodel.statistics import band, improvement, interval, iqm, iqm_interval, optimality_gap, performance_profile
+from worldmodel.analysis.statistics import (
+    band,
+    improvement,
+    interval,
+    iqm,
+    iqm_interval,
+    optimality_gap,
+    performance_profile,
+)
 
 
 def test_interquartile_mean_by_hand() -> None:

@@ -17,16 +17,16 @@ from omegaconf import OmegaConf
 from tiny import EASY, TINY
 
 from worldmodel import evaluate, study
-from worldmodel.agent import load_agent
-from worldmodel.benchmark.runner import finished
-from worldmodel.benchmark.suite import Cell, compose_run, composing
-from worldmodel.config import CONFIG_DIR, ConfigError
-from worldmodel.studies.behaviour import cross_skill, skills, train_on
-from worldmodel.studies.lab import Lab
-from worldmodel.studies.sim_scale import horizon, simulate
+from worldmodel.envs.worlds.chaos import rk4
+from worldmodel.envs.worlds.pendulum import flow, outputs_of, sample_states
+from worldmodel.experiments.benchmark.runner import finished
+from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
+from worldmodel.experiments.studies.behaviour import cross_skill, skills, train_on
+from worldmodel.experiments.studies.runner import Lab
+from worldmodel.experiments.studies.sim_scale import horizon, simulate
 from worldmodel.train import continued, train
-from worldmodel.worlds.chaos import rk4
-from worldmodel.worlds.pendulum import flow, outputs_of, sample_states
+from worldmodel.training.config import CONFIG_DIR, ConfigError
+from worldmodel.training.loading import load_agent
 
 STUDIES = sorted(p.stem for p in (Path(CONFIG_DIR) / "study").glob("*.yaml"))
 TRAINS_NOTHING = ("replay_age",)
@@ -182,7 +182,7 @@ def test_curriculum(lab: Lab) -> None:
 
 
 def test_sim_scale(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worldmodel.studies.sim_scale.Pendulums.lyapunov_time", lambda self: (1.1, 0.0))
+    monkeypatch.setattr("worldmodel.experiments.studies.sim_scale.Pendulums.lyapunov_time", lambda self: (1.1, 0.0))
     common = [x for x in TINY if x not in ("data.horizon=8", "target.dim=8")]
     common += ["experiment=pendulum", "env.interval=0.1", "data.horizon=64", "total_steps=256"]
     sizes = {"steps": [0.01, 0.1], "dims": [2], "resolutions": [0.0], "copies": 8, "ahead": 10, "reference": 0.01}

@@ -14,9 +14,9 @@ from hydra.utils import instantiate
 from torch import nn
 
 import encoders
-from worldmodel import targets
-from worldmodel.targets.inverse import ActionHead
-from worldmodel.targets.target import touched
+from worldmodel.model import targets
+from worldmodel.model.targets.base import touched
+from worldmodel.model.targets.inverse import ActionHead
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 VIEW = spaces.Box(0, 255, (7, 7, 3), np.uint8)

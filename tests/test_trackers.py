@@ -13,7 +13,7 @@ import pytest
 from test_train import rows
 from tiny import EASY
 
-from worldmodel.trackers import Sacred
+from worldmodel.training.loggers import Sacred
 
 RUN = [*EASY, "total_steps=64", "run_dir=run"]
 
@@ -104,6 +104,8 @@ def test_trackio_keeps_the_rows_of_each_run(cli, tmp_path: Path, monkeypatch) ->
 
 @pytest.mark.parametrize("package", ["sacred", "trackio"])
 def test_a_tracker_that_is_not_installed_is_named(cli, monkeypatch, package: str) -> None:
-    monkeypatch.setattr("worldmodel.trackers.import_module", lambda name: importlib.import_module("no_such_module"))
+    monkeypatch.setattr(
+        "worldmodel.training.loggers.import_module", lambda name: importlib.import_module("no_such_module")
+    )
     ended = cli(f"logger={package}", *RUN)
     assert ended.code == 2 and ended.err.startswith(f"error: logger={package}: needs the package {package} (")

@@ -12,10 +12,10 @@ import torch
 from omegaconf import OmegaConf
 from tiny import EASY
 
-from worldmodel.callbacks.metrics import COLUMNS
-from worldmodel.checkpoint import read_checkpoint
-from worldmodel.data import SequenceData
-from worldmodel.module import CuriousAgent
+from worldmodel.training.callbacks.metrics import COLUMNS
+from worldmodel.training.checkpoint import read_checkpoint
+from worldmodel.training.datamodule import SequenceData
+from worldmodel.training.module import CuriousAgent
 
 STEPS = 32  # an update of the tiny configuration
 

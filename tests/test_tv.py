@@ -8,10 +8,10 @@ import pytest
 import torch
 from tiny import EASY, tiny_agent
 
-from worldmodel.checkpoint import read_checkpoint
 from worldmodel.envs import make_env
-from worldmodel.envs.screen import Screen
-from worldmodel.meters import TVShare
+from worldmodel.envs.metrics import TVShare
+from worldmodel.envs.wrappers.screen import Screen
+from worldmodel.training.checkpoint import read_checkpoint
 from worldmodel.types import Rollout, first_leaf
 
 GRID = "MiniGrid-Empty-5x5-v0"

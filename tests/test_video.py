@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tiny import tiny_agent
 
-from worldmodel import video
-from worldmodel.figures import learning_curve, read_metrics
-from worldmodel.video import film, play
+from worldmodel.analysis import video
+from worldmodel.analysis.video import film, play
+from worldmodel.training.learning_curve import learning_curve, read_metrics
 
 iio = pytest.importorskip("imageio.v3")
 

@@ -10,11 +10,11 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from test_activations import EASY, MESS3, recorded
 
-from worldmodel.probes.activations import read
-from worldmodel.probes.compressor import compress, decompress
-from worldmodel.probes.observation import fit_observation_head, observation_bits
-from worldmodel.probes.opening import Opening
-from worldmodel.probes.world_coder import WorldCoder, compression_report, observation_rates, rates_figure
+from worldmodel.analysis.probes.activations import read
+from worldmodel.analysis.probes.compressor import compress, decompress
+from worldmodel.analysis.probes.observation import fit_observation_head, observation_bits
+from worldmodel.analysis.probes.opening import Opening
+from worldmodel.analysis.probes.world_coder import WorldCoder, compression_report, observation_rates, rates_figure
 
 pytest.importorskip("constriction")
 VIEW = Box(0, 255, (7, 7, 3), np.uint8)

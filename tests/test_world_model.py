@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny import EASY, clone, tiny_agent
 
-from worldmodel.heads import LOGVAR_MAX, LOGVAR_MIN, Prediction, bound_logvar, symlog
-from worldmodel.losses import masked_mean
+from worldmodel.masked import masked_mean
+from worldmodel.model.heads.dynamics import LOGVAR_MAX, LOGVAR_MIN, Prediction, bound_logvar, symlog
+from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 SPATIAL = ["encoder.spatial=true", "encoder.channels=[8]"]
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from worldmodel.envs import make_env
-from worldmodel.worlds.chain import Chains
-from worldmodel.worlds.chaos import lyapunov_exponent, rk4
-from worldmodel.worlds.pendulum import Pendulums, energy_of, flow, outputs_of, sample_states, state_of
+from worldmodel.envs.worlds.chain import Chains
+from worldmodel.envs.worlds.chaos import lyapunov_exponent, rk4
+from worldmodel.envs.worlds.pendulum import Pendulums, energy_of, flow, outputs_of, sample_states, state_of
 
 
 def make(name: str, num_envs: int = 2, **given):

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from worldmodel.build import build_agent, build_data, env_spec
-from worldmodel.config import CONFIG_DIR
-from worldmodel.data import SequenceData
-from worldmodel.module import CuriousAgent
+from worldmodel.training.build import build_agent, build_data, env_spec
+from worldmodel.training.config import CONFIG_DIR
+from worldmodel.training.datamodule import SequenceData
+from worldmodel.training.module import CuriousAgent
 from worldmodel.types import Rollout
 
 REPO = Path(__file__).parents[1]

@@ -13,8 +13,8 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
 import encoders
-from worldmodel.config import fill
 from worldmodel.curiosity import Curiosity
+from worldmodel.training.config import fill
 from worldmodel.types import Rollout, Sequences
 
 VIEW = Box(0, 255, (7, 7, 3), np.uint8)

@@ -11,11 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from worldmodel.checkpoint import run_dir_of
-from worldmodel.command import bad_input_exits, run_command
-from worldmodel.config import CONFIG_DIR, ConfigError
-from worldmodel.evaluation import evaluate
-from worldmodel.evaluation.page import short
+from worldmodel.analysis.report import evaluate
+from worldmodel.analysis.report.page import short
+from worldmodel.training.checkpoint import run_dir_of
+from worldmodel.training.config import CONFIG_DIR, ConfigError
+from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 
 def tables(report: dict[str, Any]) -> list[Table]:

@@ -21,20 +21,20 @@ from hydra.utils import instantiate
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from worldmodel.build import build_agent, build_data, env_spec
-from worldmodel.callbacks import CollapseGuard, Metrics, ProgressBar, StopOnSignal, StopWhenSolved
-from worldmodel.callbacks.signals import RESUMABLE, resumable_from_the_start
-from worldmodel.checkpoint import SealedFiles, fit_check, newest_checkpoint, read_checkpoint, run_dir_of
-from worldmodel.command import bad_input_exits, run_command
-from worldmodel.config import CONFIG_DIR, ConfigError, bad_input, check, fill
-from worldmodel.figures import learning_curve
+from worldmodel.analysis.video import film
+from worldmodel.distributed import part_at_exit
 from worldmodel.files import write_whole
-from worldmodel.module import CuriousAgent, NonFiniteLoss
-from worldmodel.ranks import part_at_exit
-from worldmodel.rollback import Rollback
-from worldmodel.run import RunRecord
-from worldmodel.spot import spot_notices
-from worldmodel.video import film
+from worldmodel.training.build import build_agent, build_data, env_spec
+from worldmodel.training.callbacks import CollapseGuard, Metrics, ProgressBar, StopOnSignal, StopWhenSolved
+from worldmodel.training.callbacks.signals import RESUMABLE, resumable_from_the_start
+from worldmodel.training.checkpoint import SealedFiles, fit_check, newest_checkpoint, read_checkpoint, run_dir_of
+from worldmodel.training.config import CONFIG_DIR, ConfigError, bad_input, check, fill
+from worldmodel.training.exit_codes import bad_input_exits, run_command
+from worldmodel.training.learning_curve import learning_curve
+from worldmodel.training.module import CuriousAgent, NonFiniteLoss
+from worldmodel.training.preemption import spot_notices
+from worldmodel.training.rollback import Rollback
+from worldmodel.training.run_record import RunRecord
 
 DONE = "DONE"  # the file that says that a run has ended
 _RUN_DIR = "WORLDMODEL_RUN_DIR"  # how the ranks that Lightning launches find the first one's folder

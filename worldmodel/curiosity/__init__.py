@@ -1,10 +1,10 @@
 """Intrinsic rewards: one file a signal."""
 
 from worldmodel.curiosity.ama import AMA
+from worldmodel.curiosity.base import Curiosity, EnvState
 from worldmodel.curiosity.byol_explore import BYOLExplore
 from worldmodel.curiosity.combination import Product, WeightedSum
 from worldmodel.curiosity.count import Count
-from worldmodel.curiosity.curiosity import Curiosity, EnvState
 from worldmodel.curiosity.curiosity_critic import CuriosityCritic
 from worldmodel.curiosity.deir import DEIR
 from worldmodel.curiosity.disagreement import Disagreement
@@ -19,7 +19,7 @@ from worldmodel.curiosity.none import Nothing
 from worldmodel.curiosity.noveld import NovelD
 from worldmodel.curiosity.plan2explore import Plan2Explore
 from worldmodel.curiosity.random_features import RandomFeatureError
-from worldmodel.curiosity.reward import RewardScale
+from worldmodel.curiosity.reward_normalizer import RewardScale
 from worldmodel.curiosity.ride import RIDE
 from worldmodel.curiosity.rnd import RND
 from worldmodel.curiosity.surprise import Surprise

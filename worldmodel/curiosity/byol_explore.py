@@ -12,16 +12,16 @@ from torch.nn import functional as F
 
 from encoders import Encoder
 from encoders.encoder import perceptron
-from worldmodel.actions import ActionCode
-from worldmodel.curiosity.curiosity import Curiosity
-from worldmodel.curiosity.features import Flat
-from worldmodel.curiosity.fixed import Fixed
-from worldmodel.losses import masked_mean
-from worldmodel.memory import GRU
-from worldmodel.ranks import sum_over_ranks, world_size
-from worldmodel.targets.ema import follow
+from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.blocks.features import Flat
+from worldmodel.curiosity.blocks.stop_gradient import Fixed
+from worldmodel.distributed import sum_over_ranks, world_size
+from worldmodel.masked import masked_mean
+from worldmodel.model.action_embedding import ActionCode
+from worldmodel.model.memory import GRU
+from worldmodel.model.targets.ema import follow
+from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 
 class BYOLExplore(Curiosity):

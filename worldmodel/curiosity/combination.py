@@ -8,10 +8,10 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from worldmodel.curiosity.curiosity import Curiosity
-from worldmodel.curiosity.reward import RewardScale
+from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.reward_normalizer import RewardScale
+from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 
 class Combination(Curiosity):

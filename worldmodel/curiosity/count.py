@@ -11,11 +11,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from encoders import Encoder
-from worldmodel.curiosity.curiosity import Curiosity
-from worldmodel.curiosity.episodic import EpisodicVisits
-from worldmodel.ranks import sum_over_ranks, world_size
+from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.blocks.episodic import EpisodicVisits
+from worldmodel.distributed import sum_over_ranks, world_size
+from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 
 class Count(Curiosity):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from encoders.encoder import perceptron
-from worldmodel.actions import ActionCode
-from worldmodel.curiosity.curiosity import Curiosity
-from worldmodel.moments import Moments
+from worldmodel.curiosity.base import Curiosity
+from worldmodel.model.action_embedding import ActionCode
+from worldmodel.model.world_model import Outputs
+from worldmodel.running_stats import Moments
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 
 class CuriosityCritic(Curiosity):

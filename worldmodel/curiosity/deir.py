@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from encoders import Encoder
 from encoders.encoder import perceptron
-from worldmodel.actions import ActionCode
-from worldmodel.curiosity.curiosity import Curiosity, EnvState
-from worldmodel.curiosity.episodic import EpisodicMemory, distances, new_rows
-from worldmodel.curiosity.features import Flat, new_obs, next_obs
-from worldmodel.memory.gru import GRU
+from worldmodel.curiosity.base import Curiosity, EnvState
+from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances, new_rows
+from worldmodel.curiosity.blocks.features import Flat, new_obs, next_obs
+from worldmodel.model.action_embedding import ActionCode
+from worldmodel.model.memory.gru import GRU
+from worldmodel.model.world_model import Outputs
 from worldmodel.types import Obs, Rollout, map_obs
-from worldmodel.world_model import Outputs
 
 
 class DEIR(Curiosity):

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from encoders import Encoder
-from worldmodel.curiosity.curiosity import Curiosity
-from worldmodel.curiosity.features import RandomFeatures
-from worldmodel.curiosity.forward_model import ForwardModel
+from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.blocks.features import RandomFeatures
+from worldmodel.curiosity.blocks.forward_model import ForwardModel
+from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 
 class Disagreement(Curiosity):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from encoders import Encoder
-from worldmodel.curiosity.curiosity import Curiosity, EnvState
-from worldmodel.curiosity.episodic import new_rows
-from worldmodel.curiosity.features import InverseFeatures
+from worldmodel.curiosity.base import Curiosity, EnvState
+from worldmodel.curiosity.blocks.episodic import new_rows
+from worldmodel.curiosity.blocks.features import InverseFeatures
+from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 WIDEST = 1024  # features; C has their square
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from worldmodel.curiosity.curiosity import Curiosity
+from worldmodel.curiosity.base import Curiosity
+from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 
 class Error(Curiosity):

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from encoders import Encoder
 from encoders.encoder import perceptron
-from worldmodel.curiosity.curiosity import Curiosity
-from worldmodel.curiosity.episodic import EpisodicMemory, new_rows
-from worldmodel.curiosity.features import Flat, new_obs
+from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.blocks.episodic import EpisodicMemory, new_rows
+from worldmodel.curiosity.blocks.features import Flat, new_obs
+from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 NEVER = -1e9  # finite, or the gradient of a batch without a real transition would be nan
 

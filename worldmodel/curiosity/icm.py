@@ -8,11 +8,11 @@ import gymnasium as gym
 from torch import Tensor
 
 from encoders import Encoder
-from worldmodel.curiosity.curiosity import Curiosity
-from worldmodel.curiosity.features import InverseFeatures
-from worldmodel.curiosity.forward_model import ForwardModel
+from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.blocks.features import InverseFeatures
+from worldmodel.curiosity.blocks.forward_model import ForwardModel
+from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 
 class ICM(Curiosity):

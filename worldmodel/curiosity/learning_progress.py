@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from encoders import Encoder
 from encoders.encoder import perceptron
-from worldmodel.actions import ActionCode
-from worldmodel.curiosity.curiosity import Curiosity
-from worldmodel.curiosity.features import RandomFeatures
-from worldmodel.curiosity.fixed import Fixed
-from worldmodel.curiosity.forward_model import ForwardModel
+from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.blocks.features import RandomFeatures
+from worldmodel.curiosity.blocks.forward_model import ForwardModel
+from worldmodel.curiosity.blocks.stop_gradient import Fixed
+from worldmodel.model.action_embedding import ActionCode
+from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 
 class LearningProgress(Curiosity):

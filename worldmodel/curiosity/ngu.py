@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from encoders import Encoder
-from worldmodel.curiosity.curiosity import Curiosity
-from worldmodel.curiosity.episodic import EpisodicMemory, distances, new_rows
-from worldmodel.curiosity.features import InverseFeatures, next_obs
+from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances, new_rows
+from worldmodel.curiosity.blocks.features import InverseFeatures, next_obs
 from worldmodel.curiosity.rnd import Distillation
-from worldmodel.moments import Moments
+from worldmodel.model.world_model import Outputs
+from worldmodel.running_stats import Moments
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 
 class NGU(Curiosity):

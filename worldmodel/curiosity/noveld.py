@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from encoders import Encoder
-from worldmodel.curiosity.curiosity import Curiosity
-from worldmodel.curiosity.episodic import EpisodicVisits
-from worldmodel.curiosity.features import new_obs, next_obs
+from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.blocks.episodic import EpisodicVisits
+from worldmodel.curiosity.blocks.features import new_obs, next_obs
 from worldmodel.curiosity.rnd import Distillation
+from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 
 class NovelD(Curiosity):

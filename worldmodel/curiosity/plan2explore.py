@@ -8,12 +8,12 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from worldmodel.actions import ActionCode
-from worldmodel.curiosity.curiosity import Curiosity
-from worldmodel.curiosity.ensemble import Ensemble
-from worldmodel.moments import Moments
+from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.blocks.ensemble import Ensemble
+from worldmodel.model.action_embedding import ActionCode
+from worldmodel.model.world_model import Outputs
+from worldmodel.running_stats import Moments
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 
 class Plan2Explore(Curiosity):

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from encoders import Encoder
 from encoders.encoder import orthogonal
-from worldmodel.curiosity.curiosity import Curiosity
-from worldmodel.curiosity.features import Flat, next_obs
-from worldmodel.curiosity.fixed import Fixed
-from worldmodel.curiosity.whitening import Whitening
+from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.blocks.features import Flat, next_obs
+from worldmodel.curiosity.blocks.stop_gradient import Fixed
+from worldmodel.curiosity.blocks.whitening import Whitening
+from worldmodel.model.world_model import Outputs
 from worldmodel.types import Obs, Rollout
-from worldmodel.world_model import Outputs
 
 
 class Distillation(nn.Module):

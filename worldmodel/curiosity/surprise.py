@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from worldmodel.curiosity.curiosity import Curiosity
+from worldmodel.curiosity.base import Curiosity
+from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
-from worldmodel.world_model import Outputs
 
 
 class Surprise(Curiosity):

@@ -1,6 +1,6 @@
 """Environments, N at a time."""
 
-from worldmodel.envs.copies import TooManyFaults
+from worldmodel.envs.engines.fault_tolerant_vector import TooManyFaults
 from worldmodel.envs.make import make_env
 from worldmodel.envs.vector import Step, VectorEnv
 

@@ -13,7 +13,7 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from worldmodel.envs.copy import digest
+from worldmodel.envs.engines.resumable_env import digest
 from worldmodel.envs.spaces import Reader, action_space, to_actions
 from worldmodel.envs.vector import Step
 from worldmodel.types import Obs

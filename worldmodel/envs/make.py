@@ -9,13 +9,13 @@ from typing import Any, Literal, get_args
 import gymnasium as gym
 import numpy as np
 
-from worldmodel.envs.envpool import EnvpoolEnv, envpool_ids, sound
-from worldmodel.envs.gymnasium import GymnasiumEnv, gymnasium_ids
-from worldmodel.envs.places import Places
-from worldmodel.envs.rooms import Rooms
-from worldmodel.envs.sticky import Sticky
-from worldmodel.envs.tv import TV, Kind
+from worldmodel.envs.engines.envpool import EnvpoolEnv, envpool_ids, sound
+from worldmodel.envs.engines.gymnasium import GymnasiumEnv, gymnasium_ids
 from worldmodel.envs.vector import VectorEnv
+from worldmodel.envs.wrappers.noisy_tv import TV, Kind
+from worldmodel.envs.wrappers.positions import Places
+from worldmodel.envs.wrappers.rooms import Rooms
+from worldmodel.envs.wrappers.sticky import Sticky
 
 Engine = Literal["auto", "envpool", "gymnasium"]
 Vectorization = Literal["sync", "async", "vector_entry_point"]

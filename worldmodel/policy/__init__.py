@@ -1,7 +1,7 @@
 """The policy: (h, z) -> act, and how it learns."""
 
 from worldmodel.policy.actor_critic import ActorCritic
-from worldmodel.policy.greedy import Greedy
+from worldmodel.policy.planned import Greedy
 from worldmodel.policy.ppo import PPO
 from worldmodel.policy.random_policy import RandomPolicy
 

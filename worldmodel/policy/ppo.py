@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worldmodel.losses import clipped_policy_loss, normalise_advantage
+from worldmodel.masked import clipped_policy_loss, normalise_advantage
 from worldmodel.policy.actor_critic import ActorCritic
-from worldmodel.returns import gae
+from worldmodel.policy.returns import gae
 from worldmodel.types import Rollout, map_obs
 
 

@@ -1,0 +1,1 @@
+"""Statistics, probes, films and reports of what an agent has learnt."""

@@ -1,0 +1,92 @@
+"""From an agent's rollouts to the tensors that probes read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from worldmodel.analysis.probes.information import age
+from worldmodel.envs import VectorEnv
+from worldmodel.learner.run_episodes import Tally, play
+from worldmodel.model.world_model import WorldModel
+from worldmodel.training.module import CuriousAgent
+from worldmodel.types import Obs, Rollout, map_obs
+
+
+@dataclass
+class Activations:
+    """Rows of N unbroken streams, R each. Transition t goes from row t to row t + 1 where `mask`; the last one has no
+    mask, since what it led to is not here."""
+
+    layers: dict[str, Tensor]  # (N, R, D) each: `token`, then the memory's layers `1`, `2`, …; the last one is h
+    z: Tensor  # (N, R, *encoder.shape)
+    y: Tensor  # (N, R, *target.shape)
+    obs: Obs  # (N, R, *obs_shape)
+    act: Tensor  # (N, R, *act_shape)
+    rew_ext: Tensor  # (N, R)
+    mask: Tensor  # (N, R) bool: a real transition to the next row
+    episode: Tensor  # (N, R) int64, a number of its own for each episode of each stream
+    context: Tensor  # (N, R) int64: how many rows before it, of its episode, the memory could see
+    info: dict[str, Tensor]  # (N, R, ...) each: what the environment told beside the observations
+
+    @property
+    def h(self) -> Tensor:
+        """(N, R, D): the memory."""
+        return list(self.layers.values())[-1]
+
+    @property
+    def delta(self) -> Tensor:
+        """(N, R, *target.shape): the change of y that each transition brings; zero where there is none."""
+        change = torch.cat([self.y[:, 1:] - self.y[:, :-1], torch.zeros_like(self.y[:, :1])], 1)
+        return change * self.mask.view(*self.mask.shape, *[1] * (change.ndim - 2))
+
+
+def record(
+    agent: CuriousAgent, env: VectorEnv, *, episodes: int, context: int, horizon: int, greedy: bool = False
+) -> list[Rollout]:
+    """Let an agent play at least `episodes` episodes: its rollouts, one after the other in time.
+
+    The agent is frozen first by `run_episodes.freeze`; `context` and `horizon` are those it was trained with.
+    """
+    return [roll for roll, _ in play(agent, env, Tally(episodes), context=context, horizon=horizon, greedy=greedy)]
+
+
+@torch.no_grad()
+def read(model: WorldModel, rolls: list[Rollout]) -> Activations:
+    """What goes on in a model that sees these rollouts: the one that made them, or another one as a control (the same
+    architecture with random weights, an earlier checkpoint). Same context as in acting, so the same h."""
+    parts = [_read(model, roll) for roll in rolls]
+    together = {key: torch.cat([part[key] for part in parts], 1) for key in parts[0] if key not in ("layers", "info")}
+    names = ["token", *(str(i + 1) for i in range(len(parts[0]["layers"]) - 1))]
+    layers = {name: torch.cat([part["layers"][i] for part in parts], 1) for i, name in enumerate(names)}
+    told = set.intersection(*(set(part["info"]) for part in parts))
+    info = {key: torch.cat([part["info"][key] for part in parts], 1) for key in sorted(told)}
+    obs = map_obs(lambda *o: torch.cat([x[:, -roll.new - 1 : -1] for x, roll in zip(o, rolls, strict=True)], 1),
+                  *(roll.obs for roll in rolls))  # fmt: skip
+    together["mask"][:, -1] = False
+    copies = len(together["mask"])
+    together["episode"] = together["episode"] * copies + torch.arange(copies, device=rolls[0].act.device)[:, None]
+    return Activations(layers=layers, obs=obs, info=info, **together)
+
+
+def _read(model: WorldModel, roll: Rollout) -> dict[str, Tensor | list[Tensor] | dict[str, Tensor]]:
+    rows = slice(0, -1)
+    z = model.encoder(map_obs(lambda o: o[:, rows], roll.obs))
+    episode, valid = roll.episode[:, rows], roll.valid[:, rows]
+    x = model.tokens(z, roll.prev_act[:, rows], roll.starts[:, rows])
+    layers = [a[:, -roll.new :] for a in (x, *model.memory.layers(x, episode, valid))]
+    z = z[:, -roll.new :]
+    seen = age(torch.where(valid, episode, -1))
+    return {
+        "layers": layers,
+        "z": z,
+        "y": model.target(map_obs(roll.tail, roll.obs), z),
+        "act": roll.tail(roll.act),
+        "rew_ext": roll.tail(roll.rew_ext),
+        "mask": roll.tail(roll.mask).clone(),
+        "episode": roll.tail(roll.episode),
+        "context": seen[:, -roll.new :],
+        "info": {key: told[:, :-1] for key, told in (roll.info or {}).items()},
+    }

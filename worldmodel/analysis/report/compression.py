@@ -1,0 +1,84 @@
+"""How many bits the agent's trajectories take: compressed with its own predictions, and by others."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from worldmodel.analysis.probes.activations import read
+from worldmodel.analysis.probes.observation import fit_observation_head, ideal_bits
+from worldmodel.analysis.probes.world_coder import WorldCoder, compression_report, observation_rates, rates_figure
+from worldmodel.analysis.report.context import SEED_OFFSET, Study
+from worldmodel.analysis.report.known_answer import TOLD
+from worldmodel.analysis.report.section import Figure, Section, Table
+from worldmodel.analysis.report.skill import rounded
+from worldmodel.learner.run_episodes import Tally, play
+from worldmodel.training.build import build_env
+from worldmodel.types import Rollout
+
+FRESH, FITTED = 500_000, 600_000  # added to the seed, for what is coded and for what a head is fitted to
+ROLLOUTS = 6  # that are coded, from the beginning of the streams: the coder's own overhead must not be what is measured
+TO_FIT, FIT_STEPS = 40, 4000  # rollouts that a head is fitted to, and how long: 50 episodes it had learnt by heart
+
+
+def compression(study: Study) -> Section | None:
+    """Of fresh episodes of the sampled policy; None where observations aren't symbols or actions aren't one discrete
+    number. Where the coders aren't installed the report says so."""
+    kept = study.play("sampled").kept
+    if kept[0].obs is None or not isinstance(study.act_space, gym.spaces.Discrete):
+        return None
+    study.say("compression")
+    model = study.module.model
+    head = model.observation or fit_observation_head(
+        model, read(model, fresh(study, FITTED, TO_FIT)), study.spec.obs_space, steps=FIT_STEPS, seed=study.seed
+    )
+    window = {"context": study.cfg.data.context, "horizon": study.cfg.data.horizon}
+    coder = WorldCoder(study.module, head, study.spec.obs_space, study.act_space, **window)
+    rolls = fresh(study, FRESH, ROLLOUTS)
+    try:
+        report = compression_report(coder, rolls)
+    except ImportError as error:
+        return Section("Compression", {"reason": f"{error.name} is not installed"})
+    told = set(TOLD) <= set(rolls[0].info or {})
+    ideal = float(ideal_bits(read(model, rolls)).nansum()) if told else None
+    rates = {
+        "observations": observation_rates(report, ideal),
+        "observations, ends, actions": {
+            "model": report["model"],
+            "Markov": report["markov"],
+            **{name: report[name] for name in ("xz", "zstd", "gzip")},
+        },
+    }
+    numbers: dict[str, Any] = {k: x if isinstance(x, str | int) else rounded(x) for k, x in report.items()}
+    numbers["bit_exact"] = True  # else `compression_report` would have raised
+    numbers["over_cross_entropy"] = rounded(report["model"] / report["model_cross_entropy"])
+    numbers["times_smaller"] = {
+        what: {name: rounded(x / by["model"]) for name, x in by.items() if name != "model"}
+        for what, by in rates.items()
+    }
+    words = (
+        "Bits a step, and how many times smaller the model's file is. Fresh behaviour of the sampled policy "
+        f"({report['rows']:,} steps), arithmetic-coded with the model's predictions and decoded, bit for bit; the file "
+        f"is {numbers['over_cross_entropy']:.4f} times the model's own cross-entropy. The observation head was "
+        f"{report['head']}. The receiver must have the model, {report['model_size_bytes'] / 1e6:.1f} MB, which is not "
+        "counted; the Markov coder (the best of its orders) and the others learn as they go."
+    )
+    rows = [[what, name, x, x / by["model"]] for what, by in rates.items() for name, x in by.items()]
+    table = Table(words, ["of", "coder", "bits a step", "times the model's"], rows)
+    return Section("Compression", numbers, [table], [Figure.of(rates_figure(rates), "The same as bars.")])
+
+
+def fresh(study: Study, offset: int, rollouts: int) -> list[Rollout]:
+    """Rollouts of the sampled policy in environments of their own, unbroken from the beginning."""
+    torch.manual_seed(study.seed)
+    env = build_env(study.cfg, seed=SEED_OFFSET + offset + study.seed, num_envs=study.num_envs)
+    data = study.cfg.data
+    tally = Tally(rollouts * data.horizon * study.num_envs)  # more episodes than so many steps can hold
+    try:
+        playing = play(study.module, env, tally, context=data.context, horizon=data.horizon, greedy=False)
+        return [roll for roll, _ in islice(playing, rollouts)]
+    finally:
+        env.close()

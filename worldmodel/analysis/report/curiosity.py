@@ -1,0 +1,182 @@
+"""Where, when and for what curiosity is paid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from worldmodel.analysis.report.context import Study
+from worldmodel.analysis.report.section import Figure, Section, Table, canvas
+from worldmodel.analysis.report.skill import rounded
+from worldmodel.analysis.report.transitions import Transitions
+from worldmodel.analysis.statistics import ratio_interval
+from worldmodel.training.checkpoint import run_dir_of
+from worldmodel.training.learning_curve import read_metrics
+
+TENTHS = 10
+POINTS = 50  # of a curve, at most
+
+
+def curiosity(study: Study) -> Section:
+    """Of the sampled policy, whose behaviour it shapes; the random one beside it."""
+    own, random = study.play("sampled").steps, study.play("random").steps
+    numbers: dict[str, Any] = {
+        name: {
+            "rew_int": rounded(steps.rew_int.mean()),
+            "rew_int_ci": _interval(steps, study.seed),
+            "by_event": by_event(steps, study.act_space),
+            "in_episode": in_episode(steps),
+            "places": places(steps),
+        }
+        for name, steps in (("sampled", own), ("random", random))
+    }
+    numbers["over_training"] = over_training(study.checkpoint)
+    figures = [_timeline(own)]
+    if own.place.shape[1] in (1, 2):
+        figures.append(heat_map({"sampled behaviour": own, "random behaviour": random}))
+    figures.append(_decline(numbers))
+    return Section("Curiosity", numbers, [_event_table(numbers)], figures)
+
+
+def by_event(steps: Transitions, space: gym.Space) -> dict[str, Any]:
+    """For each event: the share of transitions that have it, their mean rew_int, and their share of all rew_int above
+    0. Events may coincide; those of actions exist where actions are one discrete number."""
+    events = {"rewarded": steps.rew_ext != 0, "end": steps.end, "truncated": steps.trunc}
+    if isinstance(space, gym.spaces.Discrete):
+        events |= {f"action {a}": steps.act == a for a in range(int(space.n))}
+    if steps.place.shape[1]:
+        events["new place in the episode"] = first_visits(steps)
+    paid = np.maximum(steps.rew_int, 0.0)
+    total = float(paid.sum())
+    return {
+        name: {
+            "share": rounded(where.mean()),
+            "rew_int": rounded(steps.rew_int[where].mean()) if where.any() else None,
+            "share_of_rew_int": rounded(paid[where].sum() / total) if total else None,
+        }
+        for name, where in events.items()
+    }
+
+
+def first_visits(steps: Transitions) -> np.ndarray:
+    """(n,) bool: the transition led to a place where no transition of the episode had led before."""
+    rows = np.column_stack([steps.episode, steps.place])
+    first = np.zeros(len(steps), dtype=bool)
+    first[np.unique(rows, axis=0, return_index=True)[1]] = True
+    return first
+
+
+def in_episode(steps: Transitions) -> list[float | None]:
+    """Mean rew_int in each tenth of the longest episode's length."""
+    age = steps.age
+    which = np.minimum(age * TENTHS // (age.max() + 1), TENTHS - 1)
+    count, total = (np.bincount(which, w, TENTHS) for w in (None, steps.rew_int))
+    return [rounded(t / c) if c else None for t, c in zip(total, count, strict=True)]
+
+
+def places(steps: Transitions) -> list[dict[str, Any]] | None:
+    """For each place that transitions led to: how often, and their mean rew_int; None where places aren't told."""
+    if not steps.place.shape[1]:
+        return None
+    cells, which, count = np.unique(steps.place, axis=0, return_inverse=True, return_counts=True)
+    total = np.bincount(which.ravel(), steps.rew_int)
+    return [
+        {"place": [rounded(x) for x in cell], "visits": int(n), "rew_int": rounded(t / n)}
+        for cell, n, t in zip(cells, count, total, strict=True)
+    ]
+
+
+def over_training(checkpoint: Path) -> dict[str, list[float | None]] | None:
+    """What training logged, thinned to `POINTS` rows up to the checkpoint's folder's last; None without metrics.csv."""
+    path = run_dir_of(checkpoint) / "metrics.csv"
+    metrics = read_metrics(path) if path.is_file() else {}
+    if not metrics:
+        return None
+    rows = np.unique(np.linspace(0, len(metrics["env_steps"]) - 1, POINTS).astype(int))
+    return {k: [rounded(x) for x in metrics[k][rows]] for k in ("env_steps", "rew_int", "rew_int_raw") if k in metrics}
+
+
+def _interval(steps: Transitions, seed: int) -> list[float | None] | None:
+    """Of the mean rew_int a step, over episodes."""
+    found = ratio_interval(np.bincount(steps.episode, steps.rew_int), np.bincount(steps.episode), seed)
+    return found and [rounded(x) for x in found]
+
+
+def _event_table(numbers: dict[str, Any]) -> Table:
+    own, random = (numbers[name]["by_event"] for name in ("sampled", "random"))
+    rows = [
+        [name, x["share"], x["rew_int"], x["share_of_rew_int"], random[name]["share"], random[name]["share_of_rew_int"]]
+        for name, x in own.items()
+    ]
+    head = ["event", "share of steps", "mean rew_int", "share of rew_int", "random: share of steps", "of rew_int"]
+    words = "What curiosity is paid for: how often an event happens, and its share of all intrinsic reward above 0."
+    return Table(words, head, rows)
+
+
+def _timeline(steps: Transitions) -> Figure:
+    drawing, (axis,) = canvas(1, width=8.4, height=2.4)
+    first = steps[steps.episode == steps.episode[0]]
+    axis.plot(first.rew_int, lw=1)
+    for where, colour, label in ((first.rew_ext != 0, "C2", "reward"), (first.end | first.trunc, "C3", "the end")):
+        for t in np.flatnonzero(where)[:20]:
+            axis.axvline(t, color=colour, lw=1, ls="--", label=label)
+    handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    if handles:
+        axis.legend(handles.values(), handles.keys(), fontsize=8)
+    axis.set(xlabel="step of the episode", ylabel="rew_int")
+    return Figure.of(
+        drawing, "The intrinsic reward along the first counted episode of the sampled policy, as the agent was paid."
+    )
+
+
+def heat_map(found: dict[str, Transitions]) -> Figure:
+    """Mean rew_int by place, a panel for each entry, all over the same places; every entry tells one or two numbers of
+    where it is."""
+    drawing, axes = canvas(len(found), width=3.8, height=3.4)
+    at = {name: np.pad(steps.place, ((0, 0), (0, 2 - steps.place.shape[1]))) for name, steps in found.items()}
+    low, high = (f([f(x, axis=0) for x in at.values()], axis=0) for f in (np.min, np.max))
+    whole = (high - low).max() < 100 and all(np.issubdtype(x.dtype, np.integer) for x in at.values())
+    size = (high - low + 1).astype(int) if whole else np.array([32, 32])
+    half = 0.5 if whole else 0.0  # cells lie about their coordinates
+    bounds = [(a - half, b + half) for a, b in zip(low, high, strict=True)]
+    for axis, (name, steps) in zip(axes, found.items(), strict=True):
+        x, y = at[name].T.astype(float)
+        kwargs = {"bins": size, "range": bounds}
+        total, count = np.histogram2d(x, y, weights=steps.rew_int, **kwargs)[0], np.histogram2d(x, y, **kwargs)[0]
+        mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+        (left, right), (bottom, top) = bounds
+        extent = (left, right, top, bottom) if whole else (left, right, bottom, top)  # rows of a grid count downwards
+        shown = axis.imshow(mean.T, origin="upper" if whole else "lower", extent=extent, aspect="auto", cmap="viridis")
+        drawing.colorbar(shown, ax=axis, shrink=0.8)
+        axis.set_title(name)
+        axis.grid(False)
+    return Figure.of(
+        drawing,
+        "Where curiosity is paid: the mean intrinsic reward of the transitions that led to each place, over all "
+        "counted episodes, whatever their levels; white where none led.",
+    )
+
+
+def _decline(numbers: dict[str, Any]) -> Figure:
+    drawing, (left, right) = canvas(2)
+    for name in ("sampled", "random"):
+        values = [np.nan if x is None else x for x in numbers[name]["in_episode"]]
+        left.plot(np.arange(TENTHS) + 1, values, marker=".", label=name)
+    left.set(xlabel="tenth of the longest episode", ylabel="mean rew_int")
+    left.legend(fontsize=8)
+    log = numbers["over_training"]
+    if log:
+        for key, axis in (("rew_int", right), ("rew_int_raw", right.twinx())):
+            if key in log:
+                values = [np.nan if x is None else x for x in log[key]]
+                axis.plot(log["env_steps"], values, color="C0" if key == "rew_int" else "C1", label=key)
+                axis.set_ylabel(key)
+    right.set(xlabel="environment steps of training")
+    return Figure.of(
+        drawing,
+        "Does curiosity fade? Left: the mean intrinsic reward by the time in the episode; right: what training logged, "
+        "as paid (blue) and raw (orange), empty where the run left no metrics.csv.",
+    )

@@ -1,0 +1,131 @@
+"""Open-loop imagination made visible: decoded into symbols, and held against what came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from worldmodel.analysis.probes.linear import Affine, ridge
+from worldmodel.analysis.report.context import Study
+from worldmodel.analysis.report.film import encode, grid_tiles
+from worldmodel.analysis.report.open_loop import imagine
+from worldmodel.analysis.report.recorded import Kept, spread
+from worldmodel.analysis.report.section import Figure, Film, Section, Table, canvas
+from worldmodel.analysis.report.skill import rounded
+
+STREAMS, STARTS = 64, 512  # copies and about as many starts
+ROWS = 5000  # that the decoder is fitted on, at most
+PIXELS = 16  # of a cell's side in the film
+SHOWN = (
+    "One start of the sampled policy: what came (above) and what the model imagined from the actions alone (below), "
+    "decoded cell by cell"
+)
+
+
+def imagination(study: Study, horizons: list[int]) -> Section | None:
+    """Of the sampled policy's behaviour, where observations are symbols; else None."""
+    kept = study.play("sampled").kept
+    if kept[0].obs is None:
+        return None
+    study.say("imagination")
+    rolls = Kept.join(kept[: max(1, STREAMS // study.num_envs)])
+    model, codes = study.module.model, study.module.model.symbols(rolls.obs)  # (N, T+1, cells, C)
+    sizes, odd = model.encoder.num_values, rolls.number % 2 == 1
+    if not (rolls.real & ~odd).any():
+        return None
+    decoder = decoder_of(rolls, codes, sizes)
+    fits = [h for h in horizons if h < rolls.window.new]
+    found = {str(h): {"imagined": [], "seen": [], "still": []} for h in fits}
+    shown = None
+    for start in spread([rolls], STARTS):
+        ahead = [h for h in fits if start + h <= rolls.window.new]
+        if not ahead:
+            continue
+        path = imagine(model, rolls.window, start, max(ahead))
+        for h in ahead:
+            keep = odd[:, start] & rolls.real[:, start : start + h].all(1)
+            then, row = codes[:, start + h][keep], found[str(h)]
+            guess = decode(decoder, path[:, h - 1][keep].flatten(1), sizes)
+            row["imagined"].append(right(guess, then))
+            row["seen"].append(right(decode(decoder, rolls.window.y[:, start + h][keep].flatten(1), sizes), then))
+            row["still"].append(right(codes[:, start][keep], then))
+            if shown is None and h == fits[-1] and keep.any():
+                shown = start, int(keep.nonzero()[0])
+    numbers: dict[str, Any] = {"cells_right": {h: {k: _mean(x) for k, x in row.items()} for h, row in found.items()}}
+    rows = [[h, x["imagined"], x["still"], x["seen"]] for h, x in numbers["cells_right"].items()]
+    words = (
+        "Share of cells whose symbols are all right: of the open-loop prediction, decoded; of the view at the start, "
+        "as if nothing changed; and of the true latent, decoded, which is the best that this decoder can do. The "
+        "decoder is a ridge regression of one-hot symbols on the frozen latent, fitted on episodes of even number, "
+        "judged on the others."
+    )
+    table = Table(words, ["steps ahead", "imagined", "no change", "decoded truth"], rows)
+    if shown is None:
+        return Section("Imagination", numbers, [table])
+    start, copy = shown
+    path = imagine(model, rolls.window, start, fits[-1])[copy].flatten(1)
+    came = codes[copy, start : start + 1 + fits[-1]]
+    pair = torch.stack([came, torch.cat([came[:1], decode(decoder, path, sizes)])])
+    tiles = grid_tiles(pair, study.spec.obs_space.shape)
+    return Section("Imagination", numbers, [table], [_strip(tiles, fits)], [_film(tiles)])
+
+
+def decoder_of(rolls: Kept, codes: Tensor, sizes: tuple[int, ...]) -> Affine:
+    """The map from latents to the codes (N, T+1, cells, C) of the same rows, of episodes of even number."""
+    fit = (rolls.real & (rolls.number % 2 == 0)).flatten().nonzero().flatten()
+    fit = fit[:: max(1, len(fit) // ROWS)]
+    y = rolls.window.y[:, :-1].flatten(2)
+    return fit_decoder(y.flatten(0, 1)[fit], codes[:, :-1].flatten(0, 1)[fit], sizes)
+
+
+def fit_decoder(y: Tensor, codes: Tensor, sizes: tuple[int, ...]) -> Affine:
+    """Latents (M, D) and codes (M, cells, C) -> an affine map to the one-hot codes, component by component."""
+    hot = [F.one_hot(codes[..., c].long(), size).flatten(1) for c, size in enumerate(sizes)]
+    return ridge(y, torch.cat(hot, 1).float())
+
+
+def decode(decoder: Affine, y: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Latents (M, D) -> codes (M, cells, C): the nearest one-hot code of each component."""
+    scores = decoder(y)
+    cells = scores.shape[1] // sum(sizes)
+    parts = scores.split([cells * size for size in sizes], 1)
+    return torch.stack([x.unflatten(1, (cells, -1)).argmax(-1) for x in parts], -1)
+
+
+def right(guess: Tensor, truth: Tensor) -> np.ndarray:
+    """Codes (M, cells, C) each -> (M,) share of cells that agree in all components."""
+    return (guess == truth).all(-1).double().mean(-1).cpu().numpy()
+
+
+def _mean(parts: list[np.ndarray]) -> float | None:
+    joined = np.concatenate(parts) if parts else np.empty(0)
+    return rounded(joined.mean()) if len(joined) else None
+
+
+def _strip(pair: np.ndarray, horizons: list[int]) -> Figure:
+    """Tiles (2, 1 + steps, h, w, 3) of what came and what was imagined: one column a horizon, the start first."""
+    steps = [0, *horizons]
+    drawing, _ = canvas(1, width=1.1 * len(steps), height=2.6)
+    drawing.clear()
+    for column, h in enumerate(steps):
+        for row, tiles in enumerate(pair):
+            axis = drawing.add_subplot(2, len(steps), row * len(steps) + column + 1)
+            axis.imshow(tiles[h], interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if row == 0:
+                axis.set_title("start" if h == 0 else f"+{h}", fontsize=8)
+            if column == 0:
+                axis.set_ylabel(("truth", "imagined")[row], fontsize=8)
+    return Figure.of(drawing, f"{SHOWN}; the first symbol of each cell as a colour.")
+
+
+def _film(pair: np.ndarray) -> Film:
+    """The same tiles, step by step, enlarged."""
+    space = np.full_like(pair[0][:, :1], 255)
+    tall = np.concatenate([pair[0], space, pair[1]], 1)
+    return Film(f"{SHOWN}, step by step.", encode(list(tall.repeat(PIXELS, 1).repeat(PIXELS, 2)), fps=3))

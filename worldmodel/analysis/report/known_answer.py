@@ -1,0 +1,193 @@
+"""Where the exact answer is known: the model's predictions and its memory, held against an ideal observer's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodel.analysis.probes.activations import Activations
+from worldmodel.analysis.probes.belief import fit_belief, simplex_figure
+from worldmodel.analysis.probes.information import age, entropy, excess_entropy
+from worldmodel.analysis.probes.observation import fit_observation_head
+from worldmodel.analysis.report.context import Study
+from worldmodel.analysis.report.memory import cut
+from worldmodel.analysis.report.recorded import Kept, spread
+from worldmodel.analysis.report.section import Figure, Section, Table, canvas
+from worldmodel.analysis.report.skill import rounded
+from worldmodel.analysis.statistics import ratio_interval
+from worldmodel.model.heads.observation import ObservationHead
+
+TOLD = ("belief", "predictive", "entropy")  # of an ideal observer, see `worldmodel.envs.worlds.known_answer`
+SETTLED = 8  # tokens seen before the cross-entropy counts
+LONGEST = 16  # tokens of context, up to which excess entropy is summed
+STARTS = 2048  # about as many predictions for each context length
+
+
+def known_answer(study: Study) -> Section | None:
+    """Of the sampled policy; None where the environment has no ideal observer, the observation isn't one symbol, or
+    there is one episode only."""
+    kept = study.play("sampled").kept
+    if not set(TOLD) <= kept[0].info.keys() or kept[0].obs is None:
+        return None
+    study.say("known answer")
+    rolls, model = Kept.join(kept), study.module.model
+    if len(rolls.number[rolls.real].unique()) < 2:
+        return None  # nothing to hold out
+    head, judged = observation_head(study, rolls)
+    if head.cells != 1 or len(head.sizes) != 1:
+        return None
+    act, seen = rolls.window.seq.act[:, -rolls.window.new - 1 : -1], context(rolls)
+    settled = judged & (seen >= SETTLED)
+    expected = expected_nats(head, rolls.h, model.act(act), exact(rolls, act))
+    ideal = rolls.info["entropy"][:, :-1].gather(-1, act[..., None])[..., 0]
+    codes = model.symbols(rolls.obs)[:, 1:]
+    nll = head.nll(rolls.h, model.act(act), codes)
+    fit = fit_belief(rolls.h[rolls.real], rolls.info["belief"][:, :-1][rolls.real], rolls.number[rolls.real])
+    curve, rate = by_context(study, head, rolls, judged)
+    numbers: dict[str, Any] = {
+        "observation_head": "trained with the model" if head.joint else "fitted alone on the frozen memory",
+        "cross_entropy_nats": _mean(expected, settled),
+        "optimal_nats": _mean(ideal, settled),
+        "cross_entropy_over_optimal_ci": _ratio(expected, ideal, settled, rolls.number, study.seed),
+        "log_loss_nats": _mean(nll, settled),
+        "samples": int(settled.sum()),
+        "belief_r2": rounded(fit.r2),
+        "belief_r2_shuffled": rounded(fit.r2_shuffled),
+        "entropy_rate_bits": rounded(rate),
+        "excess_entropy_bits": None if curve is None else rounded(excess_entropy(curve, float(curve[-1]))),
+        "bits_by_context": None if curve is None else [rounded(x) for x in curve.tolist()],
+    }
+    words = (
+        "The model's cross-entropy with the exact distribution of the next token, its optimum (what an ideal observer "
+        f"of the same history expects, in nats; after {SETTLED} tokens or more), the mean log loss of the tokens that "
+        "came; held-out R² of an affine map from the memory to the exact Bayes belief, beside the same with shuffled "
+        "beliefs; the entropy rate and the excess entropy by the model's predictions (bits). The observation head was "
+        f"{numbers['observation_head']}."
+    )
+    table = Table(words, ["", "value"], [[k, v] for k, v in numbers.items() if k != "bits_by_context"])
+    figures = [_picture(expected, ideal, seen, judged, curve, rate)]
+    if fit.truth.shape[1] == 3:
+        figures.append(
+            Figure.of(
+                simplex_figure(fit),
+                "The belief of an exact Bayes filter about the three hidden states, and what an affine map reads off "
+                "the memory, on held-out episodes; a point's colour is its true belief.",
+            )
+        )
+    return Section("Known answer", numbers, [table], figures)
+
+
+def observation_head(study: Study, rolls: Kept) -> tuple[ObservationHead, Tensor]:
+    """The model's own, judged on all its transitions that count (N, T); or one fitted to the memory of episodes of even
+    number, judged on the others."""
+    model = study.module.model
+    if model.observation is not None:
+        return model.observation, rolls.real
+    odd = rolls.number % 2 == 1
+    return fit_observation_head(model, _rows(rolls, rolls.real & ~odd), study.spec.obs_space, seed=study.seed), (
+        rolls.real & odd
+    )
+
+
+def context(rolls: Kept) -> Tensor:
+    """(N, T): how many tokens of its episode the memory has seen before each transition, within its window."""
+    seq = rolls.window.seq
+    return age(torch.where(seq.valid, seq.episode, -1))[:, -rolls.window.new - 1 : -1] + 1
+
+
+def exact(rolls: Kept, act: Tensor) -> Tensor:
+    """The exact distribution of the next token given the action taken: (N, T, X)."""
+    predictive = rolls.info["predictive"][:, :-1]
+    index = act[..., None, None].expand(*act.shape, 1, predictive.shape[-1])
+    return predictive.gather(2, index)[:, :, 0]
+
+
+@torch.no_grad()
+def expected_nats(head: ObservationHead, h: Tensor, act: Tensor, chance: Tensor) -> Tensor:
+    """-sum_x p(x) log q(x) of the head's q under the exact p: h, embedded act (*lead, D), chance (*lead, X) -> (*lead).
+
+    Its mean is that of the log loss, without the noise of the tokens that happened to come.
+    """
+    return -(chance * head(h, act)[0][..., 0, :].log_softmax(-1)).sum(-1)
+
+
+@torch.no_grad()
+def by_context(study: Study, head: ObservationHead, rolls: Kept, judged: Tensor) -> tuple[Tensor | None, float | None]:
+    """(bits of a token after 0, 1, 2, … tokens, bits with all that the memory read while acting), of the same
+    transitions, which have `LONGEST` tokens or more behind them. (None, None) without such transitions.
+
+    The memory is cut to read only so many tokens: in a stationary process it is as if the episode began there. The
+    entropy of a token after none is that of the tokens' shares.
+    """
+    model, longest = study.module.model, min(LONGEST, study.cfg.data.context + 1)
+    starts = spread([rolls], STARTS)
+    keep = (judged & (context(rolls) >= longest))[:, starts]
+    if not keep.any():
+        return None, None
+    act = rolls.window.seq.act[:, -rolls.window.new - 1 : -1]
+    chance, embedded = exact(rolls, act)[:, starts][keep], model.act(act[:, starts][keep])
+    tokens = model.symbols(rolls.obs)[:, 1:][:, starts][keep].flatten()
+    curve = [entropy(torch.bincount(tokens))]
+    for seen in range(1, longest + 1):
+        h = cut(model, rolls, starts, seen - 1)[keep]
+        curve.append(float(expected_nats(head, h, embedded, chance).mean()) / math.log(2))
+    rate = float(expected_nats(head, rolls.h[:, starts][keep], embedded, chance).mean()) / math.log(2)
+    return torch.tensor(curve, dtype=torch.double), rate
+
+
+def _rows(rolls: Kept, mask: Tensor) -> Activations:
+    """The rollouts as probes read them, with these transitions (N, T); the closing row brings none."""
+    new = rolls.window.new
+    blank = torch.zeros_like(rolls.h[:, :1])
+    return Activations(
+        layers={"h": torch.cat([rolls.h, blank], 1)},
+        z=rolls.window.z[:, -new - 1 :],
+        y=rolls.window.y,
+        obs=rolls.obs,
+        act=rolls.window.seq.act[:, -new - 1 :],
+        rew_ext=rolls.window.seq.rew_ext[:, -new - 1 :],
+        mask=torch.cat([mask, torch.zeros_like(mask[:, :1])], 1),
+        episode=rolls.window.seq.episode[:, -new - 1 :],
+        context=torch.cat([context(rolls), context(rolls)[:, -1:]], 1),
+        info=rolls.info,
+    )
+
+
+def _mean(x: Tensor, where: Tensor) -> float | None:
+    return rounded(float(x[where].mean())) if where.any() else None
+
+
+def _ratio(part: Tensor, whole: Tensor, where: Tensor, number: Tensor, seed: int) -> list[float | None] | None:
+    if not where.any():
+        return None
+    which = np.unique(number[where].cpu().numpy(), return_inverse=True)[1]
+    found = ratio_interval(*(np.bincount(which, x[where].detach().cpu().numpy()) for x in (part, whole)), seed)
+    return found and [rounded(x) for x in found]
+
+
+def _picture(
+    expected: Tensor, ideal: Tensor, seen: Tensor, judged: Tensor, curve: Tensor | None, rate: float | None
+) -> Figure:
+    drawing, (left, right) = canvas(2)
+    where, count = seen[judged], torch.bincount(seen[judged])
+    for x, label, style in ((expected, "model", "C0.-"), (ideal, "ideal observer", "k-")):
+        total = torch.bincount(where, x[judged].double())
+        at = torch.nonzero(count).flatten()
+        left.plot(at.cpu(), (total / count)[at].cpu(), style, label=label, lw=1, ms=3)
+    left.set(xlabel="tokens seen", ylabel="nats a token")
+    left.legend(fontsize=8)
+    if curve is not None:
+        right.plot(curve, marker=".")
+        right.axhline(rate, color="C0", ls="--", lw=0.8)
+        right.fill_between(range(len(curve)), curve, curve[-1], alpha=0.2, lw=0)
+    right.set(xlabel="tokens of context", ylabel="bits a token")
+    return Figure.of(
+        drawing,
+        "Left: the model's cross-entropy with the exact distribution of the next token, by how many tokens of the "
+        "episode its window shows, and the optimum; right: bits a token with the memory cut to so many tokens (the "
+        "area is the excess entropy), and with all that it read while acting (dashed).",
+    )

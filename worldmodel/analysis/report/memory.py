@@ -1,0 +1,156 @@
+"""What the memory is worth: the same checkpoint with its context cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodel.analysis.probes.linear import Score
+from worldmodel.analysis.probes.memory import horizon_figure, memory_horizon
+from worldmodel.analysis.report.context import Study
+from worldmodel.analysis.report.recorded import Kept, spread
+from worldmodel.analysis.report.section import Figure, Section, Table, canvas
+from worldmodel.analysis.report.skill import rounded, skill
+from worldmodel.model.world_model import WorldModel
+
+STARTS = 1024  # about as many transitions
+ROWS, LEAST = 20_000, 200  # steps that the linear maps are fitted and judged on: at most, at least
+WIDEST = 1024  # numbers of a latent that is read off
+
+
+def memory(study: Study) -> Section:
+    """One-step skill on the sampled policy's behaviour, by how many steps before the present one are seen."""
+    kept, model = study.play("sampled").kept, study.module.model
+    contexts = doubling(study.cfg.data.context)
+    starts = spread(kept, STARTS)
+    study.say("memory: skill by context")
+    by_context = {}
+    for context in contexts:
+        found = [errors(model, part, starts, cut(model, part, starts, context)) for part in kept]
+        error, base = (np.concatenate(x) for x in zip(*found, strict=True))
+        episode = np.concatenate([part.number[:, starts][part.real[:, starts]].cpu().numpy() for part in kept])
+        by_context[str(context)] = skill(error, base, episode, study.seed)
+    study.say("memory: how far back it reaches")
+    curves = horizon(kept, study.cfg.data.context, study.seed)
+    numbers: dict[str, Any] = {"skill_by_context": by_context, "horizon": None}
+    figures = [_picture(by_context)]
+    if curves is not None:
+        numbers["horizon"] = {
+            name: {str(k): {"r2": rounded(s.score), "r2_shuffled": rounded(s.shuffled)} for k, s in curve.items()}
+            for name, curve in curves.items()
+        }
+        words = (
+            "How far back the memory reaches: the R², on held-out episodes of the sampled policy, of a linear map from "
+            "the memory h[t] to the latent z[t - k], beside one from the present latent alone; dotted: the same with "
+            "shuffled latents."
+        )
+        figures.append(Figure.of(horizon_figure(curves), words))
+    table = Table(
+        "One-step skill by context length: the same transitions and weights, the memory reading only so many steps of "
+        "the episode before the present one.",
+        ["steps of context", "skill", "95 %", "samples"],
+        [[c, x["skill"], x["ci"], x["samples"]] for c, x in by_context.items()],
+    )
+    return Section("Memory", numbers, [table], figures)
+
+
+def doubling(most: int) -> list[int]:
+    """0, 1, 2, 4, … and `most`."""
+    below = [0, *(2**k for k in range(most.bit_length()))] if most else [0]
+    return sorted({c for c in below if c < most} | {most})
+
+
+@torch.no_grad()
+def cut(model: WorldModel, kept: Kept, starts: list[int], context: int) -> Tensor:
+    """h (N, S, D) before the transitions `starts` (S,), of a memory that reads only `context` rows before the present
+    one; other episodes' rows are hidden from it as always."""
+    window = kept.window
+    at = torch.tensor(starts, device=window.z.device) + window.z.shape[1] - window.y.shape[1]  # K more
+    rows = at[:, None] + torch.arange(-context, 1, device=at.device)  # (S, context + 1)
+
+    def windows(x: Tensor) -> Tensor:
+        return x[:, rows].flatten(0, 1)  # (N * S, context + 1, ...)
+
+    h = model.remember(windows(window.z), window.seq.map(windows))[:, -1]
+    return h.unflatten(0, (-1, len(starts)))
+
+
+@torch.no_grad()
+def errors(model: WorldModel, kept: Kept, starts: list[int], h: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Squared errors (n,) of those transitions that count, predicted from h (N, S, D), and those of predicting no
+    change."""
+    at = torch.tensor(starts, device=h.device)
+    act = kept.window.seq.act[:, -kept.window.new - 1 : -1][:, at]
+    y = kept.window.y[:, torch.stack([at, at + 1], 1)].flatten(0, 1)  # (N * S, 2, *latent)
+    out = model.outcome(h.flatten(0, 1)[:, None], act.flatten(0, 1)[:, None], y, y)
+    real = kept.real[:, at].flatten()
+    return tuple(x[:, 0][real].cpu().numpy() for x in (out.skill_error, out.skill_base))
+
+
+def horizon(kept: list[Kept], most: int, seed: int) -> dict[str, dict[int, Score]] | None:
+    """How well the latent of k steps ago is read off the memory, and off the present latent alone, by k up to `most`;
+    None where no two episodes are long enough to tell. The latent is z, or y where z is wider than `WIDEST`."""
+    streams = max(1, ROWS // kept[0].window.new)
+    rolls = Kept.join(kept)
+    new = rolls.window.new
+    h, episode = rolls.h[:streams], rolls.number[:streams]
+    z = rolls.window.z[:streams, -new - 1 : -1].flatten(2)
+    if z.shape[2] > WIDEST:
+        z = rolls.window.y[:streams, :-1].flatten(2)
+    lags = doubling(min(most, new - 1))
+    while lags and not _enough(episode, lags[-1]):
+        lags.pop()
+    if not lags:
+        return None
+    return {
+        "memory": memory_horizon(h, z, episode, lags, seed=seed),
+        "present latent alone": memory_horizon(z, z, episode, lags, seed=seed),
+    }
+
+
+@torch.no_grad()
+def horizon_by_context(
+    kept: list[Kept], model: WorldModel, contexts: list[int], seed: int
+) -> dict[int, dict[int, Score]]:
+    """How well the latent of k steps ago is read off a memory that reads only so many steps before the present one:
+    {steps of context: {lag: score}}, one checkpoint, the same rows and lags (up to twice the longest context) for all.
+
+    Beyond its context a memory can only know what the latents themselves tell of their past. Raises ValueError where
+    no lag has enough rows.
+    """
+    rolls = Kept.join(kept)
+    new = rolls.window.new
+    z = rolls.window.z[:, -new - 1 : -1].flatten(2)
+    lags = doubling(min(2 * max(contexts), new - 1))
+    while lags and not _enough(rolls.number, lags[-1]):
+        lags.pop()
+    if not lags:
+        raise ValueError(f"episodes: no lag has {LEAST} rows of 2 episodes behind it, allowed are longer or more ones")
+    starts = list(range(new))
+    return {c: memory_horizon(cut(model, rolls, starts, c), z, rolls.number, lags, seed=seed) for c in contexts}
+
+
+def _enough(episode: Tensor, lag: int) -> bool:
+    """Are there `LEAST` rows, from two episodes or more, with so long a past?"""
+    late = episode[:, lag:]
+    late = late[late == episode[:, : episode.shape[1] - lag]]
+    return len(late) >= LEAST and len(late.unique()) > 1
+
+
+def _picture(by_context: dict[str, Any]) -> Figure:
+    drawing, (axis,) = canvas()
+    rows = [(int(c), x) for c, x in by_context.items() if x["skill"] is not None]
+    if rows:
+        at = np.arange(len(rows))
+        axis.plot(at, [x["skill"] for _, x in rows], marker="o")
+        axis.fill_between(at, *zip(*(x["ci"] for _, x in rows), strict=True), alpha=0.2, lw=0)
+        axis.set_xticks(at, [str(c) for c, _ in rows])
+    axis.set(xlabel="steps of context", ylabel="one-step skill")
+    return Figure.of(
+        drawing,
+        "One-step skill (1 - squared error / that of predicting no change) when the memory reads only so many steps of "
+        "the episode before the present one, with 95 % bootstrap intervals over episodes.",
+    )

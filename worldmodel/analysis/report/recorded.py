@@ -1,0 +1,63 @@
+"""A rollout that is kept, since predictions start from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodel.analysis.report.open_loop import Window
+from worldmodel.model.world_model import Outputs, WorldModel
+from worldmodel.types import Obs, Rollout, map_obs
+
+
+@dataclass
+class Kept:
+    """N x T transitions with what led to them and what the environment told."""
+
+    window: Window
+    number: Tensor  # (N, T) of each transition's episode
+    counted: Tensor  # (N, T) bool
+    info: dict[str, Tensor]  # (N, T+1, ...) beside each observation
+    h: Tensor  # (N, T, D) memory while acting
+    obs: Obs | None  # (N, T+1, ...) where observations are symbols, which are small; else None
+
+    @classmethod
+    def of(cls, model: WorldModel, roll: Rollout, out: Outputs, number: Tensor, counted: Tensor) -> Kept:
+        """Without the observations' pixels."""
+        obs = roll.obs[:, -roll.new - 1 :] if hasattr(model.encoder, "codes") else None
+        return cls(Window.of(model, roll, out.y), number, counted, roll.info, roll.h, obs)
+
+    @classmethod
+    def join(cls, parts: Sequence[Kept]) -> Kept:
+        """Several rollouts as one of more copies."""
+        if len(parts) == 1:
+            return parts[0]
+        obs = [part.obs for part in parts]
+        return cls(
+            Window.join([part.window for part in parts]),
+            **{name: torch.cat([getattr(part, name) for part in parts]) for name in ("number", "counted", "h")},
+            info={k: torch.cat([part.info[k] for part in parts]) for k in parts[0].info},
+            obs=None if obs[0] is None else map_obs(lambda *x: torch.cat(x), *obs),
+        )
+
+    @property
+    def real(self) -> Tensor:
+        """(N, T) bool: counted transitions."""
+        return self.counted & self.window.seq.mask[:, -self.window.new - 1 : -1]
+
+
+def grouped(kept: Sequence[Kept], rows: int = 128) -> list[Kept]:
+    """The same rollouts joined into fewer of up to `rows` copies each: large batches are cheaper."""
+    size = max(1, rows // len(kept[0].number))
+    return [Kept.join(kept[i : i + size]) for i in range(0, len(kept), size)]
+
+
+def spread(kept: Sequence[Kept], starts: int) -> list[int]:
+    """About as many starts in all: the transitions of each rollout, evenly over it, at which every copy starts."""
+    new, copies = kept[0].window.new, len(kept[0].number)
+    count = min(new, -(-starts // (copies * len(kept))))
+    return np.linspace(0, new, count, endpoint=False).astype(int).tolist()

@@ -1,0 +1,88 @@
+"""What a signal remembers of the episode under way, for each environment, from one rollout to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+
+from encoders import Encoder
+from worldmodel.curiosity.base import EnvState
+from worldmodel.curiosity.blocks.hashing import StateHash
+from worldmodel.types import Rollout
+
+
+def new_rows(roll: Rollout, x: Tensor) -> Tensor:
+    """(B, L+1, ...) -> (B, T+1, ...): the rows at both ends of the T new transitions."""
+    return x[:, -roll.new - 1 :]
+
+
+class EpisodicMemory(EnvState):
+    """The last `capacity` rows of each environment, from which a row reads those of its own episode.
+
+    Rows further back are forgotten: an episode longer than that remembers a window, so the memory is bounded. A row
+    stays as it was written: features that learn are compared with what they were when it happened.
+    """
+
+    def __init__(self, num_envs: int, shape: tuple[int, ...], capacity: int, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        if capacity < 1:
+            raise ValueError(f"curiosity.capacity={capacity}: allowed are whole numbers from 1")
+        self.capacity = capacity
+        self.register_buffer("rows", torch.zeros(num_envs, capacity, *shape, dtype=dtype))
+        self.register_buffer("episode", torch.full((num_envs, capacity), -1))
+
+    def reset(self, num_envs: int) -> None:
+        self.rows = self.rows.new_zeros(num_envs, *self.rows.shape[1:])
+        self.episode = self.episode.new_full((num_envs, self.capacity), -1)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, episode: Tensor) -> tuple[Tensor, Tensor]:
+        """Recall, then remember. x (N, T+1, *shape), episode (N, T+1) of a fresh rollout -> P rows up to the last but
+        one (N, P, *shape), T <= P <= M + T, and which of them each of the rows 1..T remembers: (N, T, P) bool, those
+        of its own episode at most M rows ago. What no row remembers is left out, to save work."""
+        past = torch.cat([self.rows, x[:, :-1].to(self.rows.dtype)], 1)
+        of = torch.cat([self.episode, episode[:, :-1]], 1)  # (N, M + T)
+        place = torch.arange(past.shape[1], device=x.device)
+        age = torch.arange(self.capacity + 1, past.shape[1] + 1, device=x.device)[:, None] - place  # (T, M + T)
+        seen = (episode[:, 1:, None] == of[:, None]) & (age >= 1) & (age <= self.capacity)
+        self.rows, self.episode = past[:, -self.capacity :].clone(), of[:, -self.capacity :].clone()
+        unused = int(seen[..., : self.capacity].any(1).any(0).long().cumsum(0).eq(0).sum())
+        return past[:, unused:], seen[..., unused:]
+
+
+def distances(x: Tensor, past: Tensor) -> Tensor:
+    """Euclidean distances of x (N, T, D) to past (N, P, D): (N, T, P), exactly 0 between equal ones, for which the
+    fast way by a matrix product is too coarse."""
+    return torch.cdist(x.float(), past, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+class EpisodicVisits(nn.Module):
+    """N_ep(o_t+1): how often the observation was met in the episode up to and including now, by its hash.
+
+    The first observation of an episode counts as met."""
+
+    def __init__(
+        self,
+        make_encoder: Callable[..., Encoder],
+        obs_space: gym.Space,
+        encoder: Encoder,
+        num_envs: int,
+        *,
+        bits: int,
+        capacity: int,
+    ):
+        super().__init__()
+        self.hash = StateHash(make_encoder, obs_space, encoder, bits=bits)
+        self.memory = EpisodicMemory(num_envs, (), capacity, torch.long)
+
+    def forward(self, roll: Rollout) -> Tensor:
+        """A fresh rollout -> the counts (N, T), whole numbers from 1."""
+        return self.count(self.hash(roll), roll)
+
+    def count(self, keys: Tensor, roll: Rollout) -> Tensor:
+        """The same from the hashes (N, T+1) of its rows."""
+        past, seen = self.memory(keys, new_rows(roll, roll.episode))
+        return 1 + (seen & (keys[:, 1:, None] == past[:, None])).sum(-1)

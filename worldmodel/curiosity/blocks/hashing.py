@@ -1,0 +1,61 @@
+"""Observations as whole numbers, so that they can be counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+
+from encoders import Encoder
+from worldmodel.curiosity.blocks.features import RandomFeatures, new_obs
+from worldmodel.types import Rollout
+
+FEATURES = 128  # width of the random features that SimHash reads
+
+
+class StateHash(nn.Module):
+    """Observations -> int64 keys: equal observations have equal keys.
+
+    Symbolic ones, whose encoder looks their values up, are told apart exactly: key = sum_i r_i x_i modulo 2^64 with
+    random r (Carter & Wegman 1979), where two different ones agree with a chance below 2^-56. All others by SimHash
+    (Tang et al. 2017, "#Exploration", eq. 1): the signs of `bits` random projections A g(o), so that near ones share
+    a key, the more the fewer the bits. g are random features of whitened observations, standardised once, by the
+    statistics of the first rollout: a hash that moved would make old states new.
+    """
+
+    def __init__(self, make_encoder: Callable[..., Encoder], obs_space: gym.Space, encoder: Encoder, *, bits: int):
+        super().__init__()
+        if not 1 <= bits <= 62:
+            raise ValueError(f"curiosity.bits={bits}: allowed are 1 to 62")
+        self.keys = list(obs_space) if isinstance(obs_space, gym.spaces.Dict) else None
+        parts = [encoder] if self.keys is None else [encoder.parts[key] for key in self.keys]
+        self.exact = all(hasattr(part, "num_values") for part in parts)
+        if self.exact:
+            spaces = [obs_space] if self.keys is None else [obs_space[key] for key in self.keys]
+            size = sum(prod(space.shape) for space in spaces)
+            self.register_buffer("weight", torch.randint(-(2**63), 2**63 - 1, (size,)))
+        else:
+            self.features = RandomFeatures(make_encoder, obs_space, encoder, dim=FEATURES)
+            self.register_buffer("projection", torch.randn(self.features.width, bits))
+            self.register_buffer("primed", torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def forward(self, roll: Rollout) -> Tensor:
+        """The keys at both ends of the T new transitions of a fresh rollout: (N, T+1)."""
+        if self.exact:
+            obs = new_obs(roll)
+            leaves = [obs] if self.keys is None else [obs[key] for key in self.keys]
+            flat = torch.cat([x.reshape(*x.shape[:2], -1).long() for x in leaves], -1)  # (N, T+1, size)
+            return (flat * self.weight).sum(-1)
+        if not self.primed:
+            self.features.review(roll)
+            self.primed.fill_(True)
+        return pack_bits(self.features(roll) @ self.projection > 0)
+
+
+def pack_bits(bits: Tensor) -> Tensor:
+    """(*lead, k) bool, k at most 62 -> (*lead) int64."""
+    return (bits.long() << torch.arange(bits.shape[-1], device=bits.device)).sum(-1)

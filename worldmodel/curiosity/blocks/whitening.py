@@ -1,0 +1,61 @@
+"""Observations in units of their own spread."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from encoders import Encoder
+from worldmodel.running_stats import Moments
+from worldmodel.types import Obs, Rollout
+
+CHUNK = 2**24  # numbers that the statistics take in at a time
+
+
+class Whitening(nn.Module):
+    """clip( (obs - mean) / std, -5, 5 ) by running statistics of each number (Burda et al. 2018, RND).
+
+    Fixed random networks need it: they can't adapt to the scale of what they see. Categorical observations (those
+    whose encoder looks their values up) pass as they are, and so do integer images within a dictionary, which their
+    encoder scales. `space` is what comes out; `encoder` reads the raw observations and tells which are categorical.
+    """
+
+    def __init__(self, obs_space: gym.Space, encoder: Encoder, *, clip: float = 5.0):
+        super().__init__()
+        self.clip = clip
+        nested = isinstance(obs_space, gym.spaces.Dict)
+        spaces = dict(obs_space.spaces) if nested else {"": obs_space}
+        parts = encoder.parts if nested else {"": encoder}
+        scaled = [
+            key
+            for key, space in spaces.items()
+            if isinstance(space, gym.spaces.Box)
+            and not hasattr(parts[key], "num_values")
+            and not (nested and np.issubdtype(space.dtype, np.integer))
+        ]
+        self.moments = nn.ModuleDict({f"of_{key}": Moments(spaces[key].shape) for key in scaled})
+        spaces |= {key: gym.spaces.Box(-np.inf, np.inf, spaces[key].shape, np.float32) for key in scaled}
+        self.space = gym.spaces.Dict(spaces) if nested else spaces[""]
+
+    @torch.no_grad()
+    def update(self, roll: Rollout) -> None:
+        """Take in the observations of a rollout's T new rows, each once."""
+        valid = roll.tail(roll.valid)
+        leaves = roll.obs if isinstance(roll.obs, dict) else {"": roll.obs}
+        for name, moments in self.moments.items():
+            obs = roll.tail(leaves[name.removeprefix("of_")])  # (B, T, *shape)
+            rows = max(1, CHUNK // max(1, obs[:, 0].numel()))
+            for x, real in zip(obs.split(rows, 1), valid.split(rows, 1), strict=True):
+                moments.update(x, real)
+
+    def forward(self, obs: Obs) -> Obs:
+        """Raw observations (*lead, *shape) -> observations of `space`."""
+        if isinstance(obs, dict):
+            return {key: self._leaf(key, x) for key, x in obs.items()}
+        return self._leaf("", obs)
+
+    def _leaf(self, key: str, obs: Tensor) -> Tensor:
+        name = f"of_{key}"
+        return self.moments[name](obs).clamp(-self.clip, self.clip) if name in self.moments else obs

@@ -1,0 +1,76 @@
+"""From a raw signal to the intrinsic reward that the policy is paid."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from worldmodel.curiosity.base import EnvState
+from worldmodel.model.heads.dynamics import symlog
+from worldmodel.running_stats import Moments
+
+
+class RewardScale(EnvState):
+    """raw (B, T) -> rew_int (B, T): symlog, normalise, clip, scale, in that order.
+
+    normalise:
+      `return`    divide by the running std of the discounted sum of past rewards, summed forward over time and never
+                  reset; the reward itself is not filtered and no mean is taken off (Burda et al. 2018, RND).
+      `mean_std`  subtract the running mean, divide by the running std.
+      `none`      leave as it is.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        *,
+        normalise: Literal["return", "mean_std", "none"] = "return",
+        gamma: float = 0.99,
+        use_symlog: bool = False,
+        clip: float | None = None,
+        scale: float = 1.0,
+        horizon: float = 1e6,
+    ):
+        super().__init__()
+        if normalise not in ("return", "mean_std", "none"):
+            raise ValueError(f"reward.normalise={normalise}: allowed are return, mean_std, none")
+        self.normalise, self.gamma, self.use_symlog, self.clip, self.scale = (
+            normalise,
+            gamma,
+            use_symlog,
+            clip,
+            scale,
+        )
+        self.moments = Moments(horizon=horizon)
+        self.register_buffer("sum", torch.zeros(num_envs))
+
+    def reset(self, num_envs: int) -> None:
+        self.sum = self.sum.new_zeros(num_envs)
+
+    @torch.no_grad()
+    def forward(self, raw: Tensor, mask: Tensor) -> Tensor:
+        """Updates the running statistics with this rollout, then applies them. Masked steps are paid nothing."""
+        rew = torch.where(mask, symlog(raw) if self.use_symlog else raw, 0.0)
+        if self.normalise == "return":
+            sums = torch.empty_like(rew)
+            for t in range(rew.shape[1]):
+                # a reset is no step of the stream, so it does not discount
+                self.sum = torch.where(mask[:, t], self.gamma * self.sum + rew[:, t], self.sum)
+                sums[:, t] = self.sum
+            self.moments.update(sums, mask)
+        elif self.normalise == "mean_std":
+            self.moments.update(rew, mask)
+        return torch.where(mask, self.apply(raw), 0.0)
+
+    def apply(self, raw: Tensor) -> Tensor:
+        """The reward for a raw signal of any shape, with the statistics as they are."""
+        rew = symlog(raw) if self.use_symlog else raw
+        if self.normalise == "return":
+            rew = rew / self.moments.std
+        elif self.normalise == "mean_std":
+            rew = self.moments(rew)
+        if self.clip is not None:
+            rew = rew.clamp(-self.clip, self.clip)
+        return rew * self.scale

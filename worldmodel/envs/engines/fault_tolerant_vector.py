@@ -1,0 +1,136 @@
+"""N copies of a gymnasium environment, those that break replaced."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
+
+from worldmodel.envs.engines.workers import Fault, Local, Remote
+
+
+class TooManyFaults(RuntimeError):
+    """More copies broke than `env.max_faults` allows."""
+
+
+class Copies(gym.vector.VectorEnv):
+    """N copies with NEXT_STEP autoreset, one after the other in this process or in a process each.
+
+    A copy that raises, dies, is silent for `timeout` seconds, or answers a wrong shape or what is not finite gives way
+    to a new one (dying and silence are noticed with `processes` only). For that step `info["fault"]` (N,) marks it:
+    the action was lost, and the observation is the first of the new copy's first episode, with reward 0.
+
+    max_faults: more of them in this process raise TooManyFaults.
+    """
+
+    def __init__(
+        self, make: Callable[[], gym.Env], num_envs: int, processes: bool, timeout: float = 120.0, max_faults: int = 100
+    ):
+        self._new = lambda: (Remote if processes else Local)(make)
+        self.workers = [self._new() for _ in range(num_envs)]
+        env = make() if processes else self.workers[0].copy.env
+        self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
+        self.render_mode, self.spec = env.render_mode, env.spec
+        self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
+        if processes:
+            env.close()
+        self.num_envs, self.timeout, self.max_faults = num_envs, timeout, max_faults
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.faults = 0
+        self._seeds: list[int] = [0] * num_envs
+        self._replaced = [0] * num_envs
+
+    def reset(self, *, seed: list[int] | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        """Begin new episodes everywhere; one seed a copy."""
+        if seed is not None:
+            self._seeds = list(seed)
+        given = [None] * self.num_envs if seed is None else seed
+        first = [(obs, 0.0, False, False, info) for obs, info in self._all("reset", [(s,) for s in given])[0]]
+        obs, *_, info = self._join(first)
+        return obs, info
+
+    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """One action in each copy."""
+        answers, fault = self._all("step", [(action,) for action in actions])
+        joined = self._join([(a[0], 0.0, False, False, a[1]) if len(a) == 2 else a for a in answers])
+        if fault.any():
+            joined[-1]["fault"] = fault
+        return joined
+
+    def render(self) -> tuple[Any, ...]:
+        """The picture of copy 0."""
+        self.workers[0].ask("render")
+        return (self.workers[0].answer(time.monotonic() + self.timeout),)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        for worker in self.workers:
+            worker.close()
+
+    def state(self) -> dict[str, Any]:
+        """Plain data; empty where a copy is too broken to tell."""
+        for worker in self.workers:
+            worker.ask("state")
+        try:
+            copies = [worker.answer(time.monotonic() + self.timeout) for worker in self.workers]
+        except Fault:
+            return {}
+        return {"copies": copies, "seeds": self._seeds, "replaced": self._replaced}
+
+    def restore(self, state: dict[str, Any]) -> bool:
+        """Go back to a state; False where a copy can't, and `reset` must come next."""
+        if len(state.get("copies", [])) != self.num_envs:
+            return False
+        for worker, copy in zip(self.workers, state["copies"], strict=True):
+            worker.ask("restore", copy)
+        self._seeds, self._replaced = list(state["seeds"]), list(state["replaced"])
+        try:
+            return all([worker.answer(None) for worker in self.workers])
+        except Fault:
+            return False
+
+    def _all(self, method: str, args: list[tuple[Any, ...]]) -> tuple[list[Any], np.ndarray]:
+        """Ask every copy, and replace those whose answer is a fault."""
+        deadline = time.monotonic() + self.timeout
+        for worker, given in zip(self.workers, args, strict=True):
+            worker.ask(method, *given)
+        answers, fault = [], np.zeros(self.num_envs, dtype=bool)
+        for i, worker in enumerate(self.workers):
+            try:
+                answers.append(worker.answer(deadline))
+            except Fault as error:
+                answers.append(self._replace(i, error))
+                fault[i] = True
+        return answers, fault
+
+    def _replace(self, i: int, fault: Fault) -> tuple[Any, dict[str, Any]]:
+        """A new copy in place of i; its first observation."""
+        while True:
+            self.faults += 1
+            if self.faults > self.max_faults:
+                raise TooManyFaults(f"env.max_faults={self.max_faults}: one more environment broke, copy {i}: {fault}")
+            print(f"warning: environment {i} is replaced: {fault}", file=sys.stderr, flush=True)
+            self.workers[i].close(kill=True)
+            self._replaced[i] += 1
+            seed = np.random.SeedSequence((self._seeds[i], self._replaced[i])).generate_state(1)[0] >> 1
+            try:
+                self.workers[i] = self._new()
+                self.workers[i].ask("reset", int(seed))
+                return self.workers[i].answer(time.monotonic() + self.timeout)
+            except Exception as error:
+                fault = error if isinstance(error, Fault) else Fault(str(error))
+
+    def _join(self, answers: list[tuple[Any, ...]]) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        rows, rew, end, trunc, infos = zip(*answers, strict=True)
+        space = self.single_observation_space
+        obs = concatenate(space, rows, create_empty_array(space, self.num_envs))
+        info: dict[str, Any] = {}
+        for i, told in enumerate(infos):
+            info = self._add_info(info, told, i)
+        return obs, np.array(rew, dtype=np.float64), np.array(end), np.array(trunc), info

@@ -1,0 +1,143 @@
+"""Environments in Python, by gymnasium's vector interface."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+
+from worldmodel.envs.adapter import Adapter
+from worldmodel.envs.engines.autoreset import NextStep
+from worldmodel.envs.engines.fault_tolerant_vector import Copies
+from worldmodel.envs.engines.workers import one_thread
+from worldmodel.envs.spaces import is_text
+from worldmodel.envs.wrappers.levels import Levels
+
+_PLUGINS = ("minigrid", "ale_py", "worldmodel.envs.worlds")
+"""Packages that register their environments when imported."""
+
+
+def gymnasium_ids() -> list[str]:
+    """The ids that gymnasium knows, with those of the installed plugins."""
+    for name in _PLUGINS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    return list(gym.registry)
+
+
+class GymnasiumEnv(Adapter):
+    """gymnasium's `id` N times; see `VectorEnv`.
+
+    vectorization: `sync` one after the other in this process; `async` a process each, with OMP_NUM_THREADS=1;
+        `vector_entry_point` the environment's own vector version, through `NextStep` where it resets at once.
+    levels, held_out: see `Levels`; null has no such limit.
+    timeout, max_faults: of `Copies`, which replaces copies that break; not for `vector_entry_point`.
+    kwargs: go to the environment, e.g. max_episode_steps.
+
+    `sync` and `async` are resumable, see `Copy`, and so is a vector environment with a `state` and a `restore` of its
+    own, as `Worlds` has.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        seeds: list[int],
+        keys: Sequence[str] | None = None,
+        null_action: int | None = None,
+        render: bool = False,
+        vectorization: Literal["sync", "async", "vector_entry_point"] = "sync",
+        levels: int | None = None,
+        held_out: bool = False,
+        timeout: float = 120.0,
+        max_faults: int = 100,
+        **kwargs: Any,
+    ):
+        if id not in gym.registry:
+            gymnasium_ids()
+        given = dict(kwargs, render_mode="rgb_array") if render else kwargs
+        wrappers = [_prepare] if levels is None else [_prepare, partial(Levels, count=levels, held_out=held_out)]
+        module, _, name = id.rpartition(":")
+        try:
+            if module:
+                importlib.import_module(module)  # which registers it; gym.spec, unlike gym.make, doesn't
+            if vectorization == "vector_entry_point":
+                if levels is not None:
+                    raise ValueError(f"env.levels={levels}: allowed with env.vectorization={vectorization} is null")
+                with one_thread():
+                    venv = gym.make_vec(name, num_envs=len(seeds), vectorization_mode=vectorization, **given)
+            else:
+                make, processes = partial(_make, gym.spec(name), wrappers, given), vectorization == "async"
+                venv = Copies(make, len(seeds), processes, timeout, max_faults)
+        except gym.error.UnregisteredEnv:
+            raise
+        except (gym.error.Error, ImportError, TypeError) as error:
+            reason = str(error).split("\n")[0]
+            raise ValueError(f"env.id={id!r}: gymnasium can't make it with {kwargs}: {reason}") from error
+        if venv.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
+            venv = NextStep(venv, null_action)
+        super().__init__(venv, keys, null_action, seeds)
+        self.resumable = hasattr(venv, "restore")
+
+    def state_dict(self) -> dict[str, Any]:
+        if not self.resumable:
+            return super().state_dict()
+        state = self.venv.state()
+        return state and {"over": self._over, "seed": self._seed, "venv": _convert(state, np.ndarray, torch.from_numpy)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        if not self.resumable:
+            return super().load_state_dict(state)
+        if not state:
+            return False
+        self._over, self._seed = state["over"], state["seed"]
+        return self.venv.restore(_convert(state["venv"], torch.Tensor, torch.Tensor.numpy))
+
+
+class AgentPosition(gym.Wrapper):
+    """Puts where the agent is into `info["agent_pos"]`, as envpool does for MiniGrid: its cell, (2,) int, or in worlds
+    whose agent is an entity, as MiniWorld's, that one's place, (3,) float."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        obs, info = self.env.reset(**kwargs)
+        return obs, self._tell(info)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        obs, rew, end, trunc, info = self.env.step(action)
+        return obs, rew, end, trunc, self._tell(info)
+
+    def _tell(self, info: dict[str, Any]) -> dict[str, Any]:
+        world = self.unwrapped
+        return {**info, "agent_pos": np.array(world.agent_pos if hasattr(world, "agent_pos") else world.agent.pos)}
+
+
+def _make(spec: Any, wrappers: list[Callable[[gym.Env], gym.Env]], given: dict[str, Any]) -> gym.Env:
+    """One copy."""
+    env = gym.make(spec, **given)
+    for wrap in wrappers:
+        env = wrap(env)
+    return env
+
+
+def _prepare(env: gym.Env) -> gym.Env:
+    """One copy, before it is vectorised: without text, which workers can't share, and telling where it is."""
+    space = env.observation_space
+    if isinstance(space, gym.spaces.Dict) and any(is_text(s) for s in space.values()):
+        env = gym.wrappers.FilterObservation(env, [k for k, s in space.items() if not is_text(s)])
+    told = hasattr(env.unwrapped, "agent_pos") or hasattr(getattr(env.unwrapped, "agent", None), "pos")
+    return AgentPosition(env) if told else env
+
+
+def _convert(node: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """A nested state with its leaves of a kind changed: a checkpoint holds tensors, an engine arrays."""
+    if isinstance(node, dict):
+        return {key: _convert(value, kind, change) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_convert(value, kind, change) for value in node]
+    return change(node) if isinstance(node, kind) else node

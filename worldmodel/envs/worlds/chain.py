@@ -1,0 +1,52 @@
+"""The randomised chain: easy to describe, exponentially hard to explore by chance."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+
+from worldmodel.envs.worlds.base import Worlds
+
+
+class Chains(Worlds):
+    """N copies of one chain of `length` states, after MAX (Shyam et al. 2019, arXiv 1810.12162), which randomises the
+    chain of Osband et al. 2016.
+
+    Episodes begin in the second state and last length + 9 steps. Of the two actions one goes left and the other
+    right; which is which was drawn for each state, so that always going right needs both. Staying at an end, by going
+    on outwards, pays .001 on the left and 1 on the right; nothing else pays.
+
+    world: number of the random chain; all copies live in the same one, whatever their seed.
+    trap: a noisy end: in the leftmost state both actions go right or stay, with equal chance.
+
+    `info`: state (N,); place (N, 1), the number 2 * state + act of the transition just made, -1 where there was none:
+    a coverage of 2 * length is complete.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        length: int = 50,
+        world: int = 0,
+        trap: bool = False,
+        max_episode_steps: int | None = None,
+    ):
+        if length < 2:
+            raise ValueError(f"env.length={length}: allowed are whole numbers from 2")
+        limit = length + 9 if max_episode_steps is None else max_episode_steps
+        super().__init__(num_envs, gym.spaces.Discrete(length), gym.spaces.Discrete(2), limit)
+        self.length, self.trap = length, trap
+        self.right = np.random.default_rng(world).integers(2, size=length)  # the action that goes right
+        self._state = np.ones(num_envs, dtype=np.int64)
+
+    def _advance(self, act: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        before = self._state
+        move = np.where(act == self.right[before], 1, -1)
+        if self.trap:
+            move = np.where(before == 0, self.generator.integers(2, size=self.num_envs), move)
+        after = np.clip(before + move, 0, self.length - 1)
+        stays = after == before
+        rew = 0.001 * (stays & (before == 0)) + 1.0 * (stays & (before == self.length - 1))
+        self._state = np.where(new, 1, after)
+        place = np.where(new, -1, 2 * before + act)[:, None]
+        return self._state, rew, {"state": self._state, "place": place}

@@ -1,0 +1,128 @@
+"""A double pendulum: chaos whose simulation and whose observation have scales of their own."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+
+from worldmodel.envs.worlds.base import Worlds
+from worldmodel.envs.worlds.chaos import lyapunov_exponent, rk4
+
+GRAVITY = 9.81
+OUTPUTS = ("x2", "y2", "x1", "y1", "w1", "w2")
+"""What an observation may hold, most telling first: where the lower and the upper bob are (in arm lengths, y up), and
+how fast the arms turn (rad/s)."""
+
+
+class Pendulums(Worlds):
+    """N copies of a frictionless double pendulum of two equal masses (1 kg) on two massless arms (1 m).
+
+    The scales that are set apart, to ask what a simulation must resolve to be predicted well:
+        step         s, of the integration (RK4). In a minute at energy 0 the energy drifts by up to 2e-5 m g l with
+                     .005, 5e-4 with .01, .8 with .05; .001 is a reference (1e-9 in 10 s)
+        interval     s, between two observations; a whole number of steps
+        resolution   observations are rounded to multiples of it; 0: not at all
+        dim          the first so many of `OUTPUTS`; 6 are the whole state, fewer are a POMDP
+
+    energy: of every episode, in units of m g l, from -3 (hanging still) to 3 (standing still) and beyond. Above about
+        -1.5 the motion is chaotic; its Lyapunov time is 4.7 s at -1, 1.1 s at 0, .8 s at 1.
+    torque: N m on the upper arm by actions 0, 1, 2: none, positive, negative. 0: there is one action, which does
+        nothing, and the energy stays.
+
+    `info`: state (N, 4), the exact angles from hanging down (rad) and angular velocities (rad/s).
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        step: float = 0.005,
+        interval: float = 0.05,
+        resolution: float = 0.0,
+        dim: int = 6,
+        energy: float = 0.0,
+        torque: float = 0.0,
+        max_episode_steps: int = 200,
+    ):
+        if not (step > 0 and interval >= step and abs(interval / step - round(interval / step)) < 1e-6):
+            raise ValueError(f"env.interval={interval}: allowed are whole multiples of env.step={step}")
+        if resolution < 0:
+            raise ValueError(f"env.resolution={resolution}: allowed are numbers from 0")
+        if not 1 <= dim <= len(OUTPUTS):
+            raise ValueError(f"env.dim={dim}: allowed are 1..{len(OUTPUTS)}")
+        if not -3 < energy <= 100:
+            raise ValueError(f"env.energy={energy}: allowed are numbers above -3 and up to 100")
+        obs_space = gym.spaces.Box(-np.inf, np.inf, (dim,), np.float32)
+        act_space = gym.spaces.Discrete(3 if torque else 1)
+        super().__init__(num_envs, obs_space, act_space, max_episode_steps)
+        self.integration_step, self.interval, self.resolution, self.energy = step, interval, resolution, energy
+        self.torques = np.array([0.0, torque, -torque])
+        self._state = np.zeros((num_envs, 4))
+
+    def _advance(self, act: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        torque = self.torques[act]
+        count = round(self.interval / self.integration_step)
+        self._state = rk4(lambda s: flow(s, torque), self._state, self.integration_step, count)
+        if new.any():
+            self._state[new] = sample_states(self.generator, int(new.sum()), self.energy)
+        self._state[:, :2] = (self._state[:, :2] + np.pi) % (2 * np.pi) - np.pi
+        return self._look(), np.zeros(self.num_envs), {"state": self._state}
+
+    def _look(self) -> np.ndarray:
+        obs = outputs_of(self._state)[:, : self.single_observation_space.shape[0]]
+        if self.resolution:
+            obs = np.round(obs / self.resolution) * self.resolution
+        return obs.astype(np.float32)
+
+    def lyapunov_time(self, seconds: float = 100.0, copies: int = 64, seed: int = 0) -> tuple[float, float]:
+        """Seconds in which, without torque, a small error grows e-fold, and their standard error; integrated with
+        steps of 10 ms, over so many copies and seconds each."""
+        start = sample_states(np.random.default_rng(seed), copies, self.energy)
+        exponent, error = lyapunov_exponent(flow, start, 0.01, round(seconds / 0.1), seed=seed)
+        return 1 / exponent, error / exponent**2
+
+
+def outputs_of(state: np.ndarray) -> np.ndarray:
+    """(..., 4) angles and angular velocities -> the numbers of `OUTPUTS`, (..., 6)."""
+    a, b, *turning = np.moveaxis(state, -1, 0)
+    x1, y1 = np.sin(a), -np.cos(a)
+    return np.stack([x1 + np.sin(b), y1 - np.cos(b), x1, y1, *turning], -1)
+
+
+def state_of(outputs: np.ndarray) -> np.ndarray:
+    """(..., 6) -> (..., 4): the other way round; of numbers that no state has, as rounded ones, their directions."""
+    x2, y2, x1, y1, w1, w2 = np.moveaxis(outputs, -1, 0)
+    return np.stack([np.arctan2(x1, -y1), np.arctan2(x2 - x1, y1 - y2), w1, w2], -1)
+
+
+def flow(state: np.ndarray, torque: np.ndarray | float = 0.0) -> np.ndarray:
+    """(..., 4) angles and angular velocities -> their derivatives, from Lagrange's equations
+    2 a1 + cos(d) a2 = torque - sin(d) w2^2 - 2 g sin(angle 1),
+    cos(d) a1 + a2   = sin(d) w1^2 - g sin(angle 2),   d = angle 1 - angle 2."""
+    one, two, w1, w2 = np.moveaxis(state, -1, 0)
+    sin, cos = np.sin(one - two), np.cos(one - two)
+    first = torque - sin * w2 * w2 - 2 * GRAVITY * np.sin(one)
+    second = sin * w1 * w1 - GRAVITY * np.sin(two)
+    scale = 1 / (2 - cos * cos)
+    return np.stack([w1, w2, (first - cos * second) * scale, (2 * second - cos * first) * scale], -1)
+
+
+def energy_of(state: np.ndarray) -> np.ndarray:
+    """(..., 4) -> (...): kinetic and potential, in units of m g l."""
+    one, two, w1, w2 = np.moveaxis(state, -1, 0)
+    kinetic = w1 * w1 + 0.5 * w2 * w2 + w1 * w2 * np.cos(one - two)
+    return kinetic / GRAVITY - 2 * np.cos(one) - np.cos(two)
+
+
+def sample_states(generator: np.random.Generator, count: int, energy: float) -> np.ndarray:
+    """(count, 4) states of one energy: any angles that it allows, and velocities in any direction."""
+    found = np.empty((0, 4))
+    while len(found) < count:
+        angles = generator.uniform(-np.pi, np.pi, (max(count, 64), 2))
+        spare = energy + 2 * np.cos(angles[:, 0]) + np.cos(angles[:, 1])  # left for the motion, in m g l
+        angles, spare = angles[spare >= 0], spare[spare >= 0]
+        velocity = generator.standard_normal(angles.shape)
+        one, two = velocity.T
+        kinetic = one * one + 0.5 * two * two + one * two * np.cos(angles[:, 0] - angles[:, 1])
+        velocity *= np.sqrt(spare * GRAVITY / kinetic)[:, None]
+        found = np.concatenate([found, np.concatenate([angles, velocity], 1)])
+    return found[:count]

@@ -1,0 +1,40 @@
+"""Where in its world each copy is, so that what it covers can be counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from worldmodel.envs.vector import Step, VectorEnv
+from worldmodel.envs.wrappers.base import Wrapper
+from worldmodel.types import Obs
+
+
+class Places(Wrapper):
+    """Adds `info["place"]`, (N, k) int64: the entries `keys` of info side by side, in bins of `width`.
+
+    Raises ValueError at the first reset for keys that the environment doesn't tell.
+    """
+
+    def __init__(self, env: VectorEnv, keys: Sequence[str], width: float = 1.0):
+        super().__init__(env)
+        self.keys, self.width = list(keys), width
+
+    def reset(self) -> Obs:
+        obs = super().reset()
+        if unknown := [k for k in self.keys if k not in self.info]:
+            allowed = ", ".join(self.info) or "null"
+            raise ValueError(f"env.place={self.keys}: {unknown[0]} is not told, allowed are {allowed}")
+        self.info = self.info | self._place(self.info)
+        return obs
+
+    def step(self, act: Tensor) -> Step:
+        step = self.env.step(act)
+        step.info = step.info | self._place(step.info)
+        return step
+
+    def _place(self, info: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = np.concatenate([info[k].reshape(self.num_envs, -1) for k in self.keys], 1)
+        return {"place": np.floor(found / self.width).astype(np.int64)}

@@ -1,0 +1,70 @@
+"""Which room of a MiniGrid world each copy is in, so that rooms can be counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodel.envs.vector import Step, VectorEnv
+from worldmodel.envs.wrappers.base import Wrapper
+from worldmodel.types import Obs
+
+DOOR, OPEN = 4, 0  # MiniGrid's codes of the object and of its state
+
+
+class Rooms(Wrapper):
+    """Adds `info["room"]`, (N, 2) int64: the cell of the doorway that the copy stood in last, or (0, 0), a corner of
+    the outer wall, before the first one of an episode. How many different ones there are in an episode is how many
+    rooms were visited, as far as each door leads to a room of its own; rooms with no door between them count as one.
+
+    No engine tells where the doors are. One is passed where the view showed an open door straight ahead and the copy's
+    cell is another one now.
+
+    Raises ValueError for observations without a view (7, 7, 3), and at the first reset for worlds that don't tell
+    `agent_pos`.
+    """
+
+    def __init__(self, env: VectorEnv):
+        super().__init__(env)
+        space = env.obs_space
+        self._key = "image" if isinstance(space, gym.spaces.Dict) else None
+        view = space.spaces.get("image") if isinstance(space, gym.spaces.Dict) else space
+        if view is None or len(view.shape) != 3 or view.shape[-1] != 3 or view.dtype != np.uint8:
+            raise ValueError(f"env.rooms=True: allowed for observations with a view of MiniGrid, not for {space}")
+        self._front = view.shape[0] // 2, view.shape[1] - 2  # the agent looks from the middle of the last row
+        self._cell = np.zeros((self.num_envs, 2), dtype=np.int64)
+        self._room = np.zeros_like(self._cell)
+        self._door = np.zeros(self.num_envs, dtype=bool)  # straight ahead, and open
+
+    def reset(self) -> Obs:
+        obs = super().reset()
+        if "agent_pos" not in self.info:
+            raise ValueError(f"env.rooms=True: agent_pos is not told, only {', '.join(self.info) or 'nothing'}")
+        self.info = self.info | self._look(obs, self.info, np.ones(self.num_envs, dtype=bool))
+        return obs
+
+    def step(self, act: Tensor) -> Step:
+        step = self.env.step(act)
+        step.info = step.info | self._look(step.obs, step.info, step.ignored.numpy())
+        return step
+
+    def _look(self, obs: Obs, info: dict[str, np.ndarray], new: np.ndarray) -> dict[str, np.ndarray]:
+        """`new`: an episode begins here."""
+        cell = info["agent_pos"].reshape(self.num_envs, 2).astype(np.int64)
+        passed = self._door & (cell != self._cell).any(1) & ~new
+        self._room = np.where(new[:, None], 0, np.where(passed[:, None], cell, self._room))
+        ahead = (obs if self._key is None else obs[self._key])[:, *self._front].numpy()
+        self._cell, self._door = cell, (ahead[:, 0] == DOOR) & (ahead[:, 2] == OPEN)
+        return {"room": self._room}
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {"cell": self._cell, "room": self._room, "door": self._door}
+        return {k: torch.from_numpy(v.copy()) for k, v in own.items()} | super().state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        self._cell, self._room, self._door = (state[k].numpy().copy() for k in ("cell", "room", "door"))
+        return super().load_state_dict(state)

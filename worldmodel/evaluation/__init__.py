@@ -1,5 +1,0 @@
-"""What a checkpoint can do and what it knows, one file a part of the report."""
-
-from worldmodel.evaluation.report import PARTS, Judged, evaluate
-
-__all__ = ["PARTS", "Judged", "evaluate"]

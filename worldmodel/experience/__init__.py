@@ -1,0 +1,1 @@
+"""Acting, collecting and replaying real steps."""

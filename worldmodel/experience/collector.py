@@ -1,0 +1,143 @@
+"""Collects rollouts: the current policy acts in the vector environment."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodel.envs import Step, VectorEnv
+from worldmodel.experience.actor import Actor
+from worldmodel.types import Rollout, Sequences
+
+
+class Episodes:
+    """Return, length and success of the last finished episodes."""
+
+    def __init__(self, num_envs: int, window: int = 200, success: float | None = None):
+        self.success = success
+        self.ret, self.length = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
+        self.finished: deque[tuple[float, int]] = deque(maxlen=window)
+        self.count = 0
+        self.faults = 0  # environments that broke and were replaced
+
+    def add(self, rew: np.ndarray, over: np.ndarray, ignored: np.ndarray) -> None:
+        """Take in one step of all environments, each argument (N,)."""
+        self.ret += rew
+        self.length += ~ignored
+        for i in np.flatnonzero(over):
+            self.finished.append((float(self.ret[i]), int(self.length[i])))
+            self.ret[i], self.length[i] = 0.0, 0
+            self.count += 1
+
+    def drop(self, fault: np.ndarray) -> None:
+        """Episodes that broke off, (N,), count as faults and have no return."""
+        self.ret[fault], self.length[fault] = 0.0, 0
+        self.faults += int(fault.sum())
+
+    def summary(self) -> dict[str, float]:
+        """Means over the window; nan before the first episode has ended (success also where none is defined)."""
+        if not self.finished:
+            return {"return_ext": float("nan"), "success": float("nan"), "length": float("nan")}
+        ret, length = np.array(self.finished).T
+        success = float("nan") if self.success is None else float((ret > self.success).mean())
+        return {"return_ext": float(ret.mean()), "success": success, "length": float(length.mean())}
+
+    def state_dict(self) -> dict[str, Any]:
+        running = [self.ret.tolist(), self.length.tolist()]
+        finished = [list(x) for x in self.finished]
+        return {"finished": finished, "count": self.count, "faults": self.faults, "running": running}
+
+    def load_state_dict(self, state: dict[str, Any], running: bool) -> None:
+        """Go on counting; also the episodes that were `running`, if they still are."""
+        self.finished.extend(tuple(x) for x in state["finished"])
+        self.count, self.faults = state["count"], state.get("faults", 0)
+        if running:
+            self.ret[:], self.length[:] = state["running"]
+
+
+class Collector:
+    """T steps at a time of N environments, with the memory kept from one rollout to the next.
+
+    `greedy` takes the most probable action instead of a sampled one, for evaluation.
+    """
+
+    def __init__(self, env: VectorEnv, actor: Actor, episodes: Episodes, greedy: bool = False):
+        self.env, self.actor, self.episodes, self.greedy = env, actor, episodes, greedy
+        self.obs = env.reset()
+        self.info = env.info  # told beside self.obs
+        self.pending = False  # the window ends with an observation that was valued and not yet acted on
+
+    @torch.no_grad()
+    def collect(self) -> Rollout:
+        """Roll the context over, act T times, and value the observation that closes the last transition."""
+        actor, device = self.actor, self.actor.device
+        if self.pending:
+            actor.row -= 1  # the closing row of the last rollout is the first to be acted on now
+            actor.roll()
+        logp, h, z, values, infos = [], [], [], [], [self.info]
+        for _ in range(actor.horizon):
+            thought = actor.observe(self.obs, self.greedy)
+            step: Step = self.env.step(thought.act)
+            self.episodes.add(step.rew.numpy(), (step.end | step.trunc).numpy(), step.ignored.numpy())
+            came = (step.rew, step.end, step.trunc, step.ignored)
+            if step.fault is not None:
+                self.episodes.drop(step.fault.numpy())
+                came = (*came, step.fault)
+            actor.feedback(*(x.to(device) for x in came))
+            self.obs, self.info = step.obs, step.info
+            infos.append(step.info)
+            logp.append(thought.logp)
+            h.append(thought.h)
+            z.append(thought.z)
+            values.append(thought.values)
+        values.append(actor.observe(self.obs).values)
+        self.pending = True
+        value: Tensor = torch.stack(values, 1)  # (N, T+1, 2)
+        rows = actor.rows.map(torch.clone)
+        rows.mask[:, -1] = False
+        return Rollout(
+            **vars(rows),
+            logp=torch.stack(logp, 1),
+            value_ext=value[..., 0].contiguous(),
+            value_int=value[..., 1].contiguous(),
+            h=torch.stack(h, 1),
+            z=torch.stack(z, 1),
+            info=_stack(infos, device),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows and counters; not the environments."""
+        actor = self.actor
+        return {
+            "obs": self.obs,
+            "info": {k: torch.from_numpy(v) for k, v in self.info.items()},
+            "rows": None if actor.rows is None else vars(actor.rows),
+            "episode": actor.episode,
+            "row": actor.row,
+            "episodes": self.episodes.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], *, same_window: bool, same_envs: bool) -> None:
+        """Go on with the remembered rows, where they fit. With new environments the interrupted episodes are over,
+        their last action unanswered."""
+        actor = self.actor
+        self.episodes.load_state_dict(state["episodes"], running=same_envs)
+        if same_window and state["rows"] is not None:
+            actor.rows = Sequences(**state["rows"]).map(lambda x: x.to(actor.device))
+            actor.row, actor.state = state["row"], None
+            self.pending = same_envs
+        actor.episode = state["episode"].to(actor.device)
+        if same_envs:
+            self.obs, self.info = state["obs"], {k: v.numpy() for k, v in state["info"].items()}
+        else:
+            actor.episode = actor.episode + 1
+
+
+def _stack(infos: list[dict[str, np.ndarray]], device: torch.device) -> dict[str, Tensor]:
+    """T + 1 steps' (N, ...) arrays -> (N, T + 1, ...) tensors of what was told each time."""
+    keys = [k for k in infos[-1] if all(k in info for info in infos)]
+    return {k: torch.from_numpy(np.stack([info[k] for info in infos], 1)).to(device) for k in keys}

@@ -1,0 +1,1 @@
+"""Benchmarks, studies and populations: many runs and their comparison."""

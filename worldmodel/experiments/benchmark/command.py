@@ -1,0 +1,81 @@
+"""Methods x environments x seeds, in parallel processes: `python -m worldmodel.benchmark suite=doorkey`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+from rich.console import Console
+
+from worldmodel.experiments.benchmark import tables
+from worldmodel.experiments.benchmark.provenance import provenance
+from worldmodel.experiments.benchmark.report import write_report
+from worldmodel.experiments.benchmark.results import Results, rows_of, write
+from worldmodel.experiments.benchmark.runner import Runner
+from worldmodel.experiments.benchmark.suite import cells_of
+from worldmodel.files import write_json
+from worldmodel.train import RESUMABLE
+from worldmodel.training.config import CONFIG_DIR, ConfigError
+from worldmodel.training.exit_codes import bad_input_exits, run_command
+
+
+def benchmark(cfg: DictConfig) -> int:
+    """Run what is missing, then write results.csv and the report into `out`. Raises ConfigError for bad input.
+
+    Returns the exit code: 0 done, 1 where a cell failed (the report counts it), 75 where a signal came between.
+    """
+    for key in ("seeds", "jobs"):
+        if cfg[key] is not None and (not isinstance(cfg[key], int) or cfg[key] < 1):
+            raise ConfigError(f"{key}={cfg[key]}: allowed are null and whole numbers from 1")
+    if cfg.report is not None:
+        show(write_report(Path(cfg.report)), Path(cfg.report))
+        return 0
+    out = Path(cfg.out or f"runs/benchmark/{cfg.suite.name}")
+    cells = cells_of(
+        cfg.suite,
+        out,
+        methods=cfg.methods,
+        envs=cfg.envs,
+        seeds=range(cfg.seeds) if cfg.seeds else None,
+        overrides=list(cfg.overrides),
+    )
+    runner = Runner(cells, cfg.jobs or cores())
+    runner.run()
+    if runner.signalled:
+        return RESUMABLE
+    out.mkdir(parents=True, exist_ok=True)
+    write(out / "results.csv", [row for cell in cells for row in rows_of(cfg.suite.name, cell)])
+    write_json(out / "benchmark.json", provenance(cfg.suite.name, cells))
+    show(write_report(out), out)
+    return int("failed" in runner.state.values())
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def show(results: Results, out: Path) -> None:
+    console = Console()
+    for env in results.envs:
+        console.print(tables.overview(results, env).rich())
+    console.print(f"{out / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="benchmark")
+@bad_input_exits()
+def _main(cfg: DictConfig) -> None:
+    if code := benchmark(cfg):
+        sys.exit(code)
+
+
+def main() -> None:
+    """Console entry point. Exit codes: 0 done, 2 bad input, 75 stopped by a signal and resumable, 1 a cell failed."""
+    run_command(_main)
+
+
+if __name__ == "__main__":
+    main()

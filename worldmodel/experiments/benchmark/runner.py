@@ -1,0 +1,196 @@
+"""Runs cells: processes of one thread each, side by side, stopped in order, never run twice."""
+
+from __future__ import annotations
+
+import csv
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from worldmodel.experiments.benchmark.suite import Cell
+from worldmodel.files import write_json
+from worldmodel.train import find_checkpoint
+from worldmodel.training.config import ConfigError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+ASKED = "cell.json"  # what the cell was asked to be, so that a folder is never taken for another cell's result
+
+
+def finished(cell: Cell) -> bool:
+    """Is there nothing left to do? Raises ConfigError where the folder is that of other overrides."""
+    asked = cell.folder / ASKED
+    if asked.exists() and (before := json.loads(asked.read_text())["overrides"]) != list(cell.overrides):
+        differ = sorted({*before} ^ {*cell.overrides}) or ["their order"]
+        raise ConfigError(f"out={cell.folder}: was run with other overrides ({' '.join(differ)}), choose another out")
+    return trained(cell) and (cell.evaluate is None or (cell.folder / "report.json").exists())
+
+
+def trained(cell: Cell) -> bool:
+    """Has the training ended as it should?"""
+    record = cell.folder / "run.json"
+    return record.exists() and json.loads(record.read_text())["status"] == "done"
+
+
+def command(cell: Cell) -> list[str]:
+    """What to run next for a cell: train, go on training from its newest checkpoint, or evaluate.
+
+    A run that goes on has its configuration in its checkpoint, so the overrides aren't repeated.
+    """
+    python = [sys.executable, "-m"]
+    if trained(cell):
+        checkpoint = cell.folder / "checkpoints" / "last.ckpt"
+        return [*python, "worldmodel.evaluate", f"checkpoint={checkpoint}", *cell.evaluate]
+    auto = OmegaConf.create({"checkpoint": "auto", "run_dir": str(cell.folder)})
+    if checkpoint := find_checkpoint(auto):
+        return [*python, "worldmodel.train", f"checkpoint={checkpoint}", f"run_dir={cell.folder}"]
+    return [*python, "worldmodel.train", *cell.overrides, f"seed={cell.seed}", f"run_dir={cell.folder}", "threads=1"]
+
+
+@dataclass
+class Running:
+    """A cell's process."""
+
+    cell: Cell
+    process: subprocess.Popen
+    began: float = field(default_factory=time.perf_counter)
+
+
+class Runner:
+    """Runs what isn't finished, `jobs` processes at a time.
+
+    SIGINT or SIGTERM asks each process to save and stop, waits for them, and starts no other; a second one kills them.
+    On Linux they are asked the same when this process dies.
+    """
+
+    def __init__(self, cells: Sequence[Cell], jobs: int, console: Console | None = None):
+        self.cells, self.jobs, self.console = cells, jobs, console or Console()
+        done = {cell.folder for cell in cells if finished(cell)}
+        self.waiting = deque(cell for cell in cells if cell.folder not in done)
+        self.running: list[Running] = []
+        self.state = {cell.folder: "done" if cell.folder in done else "waiting" for cell in cells}
+        self.signalled: str | None = None
+        self.began = time.perf_counter()
+
+    def run(self, poll_s: float = 0.25) -> None:
+        """Until all was run or a signal came (`signalled`). A failed cell is told of and left for the next time."""
+        with self._signals(), self._live() as live:
+            while self.running or (self.waiting and not self.signalled):
+                while self.waiting and len(self.running) < self.jobs and not self.signalled:
+                    cell = self.waiting.popleft()
+                    if finished(cell):  # by another process on the same folder
+                        self.state[cell.folder] = "done"
+                    else:
+                        self._start(cell)
+                time.sleep(poll_s)
+                for job in [x for x in self.running if x.process.poll() is not None]:
+                    self._end(job)
+                if live:
+                    live.update(self.table(), refresh=True)
+
+    def _start(self, cell: Cell) -> None:
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        write_json(cell.folder / ASKED, {"overrides": list(cell.overrides), "seed": cell.seed})
+        with (cell.folder / "log.txt").open("a") as log:
+            process = subprocess.Popen(
+                command(cell),
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # a terminal's Ctrl-C comes here alone, to be handed on once
+                preexec_fn=_follow_parent,
+            )
+        self.running.append(Running(cell, process))
+        self.state[cell.folder] = "running"
+
+    def _end(self, job: Running) -> None:
+        cell, code = job.cell, job.process.returncode
+        self.running.remove(job)
+        if code == 0 and not finished(cell) and trained(cell) and not self.signalled:
+            self._start(cell)  # its evaluation
+            return
+        done = finished(cell)
+        self.state[cell.folder] = "done" if done else "stopped" if self.signalled else "failed"
+        if not done and not self.signalled:
+            self._print(f"{cell.folder}: failed with exit code {code}, see {cell.folder / 'log.txt'}")
+        elif not self.console.is_terminal:
+            counts = list(self.state.values())
+            over = sum(x not in ("waiting", "running") for x in counts)
+            self._print(f"{over}/{len(counts)} {cell.world.name} {cell.method} seed {cell.seed}: "
+                        f"{self.state[cell.folder]}  {time.perf_counter() - self.began:.0f} s")  # fmt: skip
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, highlight=False)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def stop(number: int, frame: Any) -> None:
+            for job in self.running:
+                job.process.send_signal(signal.SIGKILL if self.signalled else signal.SIGTERM)
+            self.signalled = signal.Signals(number).name
+
+        before = {number: signal.signal(number, stop) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            for job in self.running:  # only after an error of our own
+                job.process.terminate()
+
+    @contextmanager
+    def _live(self) -> Iterator[Live | None]:
+        if not self.console.is_terminal:
+            yield None
+            return
+        with Live(self.table(), console=self.console, auto_refresh=False) as live:  # no thread: this process forks
+            yield live
+
+    def table(self) -> Table:
+        """Where each process is, and what is done and left of each method in each environment."""
+        states = list(self.state.values())
+        counts = ", ".join(f"{states.count(s)} {s}" for s in ("done", "running", "waiting", "failed", "stopped"))
+        title = f"{counts}  {time.perf_counter() - self.began:.0f} s"
+        if self.signalled:
+            title = f"{self.signalled}: stopping   {title}"
+        table = Table("environment", "method", "seed", "steps", "of", self.cells[0].metric if self.cells else "", "s",
+                      title=title, title_justify="left")  # fmt: skip
+        for job in self.running:
+            cell, row = job.cell, last_row(job.cell.folder / "metrics.csv")
+            steps, value = float(row.get("env_steps", 0)), row.get(cell.metric) or "-"
+            table.add_row(cell.world.name, cell.method, str(cell.seed), f"{steps:,.0f}", f"{cell.budget:,}", value,
+                          f"{time.perf_counter() - job.began:.0f}")  # fmt: skip
+        return table
+
+
+def last_row(path: Path) -> dict[str, str]:
+    """The last whole row of a metrics.csv that is being written; empty where there is none."""
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        head = file.readline().decode()
+        file.seek(max(len(head), file.seek(0, os.SEEK_END) - 4096))
+        lines = file.read().decode(errors="ignore").split("\n")[:-1]  # what follows the last line break is half a row
+    names, values = (next(csv.reader([x])) for x in (head, lines[-1] if lines else ""))
+    return dict(zip(names, values, strict=True)) if len(names) == len(values) else {}
+
+
+def _follow_parent() -> None:
+    """In the child: be asked to stop when the parent dies (Linux's PR_SET_PDEATHSIG)."""
+    if LIBC:
+        LIBC.prctl(1, signal.SIGTERM)

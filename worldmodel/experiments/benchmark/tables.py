@@ -1,0 +1,189 @@
+"""The comparison in tables, from results.csv alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from rich.table import Table as RichTable
+
+from worldmodel.analysis.statistics import improvement, interval, iqm_interval, optimality_gap
+from worldmodel.experiments.benchmark.results import FINALS, Results, final_name
+
+PERCENT = "95 %"
+
+
+@dataclass
+class Table:
+    """Rows of words under a title, for Markdown, HTML and the terminal."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        head, *body = (f"| {' | '.join(line)} |" for line in (self.header, *self.rows))
+        return "\n".join([head, "|---" * len(self.header) + "|", *body])
+
+    def rich(self) -> RichTable:
+        table = RichTable(*self.header, title=self.title, title_justify="left")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+
+def overview(results: Results, env: str) -> Table:
+    """Per method: seeds that reach the threshold, median steps and seconds to it, and the end's interquartile mean."""
+    threshold = results.only("threshold", env)
+    has = threshold is not None
+    goal = [f"seeds ≥ {threshold:g}", "median steps to it", "median seconds"] if has else ["seeds"]
+    rows = []
+    for method in results.methods:
+        scores = results.values("score", env, method)
+        if not len(scores):
+            continue
+        steps, seconds = (results.values(f"{x}_to_threshold", env, method) for x in ("steps", "seconds"))
+        solved = f"{np.isfinite(steps).sum()} of {len(scores)}" if has else str(len(scores))
+        times = [_count(np.median(steps)), _seconds(np.median(seconds))] if has else []
+        last = results.values(final_name(results.metric), env, method)
+        rows.append([method, solved, *times, _interval(iqm_interval(last))])
+    word = "return" if results.metric == "return_ext" else results.metric
+    return Table(env, ["method", *goal, f"{word} at the end, IQM [{PERCENT}]"], rows)
+
+
+def aggregate(results: Results) -> Table:
+    """Scores over all environments that a method ran in."""
+    rows = []
+    for method in results.methods:
+        envs = results.envs_of(method)
+        scores = results.scores(method, envs)
+        gap = interval(optimality_gap, scores)
+        mean = interval(lambda x: x.mean(-1), scores)
+        rows.append(
+            [method, str(len(envs)), str(sum(map(len, scores))), *map(_interval, (iqm_interval(scores), mean, gap))]
+        )
+    header = ["method", "environments", "runs", *(f"{x} [{PERCENT}]" for x in ("IQM", "mean", "optimality gap"))]
+    return Table("score over all environments", header, rows)
+
+
+def improvements(results: Results) -> Table:
+    """Probability that a run of the row's method scores higher than one of the column's."""
+    found: dict[tuple[str, str], tuple[float, ...]] = {}
+    for i, x in enumerate(results.methods):
+        for y in results.methods[i + 1 :]:
+            if envs := results.envs_of(x, y):
+                p, low, high = improvement(results.scores(x, envs), results.scores(y, envs), draws=2_000)
+                found[x, y], found[y, x] = (p, low, high), (1 - p, 1 - high, 1 - low)
+    rows = [
+        [x, *(_interval(found[x, y], 2) if (x, y) in found else "–" for y in results.methods)] for x in results.methods
+    ]
+    return Table(f"P(row > column) [{PERCENT}]", ["", *results.methods], rows)
+
+
+def brittleness(results: Results, env: str) -> Table:
+    """How far the seeds lie apart, and how many of them failed."""
+    has = results.only("threshold", env) is not None
+    rows = []
+    for method in results.methods:
+        scores = results.values("score", env, method)
+        if not len(scores):
+            continue
+        failed = np.isinf(results.values("steps_to_threshold", env, method))
+        crashed = int((results.values("finished", env, method) == 0).sum())
+        low, middle, high = np.quantile(scores, [0.25, 0.5, 0.75])
+        spread = [
+            f"{x:.3f}" for x in (scores.min(), middle, scores.max(), high - low, scores.std(ddof=len(scores) > 1))
+        ]
+        rows.append([method, str(len(scores)), f"{failed.mean():.0%}" if has else "–", str(crashed), *spread])
+    header = ["method", "seeds", "failed", "unfinished", "min", "median", "max", "interquartile range", "std"]
+    return Table(env, header, rows)
+
+
+def to_threshold(results: Results, env: str) -> Table | None:
+    """Steps and wall-clock to the threshold: median and range; seeds that never reach it count as infinitely slow."""
+    if results.only("threshold", env) is None:
+        return None
+    rows = []
+    for method in results.methods:
+        steps, seconds = (results.values(f"{x}_to_threshold", env, method) for x in ("steps", "seconds"))
+        if len(steps):
+            words = (_range(steps, _count), _range(seconds, _seconds))
+            rows.append([method, f"{np.isfinite(steps).sum()} of {len(steps)}", *words])
+    threshold = results.only("threshold", env)
+    return Table(env, ["method", f"reached {threshold:g}", "steps: median [range]", "seconds: median [range]"], rows)
+
+
+def finals(results: Results, env: str) -> Table:
+    """Last values of everything that was logged, and areas under curves."""
+    return _means(results, env, [*(f"{k}_auc" for k in results.curve_names), *(final_name(k) for k in FINALS)])
+
+
+def evaluated(results: Results, env: str) -> Table | None:
+    """What the evaluation after the training said, by behaviour."""
+    table = _means(results, env, results.evaluated)
+    return table if len(table.header) > 1 else None
+
+
+def _means(results: Results, env: str, names: list[str]) -> Table:
+    """Means over seeds and their standard deviations, of those metrics that there are."""
+    names = [n for n in names if any(len(results.values(n, env, m)) for m in results.methods)]
+    rows = []
+    for method in results.methods:
+        if ("score", env, method) in results.cells:
+            values = [results.values(n, env, method) for n in names]
+            rows.append(
+                [method, *(f"{x.mean():.3f} ± {x.std(ddof=len(x) > 1):.3f}" if len(x) else "–" for x in values)]
+            )
+    return Table(env, ["method", *names], rows)
+
+
+def coverage(results: Results, env: str) -> Table | None:
+    """Places visited by the end, on average over the budget, and within an episode; rooms, where they are told."""
+    names = {
+        "coverage_final": "at the end, IQM",
+        "coverage_auc": "area under the curve / budget, IQM",
+        "coverage_episode_final": "within an episode at the end, IQM",
+        "rooms_episode_final": "rooms of an episode at the end, IQM",
+    }
+    names = {n: words for n, words in names.items() if any(len(results.values(n, env, m)) for m in results.methods)}
+    if not names:
+        return None
+    rows = []
+    for method in results.methods:
+        values = [results.values(n, env, method) for n in names]
+        if any(map(len, values)):
+            rows.append([method, *(_interval(iqm_interval(x)) if len(x) else "–" for x in values)])
+    return Table(env, ["method", *(f"{x} [{PERCENT}]" for x in names.values())], rows)
+
+
+def television(results: Results) -> Table | None:
+    """The noisy TV's share of the actions, where there is one to choose: at the end, and of all steps."""
+    envs = [e for e in results.envs if any(len(results.values("tv_action_share_auc", e, m)) for m in results.methods)]
+    if not envs:
+        return None
+    columns = [(env, ending, words) for env in envs for ending, words in (("final", "at the end"), ("auc", "in all"))]
+    rows = []
+    for method in results.methods:
+        values = [results.values(f"tv_action_share_{ending}", env, method) for env, ending, _ in columns]
+        if any(map(len, values)):
+            rows.append([method, *(_interval(iqm_interval(x)) if len(x) else "–" for x in values)])
+    header = ["method", *(f"{env}, {words}" for env, _, words in columns)]
+    return Table(f"share of the TV's actions, IQM [{PERCENT}]", header, rows)
+
+
+def _interval(found: tuple[float, ...], digits: int = 3) -> str:
+    middle, low, high = (f"{x:.{digits}f}" for x in found)
+    return f"{middle} [{low}, {high}]"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if np.isfinite(value) else "never"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f}" if np.isfinite(value) else "–"
+
+
+def _range(values: np.ndarray, word: Callable[[float], str]) -> str:
+    return f"{word(np.median(values))} [{word(values.min())}, {word(values.max())}]"

@@ -1,0 +1,65 @@
+"""What the notebooks share: how large they run, and agents that are trained on the spot."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TypeVar
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from worldmodel.train import DONE, train
+from worldmodel.training.config import CONFIG_DIR, ConfigError
+
+SCALES = ("full", "small")
+TINY = (
+    *("env.num_envs=4", "data.batch=2", "data.model_every=1", "data.horizon=32", "data.context=16", "data.epochs=1"),
+    *("data.replay_batch=0", "memory.dim=16", "memory.heads=2", "memory.depth=1", "model.hidden=16"),
+    *("policy.actor.hidden=16", "target.dim=8", "encoder.dim=16"),
+)
+"""An agent that is trained in seconds, and learns little."""
+
+T = TypeVar("T")
+
+
+def scale() -> str:
+    """`full`, or what the environment variable WORLDMODEL_SCALE says. Raises ConfigError unless it is in `SCALES`."""
+    found = os.environ.get("WORLDMODEL_SCALE", "full")
+    if found not in SCALES:
+        raise ConfigError(f"WORLDMODEL_SCALE={found}: allowed are {', '.join(SCALES)}")
+    return found
+
+
+def sized(full: T, small: T) -> T:
+    """The one of two values that suits the scale."""
+    return {"full": full, "small": small}[scale()]
+
+
+def trained(*overrides: str, folder: str | Path = "runs") -> Path:
+    """The last checkpoint of the run that the training CLI would make of these overrides, one thread, no film.
+
+    A finished run of the same configuration in `folder` is taken as it is; at small scale the agent is `TINY`. What
+    training prints goes to log.txt in the run's folder. Raises ConfigError for bad input.
+    """
+    cfg = configured("video=false", "logger=none", "threads=1", *sized((), TINY), *overrides)
+    key = hashlib.sha256(OmegaConf.to_yaml(cfg, resolve=True).encode()).hexdigest()[:8]
+    cfg.run_dir = str(Path(folder) / f"{cfg.name}_{key}")
+    run_dir = Path(cfg.run_dir)
+    checkpoint = run_dir / "checkpoints" / "last.ckpt"
+    if not ((run_dir / DONE).exists() and checkpoint.exists()):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        for library in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(library).setLevel(logging.ERROR)
+        with (run_dir / "log.txt").open("w") as log, redirect_stdout(log), redirect_stderr(log):
+            train(cfg)
+    return checkpoint
+
+
+def configured(*overrides: str) -> DictConfig:
+    """The training configuration with overrides as on the command line."""
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        return compose("train", overrides=list(overrides))

@@ -1,0 +1,117 @@
+"""Population-based training: `python -m worldmodel.population out=runs/mine members=4 interval=20_000`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from worldmodel.experiments.benchmark.command import cores
+from worldmodel.experiments.benchmark.suite import compose_run, composing
+from worldmodel.experiments.population.member import Plan
+from worldmodel.experiments.population.report import write_report
+from worldmodel.experiments.population.space import by_key, spread
+from worldmodel.experiments.studies.runner import Lab, Stopped
+from worldmodel.files import write_json
+from worldmodel.training.callbacks.signals import RESUMABLE, resumable_from_the_start
+from worldmodel.training.config import CONFIG_DIR, ConfigError, check_call
+from worldmodel.training.exit_codes import bad_input_exits, run_command
+
+PLAN = "plan.json"  # what the folder's population is, so that it isn't gone on with as another
+SHARED = ("video=false", "logger=none", "threads=1")
+
+
+def population(
+    *,
+    out: str | None,
+    overrides: list[str],
+    space: list[dict[str, Any]],
+    members: int = 4,
+    interval: int = 20_000,
+    total_steps: int = 100_000,
+    metric: str = "return_ext",
+    seed: int = 0,
+    quantile: float = 0.25,
+    resample: float = 0.25,
+    factors: tuple[float, float] = (0.8, 1.25),
+    fixed: bool = False,
+    jobs: int | None = None,
+) -> Path:
+    """Train a population, or go on with that of the folder; see configs/population.yaml. Returns the folder.
+
+    Raises ConfigError for bad input, Stopped after a signal, RuntimeError where a member failed.
+    """
+    for key, value, low in (("members", members, 2), ("interval", interval, 1), ("jobs", jobs or 1, 1)):
+        if value < low:
+            raise ConfigError(f"{key}={value}: allowed are whole numbers from {low}")
+    if not 0 < quantile <= 0.5:
+        raise ConfigError(f"quantile={quantile}: allowed is 0 < quantile <= 0.5")
+    if not 0 <= resample <= 1:
+        raise ConfigError(f"resample={resample}: allowed is 0 <= resample <= 1")
+    ranges = by_key(space)
+    plan = Plan(Path(out or "runs/population").resolve(), (*SHARED, *overrides), seed, interval, total_steps, metric)
+    first = spread(ranges, members, seed)
+    with composing():
+        words = [f"{key}={value}" for key, value in first[0].items()]
+        cfg = compose_run("overrides", (*plan.overrides, *words))
+    if interval < (update := cfg.env.num_envs * cfg.data.horizon) or total_steps < interval:
+        raise ConfigError(f"interval={interval}: allowed is from an update, {update}, to total_steps={total_steps}")
+    _claim(plan, {"space": ranges, "members": members, "quantile": quantile, "resample": resample, "factors": factors})
+    try:
+        from worldmodel.experiments.population.tuner import evolve
+    except ImportError as error:
+        raise ConfigError(f"population: needs the package ray[tune] ({error})") from None
+    failed = evolve(
+        plan, ranges, first, jobs=jobs or cores(), quantile=quantile, resample=resample, factors=tuple(factors)
+    )
+    if failed:
+        raise RuntimeError(f"members {failed} of {plan.out} failed, see members/*/log.txt and ray/*/error.txt")
+    lab = Lab("fixed", plan.out / "fixed", jobs or cores())
+    cells = []
+    for i, setting in enumerate(first if fixed else ()):
+        words = [f"{key}={value}" for key, value in setting.items()]
+        common = [*plan.overrides, f"total_steps={total_steps}"]
+        cells += lab.cells({f"fixed{i}": words}, common, [seed + i])
+    lab.train(cells)
+    Console().print(write_report(plan, ranges, members, [cell.folder for cell in cells]).rich())
+    return plan.out
+
+
+def _claim(plan: Plan, about: dict[str, Any]) -> None:
+    """Say what the folder's population is. Raises ConfigError where it is another one already."""
+    about |= {"overrides": list(plan.overrides), "seed": plan.seed, "interval": plan.interval}
+    about |= {"total_steps": plan.total_steps, "metric": plan.metric, "factors": list(about["factors"])}
+    path = plan.out / PLAN
+    if path.exists():
+        before = json.loads(path.read_text())
+        if differ := sorted(key for key in about if about[key] != before.get(key)):
+            raise ConfigError(f"out={plan.out}: holds a population with other {', '.join(differ)}, choose another out")
+        return
+    plan.out.mkdir(parents=True, exist_ok=True)
+    write_json(path, about)
+
+
+@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="population")
+@bad_input_exits()
+def _main(cfg: DictConfig) -> None:
+    given = OmegaConf.to_container(cfg, resolve=True)
+    check_call("population", population, given)
+    try:
+        print(population(**given) / "table.md")
+    except Stopped:
+        sys.exit(RESUMABLE)
+
+
+def main() -> None:
+    """Console entry point. Exit codes: 0 done, 2 bad input, 75 stopped by a signal and resumable, 1 anything else."""
+    with resumable_from_the_start():
+        run_command(_main)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Does what was explored without reward help to learn the task, or stand in its way?"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from worldmodel.analysis.statistics import band
+from worldmodel.experiments.benchmark.plots import panels
+from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
+from worldmodel.experiments.benchmark.tables import Table
+from worldmodel.experiments.studies.behaviour import COPIES, TEST_SEEDS
+from worldmodel.experiments.studies.random_against_policy import words
+from worldmodel.experiments.studies.runner import Lab
+from worldmodel.learner.run_episodes import Tally, freeze, play
+from worldmodel.training.build import build_env
+from worldmodel.training.config import bad_input
+from worldmodel.training.learning_curve import read_metrics
+from worldmodel.training.loading import load_agent
+
+POINTS = 100  # of a learning curve
+
+
+def negative_bias(
+    lab: Lab,
+    *,
+    common: list[str],
+    pretraining: int,
+    steps: int,
+    levels: int,
+    sticky: float,
+    seeds: list[int],
+    episodes: int,
+) -> None:
+    """Three agents on the task for equally many `steps`, on so many `levels`, with sticky actions:
+
+    pretrained   has explored for `pretraining` steps before, without reward for its policy or its reward head
+    scratch      has not
+    longer       has not, and its steps are those of both phases together
+
+    They are held against each other on the levels that they have seen and on others.
+    """
+    world = [*common, f"env.levels={levels}", f"env.sticky={sticky}"]
+    with composing():
+        cfg = compose_run("study.common", tuple(world))
+    methods = {
+        "exploration": ["policy.ppo.weight_ext=0.0", "weights.rew=0.0", f"total_steps={pretraining}"],
+        "scratch": [f"total_steps={steps}"],
+        "longer": [f"total_steps={pretraining + steps}"],
+    }
+    cells = lab.cells(methods, world, seeds)
+    lab.train(cells)
+    tuned = []
+    for first in (c for c in cells if c.method == "exploration"):
+        # the checkpoint brings its configuration along; what exploration had changed is put back
+        task = [
+            f"checkpoint={first.folder / 'checkpoints' / 'last.ckpt'}",
+            f"total_steps={pretraining + steps}",
+            f"policy.ppo.weight_ext={cfg.policy.ppo.weight_ext}",
+            f"weights.rew={cfg.weights.rew}",
+        ]
+        tuned += lab.cells({"pretrained": task}, [], [first.seed])
+    lab.train(tuned)
+    runs = {"pretrained": tuned} | {m: [c for c in cells if c.method == m] for m in ("scratch", "longer")}
+    figure, (axis,) = panels(1)
+    rows = []
+    for name, trained in runs.items():
+        before = pretraining if name == "pretrained" else 0
+        grid = np.linspace(0, pretraining + steps if name == "longer" else steps, POINTS)
+        curves = np.array([_curve(c, before, grid) for c in trained])
+        middle, low, high = band(curves, draws=2_000)
+        (line,) = axis.plot(grid, middle, label=name)
+        axis.fill_between(grid, low, high, color=line.get_color(), alpha=0.2, lw=0)
+        seen, unseen = (np.array([_return(c, episodes, held_out) for c in trained]) for held_out in (False, True))
+        rows.append([name, f"{grid[-1]:,.0f}", *map(words, (curves.mean(-1), seen, unseen, seen - unseen))])
+    axis.set(xlabel="environment steps on the task", ylabel="return (last 200 episodes)")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    header = ["agent", "steps on the task", "mean return over them", "seen levels", "unseen levels", "difference"]
+    lab.write(
+        Table("exploration without reward, then the task", header, rows),
+        f"Mean [lowest, highest] over seeds {', '.join(map(str, seeds))}. {pretraining:,} steps of exploration, "
+        f"{levels} levels, actions repeated with probability {sticky}. Levels: the sampled policy's return at the end, "
+        f"over {episodes} episodes on each kind.",
+    )
+    lab.save(figure)
+
+
+def _curve(cell: Cell, before: int, grid: np.ndarray) -> np.ndarray:
+    """Return over steps on the task; 0 before the first episode has ended."""
+    found = read_metrics(cell.folder / "metrics.csv")
+    return np.interp(grid, found["env_steps"] - before, np.nan_to_num(found["return_ext"]))
+
+
+def _return(cell: Cell, episodes: int, held_out: bool) -> float:
+    """Mean return of the sampled policy on levels of the training, or on others."""
+    module, cfg = load_agent(cell.folder / "checkpoints" / "last.ckpt")
+    freeze(module, COPIES)
+    torch.manual_seed(cell.seed)
+    with bad_input():
+        env = build_env(cfg, seed=TEST_SEEDS + cell.seed, num_envs=COPIES, held_out=held_out)
+    tally = Tally(episodes)
+    try:
+        for _ in play(module, env, tally, context=cfg.data.context, horizon=cfg.data.horizon, greedy=False):
+            pass
+    finally:
+        env.close()
+    return float(tally.ret.mean())

@@ -1,0 +1,148 @@
+"""Does a step of the learner cost more as the run grows old? Cost, memory and disk by the number of stored steps."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldmodel.experience.replay import Curious, Replay, concatenate
+from worldmodel.experiments.benchmark.plots import panels
+from worldmodel.experiments.benchmark.suite import compose_run, composing
+from worldmodel.experiments.benchmark.tables import Table
+from worldmodel.experiments.studies.runner import Lab
+from worldmodel.training.build import build_agent, build_data, env_spec
+from worldmodel.training.config import ConfigError
+from worldmodel.training.datamodule import SequenceData
+from worldmodel.training.module import CuriousAgent
+from worldmodel.types import Minibatch, Rollout
+
+KINDS = {"memory, uniform": (False, False), "disk, uniform": (True, False), "disk, curious": (True, True)}
+
+
+def replay_age(lab: Lab, *, common: list[str], steps: list[int], repeats: int, rehearsed: int, seed: int) -> None:
+    """Fill replays with copies of one rollout up to each number of `steps`, and time whole steps of the learner:
+    tell the replay the last losses, draw `rehearsed` sequences beside a fresh one, learn from them.
+
+    All sizes are held at once and take turns, one step each, `repeats` times, so that whatever else the machine does
+    meets all of them alike. Raises ConfigError where there is no room.
+    """
+    if steps != sorted(set(steps)) or len(steps) < 2 or repeats < 2:
+        raise ConfigError("study.steps and study.repeats: allowed are at least two, rising, and at least 2")
+    torch.manual_seed(seed)
+    with composing():
+        cfg = compose_run(
+            "replay_age", (*common, f"seed={seed}", f"data.replay_batch={rehearsed}", "data.model_every=1")
+        )
+    agent, data, roll = _agent(cfg)
+    lab.out.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="replay", dir=lab.out))
+    try:
+        rows = []
+        for kind, (on_disk, curious) in KINDS.items():
+            rows += _measure(agent, data, roll, kind, steps, repeats, rehearsed, folder if on_disk else None, curious)
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    header = [
+        "replay", "stored steps", "step, ms", "of it the replay, ms", "against the smallest", "added, us a step",
+        "memory, MB", "disk, MB",
+    ]  # fmt: skip
+    lab.write(
+        Table("a step of the learner as the replay grows", header, [[*map(_words, row)] for row in rows]),
+        f"Medians over {repeats} steps of the optimiser on {rehearsed} old sequences and one fresh one, sizes taking "
+        "turns; 'against the smallest' is the median of the ratios of the steps of one turn. Memory: growth of the "
+        "resident set while filling (disk: the page cache is not in it). The stored sequences are copies of one "
+        f"rollout of {cfg.env.id}.",
+    )
+    figure, axes = panels(3)
+    for kind in KINDS:
+        mine = [row for row in rows if row[0] == kind]
+        for axis, column in zip(axes, (2, 6, 7), strict=True):
+            axis.plot([row[1] for row in mine], [row[column] for row in mine], "o-", label=kind)
+    for axis, name in zip(axes, ("a step of the learner, ms", "memory, MB", "disk, MB"), strict=True):
+        axis.set(xlabel="stored steps", ylabel=name, xscale="log", ylim=(0, None))
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    lab.save(figure)
+
+
+def _agent(cfg: Any) -> tuple[CuriousAgent, SequenceData, Rollout]:
+    """An agent, its data, and one scored rollout."""
+    agent, data = build_agent(cfg, env_spec(cfg)), build_data(cfg)
+    strategy = SimpleNamespace(root_device=agent.device)
+    trainer = SimpleNamespace(lightning_module=agent, datamodule=data, global_rank=0, world_size=1, strategy=strategy)
+    agent._trainer = data.trainer = trainer
+    data.setup("fit")
+    roll = data.collector.collect()
+    agent.score(roll)
+    data.teardown("fit")
+    return agent, data, roll
+
+
+def _measure(
+    agent: CuriousAgent,
+    data: SequenceData,
+    roll: Rollout,
+    kind: str,
+    steps: Sequence[int],
+    repeats: int,
+    rehearsed: int,
+    folder: Path | None,
+    curious: bool,
+) -> list[list[Any]]:
+    optimizer = agent.configure_optimizers()["optimizer"]
+    replays, grown, added = [], [], []
+    for count in steps:
+        before, start = _resident(), time.perf_counter()
+        capacity = -(-count // roll.new)
+        replays.append(_filled(capacity, roll, Curious() if curious else None, folder and folder / f"{kind} {count}"))
+        grown.append((_resident() - before) / 1e6)
+        added.append((time.perf_counter() - start) / count * 1e6)
+    whole, own = np.zeros((2, repeats + 2, len(steps)))
+    for turn in range(len(whole)):
+        for i, replay in enumerate(replays):
+            data.replay = replay
+            start = time.perf_counter()
+            old, numbers = replay.sample(rehearsed, agent.device)
+            drawn = time.perf_counter()
+            model = concatenate([roll[:1], old])
+            optimizer.zero_grad()
+            agent.training_step(Minibatch(model, roll[:1], numbers), 0).backward()
+            optimizer.step()
+            learnt = time.perf_counter()
+            whole[turn, i], own[turn, i] = learnt - start, drawn - start
+    whole, own = whole[2:] * 1e3, own[2:] * 1e3  # the first ones warm up
+    ratios = np.median(whole / whole[:, :1], 0)
+    rows = []
+    for i, replay in enumerate(replays):
+        size = sum(p.stat().st_size for p in replay.store.folder.iterdir()) / 1e6 if folder else 0.0
+        middle = np.median(whole[:, i]), np.median(own[:, i])
+        rows.append([kind, len(replay) * roll.new, *middle, ratios[i], added[i], grown[i], size])
+        replay.close()
+    return rows
+
+
+def _filled(capacity: int, roll: Rollout, priority: Curious | None, folder: Path | None) -> Replay:
+    """As many sequences as fit, each time the whole rollout."""
+    replay = Replay(capacity, priority, folder)
+    while len(replay) < capacity:
+        replay.add(roll[: capacity - len(replay)])
+    return replay
+
+
+def _resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _words(value: str | float) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Imagined rollouts, value iteration and whole episodes of an agent."""

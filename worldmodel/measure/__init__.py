@@ -1,0 +1,1 @@
+"""Speed, memory, GPU and reliability measurements."""

@@ -1,0 +1,282 @@
+"""The profiling CLI: `python -m worldmodel.profile --help`."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L
+import torch
+from omegaconf import DictConfig, open_dict
+from rich.console import Console
+from rich.table import Table
+
+from worldmodel.files import write_json
+from worldmodel.measure.stopwatch import REST, Stopwatch, TimedLoader
+from worldmodel.measure.transformer_speed import peak_flops
+from worldmodel.train import make_trainer
+from worldmodel.training.build import build_agent, build_data, env_spec
+from worldmodel.training.callbacks import Checkpoints, Metrics, ProgressBar
+from worldmodel.training.config import CONFIG_DIR, ConfigError, bad_input, check
+from worldmodel.training.exit_codes import bad_input_exits, run_command
+from worldmodel.training.module import CuriousAgent
+from worldmodel.training.run_record import RunRecord
+from worldmodel.types import Rollout
+
+LEARNING = ("world model forward", "world model backward", "policy forward", "policy backward", "curiosity learning")
+PARTS = (
+    *("environment", "acting", "minibatches", "curiosity scoring", "dreaming", "returns", *LEARNING),
+    *("optimiser", "callbacks"),
+)
+
+
+class Watch(L.Callback):
+    """Times the parts of `updates` updates after `warmup` others, of which the last one counts FLOPs.
+
+    Methods of the objects at work are wrapped while the training lasts; the code itself has no hooks. Policy and world
+    model share one backward pass, which autograd takes from the losses computed last (the policy's) to those computed
+    first (the world model's): the time before it reaches a loss of the world model is the policy's. With
+    policy.actor.memory_gradient, what the policy sends on through the memory counts as the world model's.
+    Checkpoints (each 20th update) and the video fall outside.
+    """
+
+    def __init__(self, updates: int, warmup: int):
+        self.updates, self.warmup, self.watch = updates, warmup, Stopwatch()
+        self.tokens = 0
+        self.wall = 0.0
+        self.seconds: dict[str, float] = {}
+        self.flops: dict[str, int] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: CuriousAgent, stage: str) -> None:
+        data, watch = trainer.datamodule, self.watch
+        watch.cuda = trainer.strategy.root_device.type == "cuda"
+        loader = data.train_dataloader
+        watch.replace(data, "train_dataloader", lambda: TimedLoader(loader(), watch, "minibatches"))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: CuriousAgent) -> None:
+        module, data, wrap = pl_module, trainer.datamodule, self.watch.wrap
+        wrap(data.collector.env, "step", "environment")
+        for method in ("observe", "roll", "feedback"):
+            wrap(data.collector.actor, method, "acting")
+        wrap(module, "score", "curiosity scoring")
+        wrap(module.ppo, "add_returns", "returns")
+        if module.dream is not None:
+            wrap(module.dream, "rollout", "dreaming")
+        wrap(module.model, "forward", "world model forward")
+        wrap(module.model, "losses", "world model forward")
+        wrap(module.curiosity, "losses", "curiosity learning")
+        wrap(module.ppo, "losses", "policy forward")
+        wrap(module, "backward", "policy backward")
+        self._split_backward(module)
+        for method in ("configure_gradient_clipping", "optimizer_zero_grad", "lr_scheduler_step", "on_train_batch_end"):
+            wrap(module, method, "optimiser")
+        for optimizer in trainer.optimizers:
+            self._wrap_step(optimizer)
+        for callback in trainer.callbacks:
+            for name in vars(L.Callback):
+                used = getattr(type(callback), name) is not getattr(L.Callback, name)
+                if name.startswith("on_train_") and used and callback is not self:
+                    wrap(callback, name, "callbacks")
+
+    def _split_backward(self, module: CuriousAgent) -> None:
+        watch, model_losses, other_losses = self.watch, module.model.losses, module.curiosity.losses
+        forward = module.model.forward
+
+        def counted(roll: Rollout) -> Any:
+            self.tokens += roll.act.shape[0] * (roll.act.shape[1] - 1)
+            return forward(roll)
+
+        watch.replace(module.model, "forward", counted)
+        watch.replace(module.model, "losses", lambda *a: watch.hooked(model_losses(*a), "world model backward"))
+        watch.replace(module.curiosity, "losses", lambda *a: watch.hooked(other_losses(*a), "curiosity learning"))
+
+    def _wrap_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimiser's step, without the closure that Lightning hands it: the forward and backward pass."""
+        watch, step = self.watch, optimizer.step
+
+        def timed(closure: Any = None) -> Any:
+            def outside() -> Any:
+                with watch.part(REST):
+                    return closure()
+
+            with watch.part("optimiser"):
+                return step(outside if closure else None)
+
+        watch.replace(optimizer, "step", timed)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: CuriousAgent) -> None:
+        update, watch = trainer.current_epoch + 1, self.watch
+        if update == self.warmup - 1:
+            watch.count_flops(True)
+        elif update == self.warmup:
+            watch.count_flops(False)
+            self.flops, self.tokens = dict(watch.flops), 0
+            watch.clear()
+            self.wall = time.perf_counter()
+        elif update == self.warmup + self.updates:
+            self.seconds, self.wall = watch.read(), time.perf_counter() - self.wall
+
+
+def profile(cfg: DictConfig, *, updates: int = 8, warmup: int = 2, out: str | Path | None = None) -> dict[str, Any]:
+    """Train as configured for `warmup + updates` updates on one device; write and return profile.json.
+
+    Raises ConfigError for bad input.
+    """
+    for key, value, low in (("updates", updates, 1), ("warmup", warmup, 2)):
+        if not isinstance(value, int) or value < low:
+            raise ConfigError(f"{key}={value}: allowed are whole numbers from {low}")
+    cfg.trainer.devices = 1
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.run_dir = folder
+        check(cfg)
+        cfg.total_steps = (warmup + updates) * cfg.env.num_envs * cfg.data.horizon
+        if cfg.threads:
+            torch.set_num_threads(cfg.threads)
+        L.seed_everything(cfg.seed, verbose=False)
+        with bad_input():
+            module, data = build_agent(cfg, env_spec(cfg)), build_data(cfg)
+        run_dir = Path(folder)
+        metrics, watch = Metrics(run_dir), Watch(updates, warmup)
+        around = [metrics, ProgressBar(metrics, cfg.total_steps), Checkpoints(run_dir, metrics), watch]
+        try:
+            make_trainer(cfg, around, data).fit(module, data)
+        finally:
+            watch.watch.release()
+        made = RunRecord(run_dir, cfg.seed).data
+    report = {
+        "name": cfg.name,
+        "updates": updates,
+        "warmup": warmup,
+        **numbers(watch, cfg.env.num_envs, data.horizon, module.device),
+        "parameters": parameters(module),
+        **{k: made[k] for k in ("git", "packages", "machine")},
+    }
+    report["machine"]["device"] = str(module.device)
+    folder = Path(out or Path("runs") / "profile" / cfg.name)
+    write_json(folder / "profile.json", report)
+    draw(report, folder / "profile.png")
+    return report
+
+
+def numbers(watch: Watch, num_envs: int, horizon: int, device: torch.device) -> dict[str, Any]:
+    """Seconds, FLOPs and speeds of the updates watched. FLOPs are those of products, convolutions and attention
+    (whole, not its causal half); the peak is that of a CPU's float32 products with as many threads."""
+    seconds, flops, updates = watch.seconds, watch.flops, watch.updates
+    total_flops, learning_flops = sum(flops.values()), sum(flops.get(p, 0) for p in LEARNING)
+    learning = sum(seconds.get(p, 0.0) for p in LEARNING)
+    acting = seconds["acting"]
+    peak = peak_flops() if device.type == "cpu" else None
+    rss_unit = 2**20 if sys.platform == "darwin" else 2**10
+
+    def rate(count: int, took: float) -> dict[str, float | None]:
+        per_s = updates * count / took
+        return {"gflops_per_s": per_s / 1e9, "share_of_peak": per_s / peak if peak else None}
+
+    return {
+        "wall_s": watch.wall,
+        "parts": {
+            p: {
+                "seconds": seconds.get(p, 0.0),
+                "share": seconds.get(p, 0.0) / watch.wall,
+                "gflops_per_update": flops.get(p, 0) / 1e9,
+            }
+            for p in (*PARTS, REST)
+        },
+        "steps_per_s": updates * num_envs * horizon / watch.wall,
+        "tokens_per_s": {
+            "learning": watch.tokens / learning,
+            "acting": updates * num_envs * (horizon + 1) / acting,
+        },
+        "flops": {
+            "learning": rate(learning_flops, learning),
+            "acting": rate(flops.get("acting", 0), acting),
+            "all": rate(total_flops, watch.wall),
+            "peak_gflops_per_s": peak / 1e9 if peak else None,
+        },
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / rss_unit,
+        "peak_device_mb": torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None,
+    }
+
+
+def parameters(module: CuriousAgent) -> dict[str, dict[str, int]]:
+    """Numbers of learnt and of frozen parameters by part."""
+    parts = dict(module.model.named_children()) | {"policy": module.policy, "curiosity": module.curiosity}
+    counts = {
+        name: {
+            kind: sum(p.numel() for p in part.parameters() if p.requires_grad == (kind == "learnt"))
+            for kind in ("learnt", "frozen")
+        }
+        for name, part in parts.items()
+    }
+    counts["start"] = {"learnt": module.model.start.numel(), "frozen": 0}
+    return {name: count for name, count in counts.items() if any(count.values())}
+
+
+def draw(report: dict[str, Any], path: Path) -> None:
+    """A bar for each part: milliseconds an update, and its share."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = list(report["parts"])
+    shares = [report["parts"][n]["share"] for n in names]
+    ms = [report["parts"][n]["seconds"] / report["updates"] * 1e3 for n in names]
+    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    axis.bar_label(axis.barh(names, ms), [f"{share:.1%}" for share in shares], padding=3, fontsize=8)
+    axis.invert_yaxis()
+    axis.margins(x=0.1)
+    axis.set(xlabel="ms an update", title=f"{report['name']}: {report['steps_per_s']:,.0f} steps/s")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def tables(report: dict[str, Any]) -> list[Table]:
+    """The report for the eye."""
+    title = f"{report['name']}: {report['updates']} updates in {report['wall_s']:.2f} s"
+    parts = Table("part", "seconds", "share", "GFLOP/update", title=title, title_justify="left")
+    for name, part in report["parts"].items():
+        label = "Lightning and the rest" if name == REST else name
+        parts.add_row(label, f"{part['seconds']:.3f}", f"{part['share']:.1%}", f"{part['gflops_per_update']:.2f}")
+    facts = Table("", "", show_header=False, title="speed and size", title_justify="left")
+    facts.add_row("steps/s", f"{report['steps_per_s']:,.0f}")
+    for name, value in report["tokens_per_s"].items():
+        facts.add_row(f"tokens/s, {name}", f"{value:,.0f}")
+    for name in ("learning", "acting", "all"):
+        rate = report["flops"][name]
+        share = "" if rate["share_of_peak"] is None else f", {rate['share_of_peak']:.1%} of peak"
+        facts.add_row(f"GFLOP/s, {name}", f"{rate['gflops_per_s']:.2f}{share}")
+    if report["flops"]["peak_gflops_per_s"]:
+        facts.add_row("peak GFLOP/s, float32", f"{report['flops']['peak_gflops_per_s']:.0f}")
+    facts.add_row("peak memory (RSS), MB", f"{report['peak_rss_mb']:,.0f}")
+    for name, count in report["parameters"].items():
+        frozen = f" and {count['frozen']:,} frozen" if count["frozen"] else ""
+        facts.add_row(f"parameters, {name}", f"{count['learnt']:,}{frozen}")
+    return [parts, facts]
+
+
+@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="profile")
+@bad_input_exits()
+def _main(cfg: DictConfig) -> None:
+    with open_dict(cfg):
+        own = {key: cfg.pop(key) for key in ("updates", "warmup", "out")}
+    report = profile(cfg, **own)
+    console = Console()
+    for table in tables(report):
+        console.print(table)
+
+
+def main() -> None:
+    """Console entry point. Exit codes: 0 done, 2 bad input, 1 anything else."""
+    warnings.filterwarnings("ignore", module="lightning")
+    run_command(_main)
+
+
+if __name__ == "__main__":
+    main()

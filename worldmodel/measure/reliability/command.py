@@ -1,0 +1,72 @@
+"""`python -m worldmodel.reliability scale=1.0 out=docs parts=[killed,saves]`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import ExitStack
+from functools import partial, update_wrapper
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from worldmodel.measure.reliability.age import aged
+from worldmodel.measure.reliability.faults import faults
+from worldmodel.measure.reliability.kills import killed, saves, told
+from worldmodel.measure.reliability.malformed import malformed
+from worldmodel.measure.reliability.population import evolved
+from worldmodel.measure.reliability.ranks import ranks
+from worldmodel.measure.reliability.repeat import repeated
+from worldmodel.measure.runner import Part, measure
+from worldmodel.training.config import CONFIG_DIR
+from worldmodel.training.exit_codes import bad_input_exits, run_command
+
+PARTS: dict[str, Part] = {
+    "killed": killed,
+    "told": told,
+    "saves": saves,
+    "faults": faults,
+    "malformed": malformed,
+    "repeated": repeated,
+    "ranks": ranks,
+    "age": aged,
+    "population": evolved,
+}
+
+
+def reliability(
+    scale: float, out: Path, parts: list[str] | None = None, folders: list[str] | None = None
+) -> dict[str, Any]:
+    """Run the parts (None: all) at a scale of their numbers of trials; writes and returns reliability.json's content.
+
+    `folders`: places on the file systems to save on; None: the temporary folder, and memory where that is another one.
+    Raises ConfigError.
+    """
+    with ExitStack() as stack:
+        places = [Path(stack.enter_context(tempfile.TemporaryDirectory(dir=x))) for x in folders or usual_folders()]
+        there = {"saves": update_wrapper(partial(saves, folders=places), saves)}
+        return measure("reliability", "Reliability", PARTS | there, parts, scale, out)
+
+
+def usual_folders() -> list[str]:
+    """The temporary folder, and /dev/shm (tmpfs on Linux) if there is one and it lies on another file system."""
+    temporary, memory = tempfile.gettempdir(), "/dev/shm"
+    other = os.access(memory, os.W_OK) and os.stat(memory).st_dev != os.stat(temporary).st_dev
+    return [temporary, *([memory] if other else [])]
+
+
+@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="reliability")
+@bad_input_exits()
+def _main(cfg: DictConfig) -> None:
+    reliability(cfg.scale, Path(cfg.out), cfg.parts, cfg.folders)
+
+
+def main() -> None:
+    """Console entry point. Exit codes: 0 done, 2 bad input, 1 anything else."""
+    run_command(_main)
+
+
+if __name__ == "__main__":
+    main()

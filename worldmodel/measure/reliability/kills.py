@@ -1,0 +1,142 @@
+"""Runs and saves that are killed at random moments, and what is left of them."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import signal
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from worldmodel.measure.reliability.runs import fingerprint, record, small_run, start, train_small
+from worldmodel.training.callbacks import Checkpoints, Metrics
+from worldmodel.training.callbacks.signals import RESUMABLE
+from worldmodel.training.checkpoint import SealedFiles, newest_checkpoint, read_checkpoint
+from worldmodel.training.config import ConfigError
+
+UPDATES = 12
+ALONE = SimpleNamespace(broadcast=lambda x: x, reduce_boolean_decision=lambda x: x)
+"""A strategy of one rank."""
+
+
+def killed(folder: Path, scale: float) -> dict[str, Any]:
+    """kill -9 at a random moment of a run, which is then started again: do its weights end up the same?"""
+    whole, seconds = _uninterrupted(folder)
+    trials, equal, too_late = max(round(50 * scale), 2), 0, 0
+    draw = random.Random(0)
+    for i in range(trials):
+        run = folder / f"killed_{i}"
+        late = _interrupt(run, signal.SIGKILL, draw.uniform(0.02, 0.98) * seconds) == 0
+        too_late += late
+        small_run(run, UPDATES, "save.every=2")
+        equal += fingerprint(run) == whole
+    return {"runs": trials, "equal_weights": equal, "over_before_the_signal": too_late, "updates": UPDATES}
+
+
+def told(folder: Path, scale: float) -> dict[str, Any]:
+    """SIGTERM at a random moment: the exit code, the steps lost, and the weights in the end."""
+    whole, seconds = _uninterrupted(folder)
+    trials, equal, lost, codes = max(round(20 * scale), 2), 0, 0, {}
+    draw = random.Random(1)
+    for i in range(trials):
+        run = folder / f"told_{i}"
+        code = _interrupt(run, signal.SIGTERM, draw.uniform(0.02, 0.98) * seconds)
+        codes[code] = codes.get(code, 0) + 1
+        if (run / "metrics.csv").exists():
+            with (run / "metrics.csv").open(newline="") as file:
+                seen = [int(row["env_steps"]) for row in csv.DictReader(file)]
+            saved = int(read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]["env_steps"])
+            lost += (seen[-1] if seen else 0) - saved
+        small_run(run, UPDATES, "save.every=1000")
+        equal += fingerprint(run) == whole and record(run)["status"] == "done"
+    codes = {"done" if k == 0 else "resumable" if k == RESUMABLE else str(k): n for k, n in sorted(codes.items())}
+    return {"runs": trials, "equal_weights": equal, "env_steps_lost": lost, "exit_codes": codes}
+
+
+def saves(folder: Path, scale: float, folders: Sequence[Path]) -> dict[str, Any]:
+    """kill -9 of a process that does nothing but save, on each of the file systems that `folders` lie on."""
+    found = {}
+    for place in folders:
+        trials, unreadable, older, parts = max(round(200 * scale / len(folders)), 5), 0, 0, 0
+        draw = random.Random(2)
+        for i in range(trials):
+            run = place / f"saves_{i}"
+            ours, theirs = torch.multiprocessing.Pipe()
+            process = start(save_on_and_on, run, theirs)
+            theirs.close()
+            ours.recv()
+            time.sleep(draw.uniform(0, 0.1))
+            process.kill()
+            process.join()
+            acknowledged = 0
+            while ours.poll():
+                try:
+                    acknowledged = ours.recv()
+                except EOFError:
+                    break
+            parts += bool(list(run.rglob("*.part")))
+            try:
+                newest = read_checkpoint(newest_checkpoint(run / "checkpoints"))["global_step"]
+                read_checkpoint(run / "checkpoints" / "last.ckpt")
+                older += newest < acknowledged
+            except (ConfigError, TypeError):
+                unreadable += 1
+        found[_file_system(place)] = {
+            "kills": trials,
+            "unreadable_newest": unreadable,
+            "older_than_acknowledged": older,
+            "killed_in_a_write": parts,
+        }
+    return found
+
+
+def save_on_and_on(run: Path, pipe: Connection) -> None:
+    """Save checkpoints of 2 MB as fast as it goes, and tell of each once it is there."""
+    trainer = SimpleNamespace(is_global_zero=True, strategy=ALONE, global_step=0)
+    keys = ("loops", "optimizer_states", "lr_schedulers", "callbacks", "SequenceData")
+    content = {"state_dict": {"w": torch.zeros(500_000)}, "config": {}, "epoch": 0, **{key: {} for key in keys}}
+    trainer.save_checkpoint = lambda path: SealedFiles().save_checkpoint(
+        content | {"global_step": trainer.global_step}, path
+    )
+    trainer.lightning_module = torch.nn.Linear(1, 1)
+    callback = Checkpoints(run, Metrics(run))
+    while True:
+        trainer.global_step += 1
+        callback.save(trainer, must=True)
+        pipe.send(trainer.global_step)
+
+
+def _uninterrupted(folder: Path) -> tuple[str, float]:
+    """The fingerprint of a run that nobody disturbs, and the seconds it takes."""
+    whole = folder / "whole"
+    began = time.monotonic()
+    if not whole.exists():
+        small_run(folder / "warm", 1)  # the first start imports everything
+        began = time.monotonic()
+        small_run(whole, UPDATES, "save.every=2")
+        (folder / "seconds").write_text(str(time.monotonic() - began))
+    return fingerprint(whole), float((folder / "seconds").read_text())
+
+
+def _interrupt(run: Path, number: int, after: float) -> int:
+    """Start a run and send it a signal after so many seconds; its exit code."""
+    process = start(train_small, run, UPDATES, "save.every=2" if number == signal.SIGKILL else "save.every=1000")
+    process.join(after)
+    if process.is_alive():
+        os.kill(process.pid, number)
+    process.join(60)
+    return process.exitcode
+
+
+def _file_system(folder: Path) -> str:
+    """The type of the file system that a folder lies on."""
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    real = folder.resolve()
+    return max(((p, t) for p, t in mounts if real.is_relative_to(p)), key=lambda m: len(m[0]))[1]

@@ -1,0 +1,88 @@
+"""Two ranks with half of a rollout each, against one rank with all of it."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from worldmodel.measure.reliability.runs import small_config, start
+from worldmodel.training.build import build_agent, build_data, env_spec
+from worldmodel.training.module import CuriousAgent
+from worldmodel.types import Minibatch, Rollout
+
+TARGETS = ("random", "inverse", "ema", "sigreg", "vicreg", "reconstruction")
+OVERRIDES = (
+    "policy.actor.memory_gradient=true",
+    "policy.actor.memory_gain=1.0",
+    "reward.normalise=mean_std",
+    "data.model_every=1",
+    "data.replay_batch=0",
+)
+
+
+def ranks(folder: Path, scale: float, device: str = "cpu") -> dict[str, Any]:
+    """The largest difference of a parameter's gradient, relative to its norm (or to a thousandth of all gradients'
+    norm, where its own is smaller), for each latent target; masks fall unevenly on the two ranks."""
+    targets = TARGETS[: max(round(len(TARGETS) * scale), 1)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for target in targets:
+        agent, roll = _agent_and_rollout(target, device)
+        roll.mask[0, -6:] = False
+        roll.mask[1, -8:-2] = False
+        torch.save(vars(roll), folder / f"{target}.roll")
+        torch.save(_gradients(agent, roll, 1), folder / f"{target}.one")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [start(_rank, rank, port, folder, targets, device) for rank in (0, 1)]
+    for process in processes:
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"a rank ended with exit code {process.exitcode}")
+    found = {}
+    for target in targets:
+        one, two = (torch.load(folder / f"{target}.{name}", weights_only=True) for name in ("one", "two"))
+        floor = 1e-3 * float(torch.stack([g.norm() for g in one.values()]).norm())
+        found[target] = max(float((two[k] - g).norm()) / max(float(g.norm()), floor) for k, g in one.items())
+    return {"max_relative_difference": found}
+
+
+def _agent_and_rollout(target: str, device: str) -> tuple[CuriousAgent, Rollout]:
+    torch.manual_seed(0)
+    cfg = small_config(f"target={target}", *OVERRIDES)
+    agent, data = build_agent(cfg, env_spec(cfg)).to(device), build_data(cfg)
+    strategy = SimpleNamespace(root_device=agent.device)
+    data.trainer = SimpleNamespace(lightning_module=agent, global_rank=0, world_size=1, strategy=strategy)
+    data.setup("fit")
+    roll = data.collector.collect().map(torch.clone)
+    data.teardown("fit")
+    return agent, roll
+
+
+def _gradients(agent: CuriousAgent, roll: Rollout, world_size: int) -> dict[str, torch.Tensor]:
+    agent._trainer = SimpleNamespace(world_size=world_size)
+    agent.score(roll)
+    agent.training_step(Minibatch(roll, roll), 0).backward()
+    return {name: p.grad for name, p in agent.named_parameters() if p.grad is not None}
+
+
+def _rank(rank: int, port: int, folder: Path, targets: tuple[str, ...], device: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    for target in targets:
+        agent, _ = _agent_and_rollout(target, device)
+        half = Rollout(**torch.load(folder / f"{target}.roll", weights_only=True))[2 * rank : 2 * rank + 2]
+        agent.reward_scale.reset(2)
+        agent.curiosity.reset(2)
+        found = _gradients(agent, half, 2)
+        for value in found.values():  # as DDP does
+            dist.all_reduce(value)
+            value /= 2
+        if rank == 0:
+            torch.save(found, folder / f"{target}.two")
+    dist.destroy_process_group()

@@ -1,0 +1,95 @@
+"""Small runs in processes that can be killed, and fingerprints of how they ended."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from worldmodel import train
+from worldmodel.training.checkpoint import read_checkpoint
+from worldmodel.training.config import CONFIG_DIR
+
+SMALL = [
+    *("env=cartpole", "env.engine=gymnasium", "env.num_envs=4", "env.sticky=0.25", "encoder=mlp", "encoder.dim=16"),
+    *("data.horizon=8", "data.context=4", "data.batch=2", "data.epochs=2", "data.model_batch=null"),
+    *("data.replay_batch=1", "data.replay_capacity=8", "memory.dim=16", "memory.depth=1", "memory.heads=2"),
+    *("model.hidden=16", "policy.actor.hidden=16", "threads=1", "video=false", "logger=none", "name=small"),
+]
+UPDATE = 32  # environment steps
+
+
+def small_config(*overrides: str) -> DictConfig:
+    """The configuration of a small run."""
+    # within a command of Hydra's, it is at our configurations already
+    at_hand = GlobalHydra.instance().is_initialized()
+    with nullcontext() if at_hand else initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        cfg = compose("train", overrides=[*SMALL, "run_dir=unused", *overrides])
+    OmegaConf.resolve(cfg)
+    return cfg
+
+
+def small_run(run_dir: Path, updates: int = 8, *overrides: str) -> Path:
+    """Train a small run to its end, in a process of its own; returns its folder. RuntimeError if it fails."""
+    process = start(train_small, run_dir, updates, *overrides)
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{run_dir}: exit code {process.exitcode}, see {run_dir}.log")
+    return run_dir
+
+
+def start(target: Callable[..., None], *args: Any) -> BaseProcess:
+    """A process with nothing of this one but what it imports; quick to start, and no more than a process to kill."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["worldmodel.measure.reliability.runs"])
+    os.environ["OMP_NUM_THREADS"] = "1"
+    process = context.Process(target=target, args=args)
+    process.start()
+    return process
+
+
+def train_small(run_dir: Path, updates: int, *overrides: str) -> None:
+    """The command line of a small run that goes on where it was; what it prints goes to a file beside its folder."""
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    log = os.open(f"{run_dir}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    goal = [f"run_dir={run_dir}", "checkpoint=auto", f"total_steps={updates * UPDATE}"]
+    going_on = (run_dir / "checkpoints" / "last.ckpt").exists()
+    sys.argv = ["worldmodel.train", *([] if going_on else SMALL), *overrides, *goal]
+    train.main()
+
+
+def fingerprint(run_dir: Path) -> str:
+    """Of the weights, the statistics and the optimiser's moments in the last checkpoint."""
+    saved = read_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+    digest = hashlib.sha256()
+    for path, leaf in sorted(_leaves({k: saved[k] for k in ("state_dict", "optimizer_states")}, "")):
+        digest.update(path.encode())
+        digest.update(leaf.contiguous().numpy().tobytes() if isinstance(leaf, torch.Tensor) else repr(leaf).encode())
+    return digest.hexdigest()
+
+
+def record(run_dir: Path) -> dict[str, Any]:
+    """What run.json says."""
+    return json.loads((run_dir / "run.json").read_text())
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict | list | tuple):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _leaves(value, f"{path}.{key}")
+    else:
+        yield path, node

@@ -1,0 +1,9 @@
+"""Memories: x_1..x_t of an episode -> h_t. One interface, so that they can be exchanged by name."""
+
+from worldmodel.model.memory.base import Memory, State
+from worldmodel.model.memory.gru import GRU
+from worldmodel.model.memory.huggingface import HuggingFace
+from worldmodel.model.memory.mlp import MLP
+from worldmodel.model.memory.transformer import Transformer
+
+__all__ = ["GRU", "MLP", "HuggingFace", "Memory", "State", "Transformer"]

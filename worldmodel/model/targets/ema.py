@@ -1,0 +1,59 @@
+"""A slow copy of the main encoder."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from encoders import Encoder
+from worldmodel.model.targets.base import Target
+from worldmodel.types import Obs
+
+
+class EMA(Target):
+    """The exponential moving average of the main encoder's weights (BYOL, Grill et al. 2020; BYOL-Explore,
+    Guo et al. 2022): slow <- decay * slow + (1 - decay) * fast, after each step of the optimiser.
+
+    y carries no gradient; the main encoder learns through h alone. `normalise=l2` gives y unit length over
+    its first dimension (the features of a vector, the channels of a map), as BYOL-Explore does.
+    """
+
+    def __init__(self, encoder: Encoder, *, decay: float = 0.99, normalise: Literal["none", "l2"] = "none"):
+        super().__init__()
+        if not 0.0 <= decay <= 1.0:
+            raise ValueError(f"target.decay={decay}: allowed is 0 to 1")
+        if normalise not in ("none", "l2"):
+            raise ValueError(f"target.normalise={normalise}: allowed are none, l2")
+        self.slow = copy.deepcopy(encoder).requires_grad_(False)
+        self.fast = (encoder,)  # a tuple hides it from nn.Module: its weights belong to the world model
+        self.decay, self.normalise = decay, normalise
+        self.shape = encoder.shape
+        self.train()
+
+    def train(self, mode: bool = True) -> EMA:
+        super().train(mode)
+        self.slow.eval()
+        return self
+
+    @torch.no_grad()
+    def forward(self, obs: Obs, z: Tensor) -> Tensor:
+        y = self.slow(obs)
+        return F.normalize(y, dim=-len(self.shape)) if self.normalise == "l2" else y
+
+    def update(self) -> None:
+        follow(self.slow, *self.fast, self.decay)
+
+
+@torch.no_grad()
+def follow(slow: nn.Module, fast: nn.Module, decay: float) -> None:
+    """Move the weights of `slow` towards those of `fast`, in place: slow <- decay * slow + (1 - decay) * fast.
+    Buffers are copied."""
+    average = get_ema_multi_avg_fn(decay)
+    average(list(slow.parameters()), list(fast.parameters()), None)
+    for old, new in zip(slow.buffers(), fast.buffers(), strict=True):
+        old.copy_(new)

@@ -1,0 +1,111 @@
+"""The main latent, kept from collapsing by asking it to give the observation back."""
+
+from __future__ import annotations
+
+from math import prod
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+
+from encoders import Encoder
+from worldmodel.model.targets.base import Target
+from worldmodel.model.targets.categorical import cross_entropy
+from worldmodel.types import Obs
+
+
+class Reconstruction(Target):
+    """Decodes z back into the observation, key by key.
+
+    y = z without gradient, so the prediction loss shapes the encoder through h alone. The loss
+    `reconstruction` is the sum over keys of the mean squared error of normalised pixels or vectors, or the
+    cross-entropy of categorical values, summed over channels and averaged over cells. `hidden` is the width
+    of the decoders.
+    """
+
+    def __init__(self, encoder: Encoder, obs_space: gym.Space, *, hidden: int = 256):
+        super().__init__()
+        self.shape = encoder.shape
+        parts = encoder.parts if isinstance(obs_space, gym.spaces.Dict) else {"": encoder}
+        spaces = obs_space.spaces if isinstance(obs_space, gym.spaces.Dict) else {"": obs_space}
+        self.decoders = nn.ModuleDict(
+            {f"decode_{k}": Decoder(prod(self.shape), part, spaces[k], hidden) for k, part in parts.items()}
+        )
+
+    def forward(self, obs: Obs, z: Tensor) -> Tensor:
+        return z.detach()
+
+    def losses(self, obs: Obs, act: Tensor, z: Tensor, y: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        lead = mask.shape
+        rows = z[:, :-1].flatten(2).flatten(0, 1)  # (B * L, D)
+        leaves = obs if isinstance(obs, dict) else {"": obs}
+        total = sum(
+            decoder.loss(rows, leaves[key.removeprefix("decode_")][:, :-1].flatten(0, 1))
+            for key, decoder in self.decoders.items()
+        )
+        return {"reconstruction": total.view(lead)}
+
+
+class Decoder(nn.Module):
+    """Latents (N, D) -> one observation: codes where its encoder has `num_values`, else normalised values.
+
+    Images of 32 pixels or more are built up by transposed convolutions, all else by a perceptron.
+    """
+
+    def __init__(self, inputs: int, encoder: Encoder, space: gym.Space, hidden: int):
+        super().__init__()
+        self.encoder = (encoder,)  # a tuple hides it from nn.Module: its weights belong to the world model
+        self.sizes: tuple[int, ...] | None = getattr(encoder, "num_values", None)
+        with torch.no_grad():
+            blank = torch.zeros(1, *space.shape)
+            if self.sizes is not None:
+                blank = blank + torch.as_tensor(getattr(space, "start", 0))  # codes count from there
+                cells = encoder.codes(blank).shape[1]
+                self.out = (cells, sum(self.sizes))
+            elif hasattr(encoder, "normalise"):
+                self.out = tuple(encoder.normalise(blank).shape[1:])
+            else:
+                raise ValueError(
+                    f"target=reconstruction with encoder={type(encoder).__name__}: allowed are encoders with "
+                    "codes or normalise"
+                )
+        if len(self.out) == 3 and min(self.out[1:]) >= 32:
+            self.net = upsampling(inputs, self.out)
+        else:
+            self.net = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, prod(self.out)))
+
+    def loss(self, z: Tensor, obs: Tensor) -> Tensor:
+        """z (N, D), raw obs (N, *space.shape) -> (N,)."""
+        (encoder,) = self.encoder
+        out = self.net(z)
+        if self.sizes is None:
+            return (out.flatten(1) - encoder.normalise(obs).flatten(1)).square().mean(1)
+        return cross_entropy(out.view(len(z), *self.out), encoder.codes(obs), self.sizes).mean(1)
+
+
+def upsampling(inputs: int, image: tuple[int, int, int]) -> nn.Sequential:
+    """(N, inputs) -> (N, C, H, W): a small map, doubled three times and cut to size."""
+    channels, height, width = image
+    start = (64, -(-height // 8), -(-width // 8))
+    return nn.Sequential(
+        nn.Linear(inputs, prod(start)),
+        nn.ReLU(),
+        nn.Unflatten(1, start),
+        nn.ConvTranspose2d(64, 64, 4, 2, 1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(64, 32, 4, 2, 1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(32, channels, 4, 2, 1),
+        Crop(height, width),
+    )
+
+
+class Crop(nn.Module):
+    """(N, C, H', W') -> (N, C, H, W)."""
+
+    def __init__(self, height: int, width: int):
+        super().__init__()
+        self.height, self.width = height, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., : self.height, : self.width]

@@ -1,0 +1,65 @@
+"""The main latent, kept from collapsing by asking it to look Gaussian from every side."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from encoders import Encoder
+from worldmodel.model.targets.base import Target, touched
+from worldmodel.model.targets.ranks import differentiable_sum
+from worldmodel.types import Obs
+
+
+class SIGReg(Target):
+    """Sketched isotropic Gaussian regularisation (LeJEPA, Balestriero & LeCun 2025, arXiv 2511.08544).
+
+    y = z with its gradient: the world model's prediction loss reaches the encoder through both ends of the
+    delta. The loss `sigreg` is the mean over random directions a of the Epps-Pulley statistic of a.y,
+
+        integral over [-t_max, t_max] of |phi_n(t) - exp(-t^2/2)|^2 exp(-t^2/2) dt
+
+    with phi_n the empirical characteristic function over the rows of real transitions, on all ranks. The
+    paper multiplies it by the number of rows; here it doesn't grow with the batch: about 1.06/n for n
+    Gaussian rows, .40 for a collapsed batch. Maps are flattened: otherwise a map that differs between
+    positions but never changes would pass. Directions change at each `update`, the same on every rank and
+    after a restart.
+    """
+
+    def __init__(self, encoder: Encoder, *, directions: int = 64, knots: int = 17, t_max: float = 3.0):
+        super().__init__()
+        self.shape, self.directions, self.steps = encoder.shape, directions, 0
+        t = torch.linspace(0, t_max, knots)[1:]  # both functions are 1 at 0
+        weight = 2 * t[0] * torch.exp(-t.square() / 2)  # trapezoids, on both sides of 0
+        weight[-1] /= 2
+        self.register_buffer("t", t, persistent=False)
+        self.register_buffer("weight", weight, persistent=False)
+
+    def forward(self, obs: Obs, z: Tensor) -> Tensor:
+        return z
+
+    def losses(self, obs: Obs, act: Tensor, z: Tensor, y: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        return {"sigreg": self.statistic(y, touched(mask)).expand(mask.shape)}
+
+    def statistic(self, y: Tensor, valid: Tensor) -> Tensor:
+        """y (B, R, *shape), valid (B, R) -> the statistic, a scalar, over the valid rows of all ranks."""
+        with torch.autocast(y.device.type, enabled=False):
+            rows, real = y.float().flatten(2).flatten(0, 1), valid.flatten().float()
+            generator = torch.Generator().manual_seed(self.steps)
+            a = torch.randn(rows.shape[1], self.directions, generator=generator).to(rows.device)
+            x = (rows @ F.normalize(a, dim=0))[..., None] * self.t  # (rows, directions, knots)
+            sums = torch.stack([torch.einsum("n,nak->ak", real, f(x)) for f in (torch.cos, torch.sin)])
+            count = differentiable_sum(real.sum()).clamp_min(1.0)
+            cos, sin = differentiable_sum(sums) / count
+            gap = (cos - torch.exp(-self.t.square() / 2)).square() + sin.square()
+            return (gap @ self.weight).mean()
+
+    def update(self) -> None:
+        self.steps += 1
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.steps)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.steps = int(state)

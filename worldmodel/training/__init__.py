@@ -1,0 +1,1 @@
+"""Building an agent and training it under Lightning."""

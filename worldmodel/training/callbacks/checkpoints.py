@@ -1,0 +1,94 @@
+"""checkpoints/last.ckpt, the one before it (previous.ckpt), and best.ckpt."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+import lightning as L
+
+from worldmodel.files import alias
+from worldmodel.training.callbacks.metrics import Metrics
+from worldmodel.training.module import NonFiniteLoss
+
+
+class Checkpoints(L.Callback):
+    """Saves between updates: `last` every `every` updates, or once `every_s` seconds have gone by, and at the end;
+    `best` where the return is the best so far; the `last` of before stays as `previous`.
+
+    A file appears under its name only when it is whole and on the disk. A disk that is full or read-only is told of
+    loudly and training goes on, with the checkpoints of before intact; only at the end it is an error. Nothing is
+    saved after a non-finite loss, so the last good checkpoint stays.
+    """
+
+    def __init__(self, run_dir: Path, metrics: Metrics, every: int = 20, every_s: float = 300.0):
+        for key, value in (("every", every), ("every_s", every_s)):
+            if value <= 0:
+                raise ValueError(f"save.{key}={value}: allowed are positive numbers")
+        self.folder, self.metrics, self.every, self.every_s = run_dir / "checkpoints", metrics, every, every_s
+        self.best = -math.inf
+        self.saved: int | None = None  # the update of `last`, of this process
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.tried = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        due = (trainer.current_epoch + 1) % self.every == 0 or time.monotonic() - self.tried >= self.every_s
+        if trainer.strategy.reduce_boolean_decision(due, all=False):  # all ranks save together
+            self.save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.saved != trainer.global_step:
+            self.save(trainer, must=True)
+
+    def save(self, trainer: L.Trainer, must: bool = False) -> None:
+        """Write `last`, and `best` if it is. Raises NonFiniteLoss where the last step has broken the weights, and
+        OSError where it `must` be written and can't."""
+        shares = (getattr(p, "to_local", lambda p=p: p)() for p in trainer.lightning_module.parameters())
+        if not trainer.strategy.reduce_boolean_decision(all(bool(x.isfinite().all()) for x in shares)):
+            raise NonFiniteLoss(f"weights are not finite at env_steps={self.metrics.row['env_steps']}")
+        # all ranks save together, so the first one's episodes decide for all
+        value = trainer.strategy.broadcast(self.metrics.row.get("return_ext", math.nan))
+        before, self.tried = self.best, time.monotonic()
+        self.best = max(value, before)  # before where it is nan
+        if error := self._write(trainer, best=value > before):
+            self.best = before
+            if must:
+                raise error
+        else:
+            self.saved = trainer.global_step
+
+    def _write(self, trainer: L.Trainer, best: bool) -> OSError | None:
+        """Returns what went wrong, on all ranks."""
+        new, last = self.folder / "next.ckpt", self.folder / "last.ckpt"
+        failure = None
+        try:
+            trainer.save_checkpoint(new)
+        except OSError as error:
+            failure = error
+            trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other ranks wait
+        if trainer.is_global_zero and failure is None:
+            try:
+                if last.exists():
+                    alias(last, self.folder / "previous.ckpt")
+                os.replace(new, last)
+                if best:
+                    alias(last, self.folder / "best.ckpt")
+            except OSError as error:
+                failure = error
+        text = trainer.strategy.broadcast(failure and (failure.strerror or str(failure)))
+        if text is None:
+            return None
+        words = f"no checkpoint could be written at env_steps={self.metrics.row.get('env_steps')} ({text})"
+        if trainer.is_global_zero:
+            print(f"warning: {words}; those of before are intact", file=sys.stderr, flush=True)
+        return OSError(words)
+
+    def state_dict(self) -> dict[str, float]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.best = state_dict["best"]

@@ -1,0 +1,99 @@
+"""Some parts of the agent begin anew, and learn again from all that was seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+
+from worldmodel.training.callbacks.metrics import Metrics
+
+PARTS = {
+    "policy_head": ("policy.actor.", "policy.critic."),
+    "policy": ("policy.",),
+    "predictor": ("model.heads.",),
+    "memory": ("model.memory.",),
+    "curiosity": ("curiosity.",),
+    "all_but_encoder": ("model.", "policy.", "curiosity."),
+}
+"""What a part's parameters are called, at the beginning."""
+KEPT = ("model.encoder.", "model.target.")  # the latent space that everything else is about
+
+
+class Resets(L.Callback):
+    """Gives `parts` the parameters of a new agent, every `every` updates or whenever `metric` has not risen by
+    `min_change` for `patience` updates, `times` times at most. Their moments in the optimiser go; all others stay.
+
+    What is learnt first is learnt from few and one-sided experiences and holds later learning back (Nikishin et al.
+    2022, "The Primacy Bias in Deep Reinforcement Learning", arXiv 2205.07802). The encoder and its target, the
+    replay, running statistics and networks that never learn are kept, and so is the learning rate's schedule.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        make_agent: Callable[[], L.LightningModule],
+        seed: int,
+        parts: list[str],
+        every: int | None = None,
+        patience: int | None = None,
+        metric: str = "return_ext",
+        min_change: float = 0.0,
+        times: int | None = None,
+    ):
+        if not parts or set(parts) - PARTS.keys():
+            raise ValueError(f"resets.parts={list(parts)}: allowed are lists of {', '.join(PARTS)}")
+        if (every is None) == (patience is None):
+            raise ValueError(f"resets.every={every}, resets.patience={patience}: allowed is null for one of them")
+        for key, value in (("every", every), ("patience", patience), ("times", times)):
+            if value is not None and value < 1:
+                raise ValueError(f"resets.{key}={value}: allowed are null and whole numbers from 1")
+        self.metrics, self.make_agent, self.seed, self.parts = metrics, make_agent, seed, tuple(parts)
+        self.every, self.patience, self.metric, self.min_change = every, patience, metric, min_change
+        self.times = math.inf if times is None else times
+        self.best, self.waited, self.count = -math.inf, 0, 0
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        due = trainer.strategy.reduce_boolean_decision(self._due(trainer.current_epoch + 1), all=False)
+        if due and self.count < self.times:  # all ranks together
+            self.reset(pl_module, trainer.optimizers)
+            if trainer.is_global_zero:
+                print(f"reset {', '.join(self.parts)} at env_steps={self.metrics.row['env_steps']}", flush=True)
+
+    def _due(self, updates: int) -> bool:
+        if self.every is not None:
+            return updates % self.every == 0
+        if self.metric not in self.metrics.row:
+            raise ValueError(f"resets.metric={self.metric}: allowed are {', '.join(self.metrics.row)}")
+        value = self.metrics.row[self.metric]
+        if math.isnan(value):  # nothing to compare yet
+            return False
+        if value > self.best + self.min_change:
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+        return self.waited >= self.patience
+
+    @torch.no_grad()
+    def reset(self, agent: L.LightningModule, optimizers: list[torch.optim.Optimizer]) -> None:
+        """The parts begin anew, with numbers that depend on the run's seed and on how often they did before."""
+        self.count += 1
+        self.best, self.waited = -math.inf, 0  # a part that begins anew is worse at first
+        with torch.random.fork_rng([]):  # on the CPU, where agents are made
+            torch.manual_seed((self.seed + 1) * 1_000_003 + self.count)
+            new = dict(self.make_agent().named_parameters())
+        begins = tuple(name for part in self.parts for name in PARTS[part])
+        for name, parameter in agent.named_parameters():
+            if parameter.requires_grad and name.startswith(begins) and not name.startswith(KEPT):
+                parameter.copy_(new[name])
+                for optimizer in optimizers:
+                    optimizer.state.pop(parameter, None)  # it makes new moments at its next step
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "waited": self.waited, "count": self.count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.waited, self.count = (state_dict[key] for key in ("best", "waited", "count"))

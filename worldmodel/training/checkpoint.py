@@ -1,0 +1,172 @@
+"""Checkpoint files: sealed by a checksum, plain data only, and a clear word when one doesn't fit."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import re
+import sys
+import zipfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from torch import nn
+
+from worldmodel.files import write_whole
+from worldmodel.training.config import CONFIG_DIR, ConfigError
+
+FORMAT = 1  # grows when older code can't read what newer code writes
+NEWEST_FIRST = ("last.ckpt", "previous.ckpt")
+_MARK = b"\nsha256:"
+_SEAL = len(_MARK) + 64 + 1
+_TO_GO_ON = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks", "SequenceData")
+
+
+class SealedFiles(CheckpointIO):
+    """Lightning's way to the disk: whole, durable, sealed files; see `write_whole`. Raises OSError."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        data = buffer.getbuffer()
+        seal = _MARK + hashlib.sha256(data).hexdigest().encode() + b"\n"  # readers of zip archives skip it
+
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(Path(path), lambda file: file.writelines([data, seal]))
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        return read_checkpoint(path)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | Path, to_go_on: bool = False) -> dict[str, Any]:
+    """Load a checkpoint to the CPU without executing anything in it; `to_go_on`: one that training can go on from.
+
+    Raises ConfigError for what is missing, damaged, of another version, or not plain data, and where its
+    configuration would call what this project's own doesn't.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"checkpoint={path}: no such file")
+    try:
+        _check_seal(path)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # torch's own words advise to load it all the same
+        raise ConfigError(f"checkpoint={path}: not readable (it holds more than plain data)") from None
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
+            zipfile.BadZipFile) as error:  # fmt: skip
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise ConfigError(f"checkpoint={path}: not readable ({reason})") from None
+    if not isinstance(checkpoint, dict) or not {"state_dict", "config"} <= checkpoint.keys():
+        raise ConfigError(f"checkpoint={path}: not a checkpoint of this project (needs state_dict and config)")
+    if (version := checkpoint.get("format", 1)) != FORMAT:
+        raise ConfigError(f"checkpoint={path}: of format {version}, this version reads {FORMAT}")
+    if to_go_on and (missing := [key for key in _TO_GO_ON if key not in checkpoint]):
+        raise ConfigError(f"checkpoint={path}: training can't go on from it (needs {', '.join(missing)})")
+    check_trusted(checkpoint["config"], f"checkpoint={path}")
+    return checkpoint
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest valid checkpoint in a folder, None where there is none at all.
+
+    Warns of a damaged one that it passes over; raises ConfigError if none is valid, since a run that began anew would
+    overwrite them.
+    """
+    damage = None
+    for path in (folder / name for name in NEWEST_FIRST):
+        if not path.exists():
+            continue
+        try:
+            read_checkpoint(path, to_go_on=True)
+            return path
+        except ConfigError as error:
+            damage = error
+            print(f"warning: {error}", file=sys.stderr)
+    if damage:
+        raise damage
+    return None
+
+
+def check_trusted(config: Any, where: str) -> None:
+    """Raises ConfigError unless a file's configuration is a plain mapping that calls nothing but what files in
+    configs/ call: `_target_` alone could name any function there is."""
+    if not isinstance(config, dict):
+        raise ConfigError(f"{where}: its configuration is a {type(config).__name__}, allowed is a mapping")
+    for key, value in _leaves(config):
+        if key == "_target_" and value not in _known_targets():
+            raise ConfigError(f"{where}: _target_={value} in its configuration, allowed are those in configs/")
+        if isinstance(value, str) and re.search(r"\$\{[^}]*:", value):
+            raise ConfigError(f"{where}: {key}={value} in its configuration, allowed are no resolvers")
+
+
+def _leaves(node: Any, key: Any = None) -> Iterator[tuple[Any, Any]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _leaves(value, name)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _leaves(value, key)
+    else:
+        yield key, node
+
+
+@cache
+def _known_targets() -> frozenset[str]:
+    texts = (path.read_text() for path in Path(CONFIG_DIR).rglob("*.yaml"))
+    return frozenset(target for text in texts for target in re.findall(r"_target_: *([\w.]+)", text))
+
+
+def _check_seal(path: Path) -> None:
+    """Raises ValueError for a damaged file. One that was saved without a seal has the archive's own checksums."""
+    with path.open("rb") as file:
+        left = max(file.seek(0, io.SEEK_END) - _SEAL, 0)
+        file.seek(left)
+        seal = file.read()
+        if seal.startswith(_MARK):
+            file.seek(0)
+            digest = hashlib.sha256()
+            while block := file.read(min(left, 2**20)):
+                digest.update(block)
+                left -= len(block)
+            if seal[len(_MARK) :] != digest.hexdigest().encode() + b"\n":
+                raise ValueError("damaged: its checksum is another")
+        elif seal[-22:-18] != b"PK\x05\x06":
+            raise ValueError("damaged or cut off: it doesn't end as a checkpoint does")
+        else:
+            with zipfile.ZipFile(path) as archive:
+                if bad := archive.testzip():
+                    raise ValueError(f"damaged: the checksum of {bad} is another")
+
+
+def fit_check(state: Any, module: nn.Module, path: str | Path) -> None:
+    """Raises ConfigError unless `state` has exactly the module's tensors, names and shapes."""
+    if not isinstance(state, dict):
+        raise ConfigError(f"checkpoint={path}: its state_dict is a {type(state).__name__}, allowed is a mapping")
+    own = module.state_dict()
+    for name in sorted(own.keys() | state.keys(), key=str):
+        there, here = (_form(d[name]) if name in d else "missing" for d in (state, own))
+        if there != here:
+            raise ConfigError(
+                f"checkpoint={path}: of another architecture, {name} is {there} there and {here} in this configuration"
+            )
+
+
+def _form(value: Any) -> Any:
+    """What must agree: the shape, with `complex` where numbers are, or else the type."""
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    return (*value.shape, "complex") if value.is_complex() else tuple(value.shape)
+
+
+def run_dir_of(path: str | Path) -> Path:
+    """The run folder that a checkpoint belongs to: DIR of DIR/checkpoints/last.ckpt."""
+    path = Path(path).resolve()
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent

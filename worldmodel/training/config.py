@@ -1,0 +1,142 @@
+"""Configuration: where it lies, what may stand in it, and how the parts it names are built."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_method
+from omegaconf import DictConfig, OmegaConf
+
+_HERE = Path(__file__).resolve().parents[1]
+HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
+CONFIG_DIR = str(_HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs")
+
+
+class ConfigError(ValueError):
+    """Bad input: one line that names the key, the value and what is allowed."""
+
+
+@contextmanager
+def bad_input() -> Iterator[None]:
+    """What a constructor refuses while the parts are built is bad input, too."""
+    try:
+        yield
+    except InstantiationException as error:
+        cause, where = error.__cause__ or error, str(error).rpartition("full_key: ")[2]
+        words = str(cause).splitlines()[0]
+        # our own refusals name their key; those of a library don't
+        raise ConfigError(words if isinstance(cause, ValueError) else f"{where}: {words}") from error
+    except ValueError as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+
+
+def fill(partial: Callable[..., Any], **available: Any) -> Any:
+    """Call a partial with those of the late arguments that it takes and doesn't have yet.
+
+    Sizes that depend on the environment reach constructors this way, by name.
+    """
+    taken = inspect.signature(partial).parameters
+    given = getattr(partial, "keywords", {})
+    return partial(**{k: v for k, v in available.items() if k in taken and k not in given})
+
+
+def check(cfg: DictConfig) -> None:
+    """Hold every `_target_` node against the signature that it will be called with. Raises ConfigError."""
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise ConfigError(f"{missing[0]}=???: a value must be given")
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)
+    for key in sorted(plain.keys() - (known := top_level())):
+        raise ConfigError(f"{key}={plain[key]}: no such key, allowed are {', '.join(sorted(known))}")
+    for key, kind in (
+        ("name", str),
+        ("total_steps", int),
+        ("seed", int),
+        ("threads", int | None),
+        ("stop_return", float | None),
+        ("video", bool),
+        ("compile", bool),
+        ("spot", str | None),
+    ):
+        _check_value(key, plain[key], kind)
+    for key, low in (("total_steps", 1), ("seed", 0), ("threads", 1)):
+        if plain[key] is not None and plain[key] < low:
+            raise ConfigError(f"{key}={plain[key]}: allowed are whole numbers from {low}")
+    for key, value in plain["weights"].items():
+        _check_value(f"weights.{key}", value, float)
+    for group, node in plain.items():
+        if isinstance(node, dict) and "_target_" not in node and group != "weights":
+            parts = [key for key, part in node.items() if isinstance(part, dict) and "_target_" in part]
+            for key in sorted(node.keys() - set(parts)):  # nothing would read it
+                raise ConfigError(f"{group}.{key}={node[key]}: no such key, allowed are {', '.join(parts)}")
+    for path, node in _targets(plain, ""):
+        try:
+            target = get_method(node["_target_"]) if "." in node["_target_"] else None
+        except Exception as error:
+            raise ConfigError(f"{path}._target_={node['_target_']}: not found ({error})".split("\n")[0]) from None
+        check_call(path, target, {k: v for k, v in node.items() if k not in HYDRA_KEYS})
+
+
+def top_level() -> set[str]:
+    """The keys of the training configuration: its groups and its own."""
+    main = OmegaConf.load(Path(CONFIG_DIR) / "train.yaml")
+    groups = {str(key) for entry in main.defaults if not isinstance(entry, str) for key in entry}
+    own = {str(key) for key in main} | {key for key in groups if not key.startswith("override ")}
+    return own - {"defaults", "hydra", "experiment"}
+
+
+def _targets(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from _targets(value, f"{path}.{key}" if path else str(key))
+
+
+def check_call(path: str, target: Callable[..., Any], given: dict[str, Any]) -> None:
+    """Hold the arguments that a configuration node gives against a signature. Raises ConfigError."""
+    parameters = inspect.signature(target).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    for key, value in given.items():
+        if key not in parameters and not open_ended:
+            allowed = ", ".join(p for p in parameters if p not in ("self", "args", "kwargs"))
+            raise ConfigError(f"{path}.{key}={value}: no such key, allowed are {allowed}")
+        if key in hints and not (isinstance(value, dict) and "_target_" in value):
+            _check_value(f"{path}.{key}", value, hints[key])
+
+
+def _check_value(key: str, value: Any, hint: Any) -> None:
+    if not _fits(value, hint):
+        name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+        raise ConfigError(f"{key}={value}: allowed is {name}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Is a plain YAML value acceptable for an annotation? Annotations that YAML can't express always accept."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, a) for a in args)
+    if origin is Literal:
+        return value in args
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    if origin in (list, tuple):
+        inner = args[0] if args else Any
+        return isinstance(value, list | tuple) and all(_fits(v, inner) for v in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(v, args[1]) for v in value.values())
+    return True

@@ -1,0 +1,63 @@
+"""Exit codes and one-line errors, the same for every command."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ContextDecorator
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from worldmodel.envs import TooManyFaults
+from worldmodel.training.config import ConfigError
+from worldmodel.training.module import NonFiniteLoss
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command; bad input ends it with one line on stderr and exit code 2."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra's errors reach us instead of being printed by it
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    with bad_input_exits():
+        main()
+
+
+class bad_input_exits(ContextDecorator):
+    """Exit code 2 and one line on stderr for bad input, from the first rank of this machine; 1 and one line where
+    the environments break too often, on any rank.
+
+    Also a decorator: right below `hydra.main`, it forestalls what Hydra prints about a job that failed. What it
+    decorates can be pickled, as launchers of jobs on other machines do.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, HydraException | OmegaConfBaseException | ConfigError | NonFiniteLoss):
+            if int(os.environ.get("LOCAL_RANK") or 0) == 0:
+                print(f"error: {_one_line(error)}", file=sys.stderr)
+            sys.exit(2)
+        if isinstance(error, TooManyFaults):
+            print(f"error: {_one_line(error)}", file=sys.stderr)
+            sys.exit(1)
+
+
+def _one_line(error: BaseException) -> str:
+    """The message without line breaks, in our words where Hydra's or OmegaConf's name no key, value or choice."""
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group}={option}: no such option, allowed are {', '.join(error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not readable, allowed is key=value"
+    cause = error.__cause__
+    if isinstance(error, HydraException) and isinstance(cause, ValueError | OmegaConfBaseException):
+        error = cause
+    if isinstance(error, ConfigKeyError | ConfigAttributeError) and error.parent_node is not None:
+        allowed = [str(key) for key in error.parent_node if key != "hydra" and str(key)[0] != "_"]
+        given = next((a for a in sys.argv if a.partition("=")[0] == error.full_key), error.full_key)
+        return f"{given}: no such key, allowed are {', '.join(allowed) or 'none'}"
+    return " ".join(str(error).split())

@@ -1,0 +1,88 @@
+"""Sharing an agent: safetensors and JSON, which can't execute anything, in a folder or on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
+from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from worldmodel.training.checkpoint import FORMAT, check_trusted
+from worldmodel.training.config import ConfigError
+from worldmodel.training.module import CuriousAgent
+
+WEIGHTS = "model.safetensors"
+_OURS = {"run_dir": None, "checkpoint": None, "logger": {}}  # of the run, not of the agent
+_CARD = """---
+library_name: worldmodel
+tags: [reinforcement-learning, world-model, curiosity]
+---
+# A curious agent for {id}
+
+Trained for {steps:,} steps of {id}: a transformer world model, the curiosity that it gives rise to, and a policy.
+
+    from worldmodel.training.loading import Agent
+
+    agent = Agent.from_pretrained("PATH OR REPOSITORY")
+    act = agent.act(obs)
+"""
+
+
+class Shared(ModelHubMixin):
+    """`save_pretrained`, `from_pretrained` and `push_to_hub` for what has a `module` and the `cfg` that built it, and
+    `from_parts(config, state, where)` to build it anew.
+
+    The folder holds model.safetensors, config.json and a model card. Reading raises ConfigError for what is missing,
+    damaged or doesn't fit, and for a configuration that would call what this project's own doesn't.
+    """
+
+    module: CuriousAgent
+    cfg: DictConfig
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        state = {k: v.detach().cpu().contiguous().clone() for k, v in self.module.state_dict().items()}
+        save_file(state, save_directory / WEIGHTS)
+        config = OmegaConf.to_container(self.cfg) | _OURS | {"format": FORMAT}
+        (save_directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        return ModelCard(_CARD.format(id=self.cfg.env.id, steps=int(self.module.env_steps)))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
+        """Load from a folder, or from a repository of the hub (whose options `kwargs` may give). Raises ConfigError."""
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, RecursionError) as error:
+            where = f"{pretrained_model_name_or_path}/config.json"
+            raise ConfigError(f"{where}: not readable ({str(error).splitlines()[0][:120]})") from None
+
+    @classmethod
+    def _from_pretrained(
+        cls, *, model_id: str, config: dict[str, Any] | None = None, local_files_only: bool = False, **options: Any
+    ) -> Any:
+        hub = {k: options.get(k) for k in ("revision", "cache_dir", "force_download", "token")}
+        if config is None:
+            raise ConfigError(f"{model_id}: no config.json")
+        if (version := config.pop("format", None)) != FORMAT:
+            raise ConfigError(f"{model_id}/config.json: of format {version}, this version reads {FORMAT}")
+        check_trusted(config, f"{model_id}/config.json")
+        path = Path(model_id) / WEIGHTS
+        if not Path(model_id).is_dir():
+            path = Path(hf_hub_download(model_id, WEIGHTS, local_files_only=local_files_only, **hub))
+        if not path.is_file():
+            raise ConfigError(f"{model_id}: no {WEIGHTS}")
+        try:
+            state: dict[str, torch.Tensor] = load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ConfigError(f"{path}: not readable ({str(error).splitlines()[0][:120]})") from None
+        return cls.from_parts(config, state, path)
+
+    @classmethod
+    def from_parts(cls, config: dict[str, Any], state: dict[str, torch.Tensor], where: str | Path) -> Any:
+        raise NotImplementedError

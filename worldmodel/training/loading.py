@@ -1,0 +1,110 @@
+"""A trained agent to act with: load a checkpoint, hand it observations, get actions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+
+from worldmodel.experience.actor import Actor, Thought
+from worldmodel.training.build import build_agent, env_spec
+from worldmodel.training.checkpoint import fit_check, read_checkpoint
+from worldmodel.training.config import ConfigError, bad_input
+from worldmodel.training.hub import Shared
+from worldmodel.training.module import CuriousAgent
+from worldmodel.types import Obs, map_obs
+
+
+def load_agent(checkpoint: str | Path) -> tuple[CuriousAgent, DictConfig]:
+    """The module in evaluation mode and the configuration it was trained with. Raises ConfigError."""
+    saved = read_checkpoint(checkpoint)
+    return assemble(saved["config"], saved["state_dict"], checkpoint)
+
+
+def assemble(config: dict[str, Any], state: dict[str, Tensor], where: str | Path) -> tuple[CuriousAgent, DictConfig]:
+    """The same from its parts, which a file at `where` held. Raises ConfigError."""
+    try:
+        cfg = OmegaConf.create(config)
+        with bad_input():
+            module = build_agent(cfg, env_spec(cfg))
+    except (LookupError, TypeError, AttributeError, OmegaConfBaseException) as error:
+        words = str(error).splitlines()[0]
+        raise ConfigError(f"checkpoint={where}: no agent can be built from its configuration ({words})") from error
+    fit_check(state, module, where)
+    module.load_state_dict(state)
+    return module.eval(), cfg
+
+
+class Agent(Shared):
+    """One agent in one Gymnasium environment, remembering its episode.
+
+        agent = Agent.load("runs/doorkey/.../checkpoints/last.ckpt")
+        obs, _ = env.reset()
+        agent.reset()
+        act = agent.act(obs)
+
+    `agent.save_pretrained(folder)`, `Agent.from_pretrained(folder or repository)` and `agent.push_to_hub(repository)`
+    share it in files that can't execute anything; see `Shared`. The memory covers at least the last K steps of the
+    configuration it was trained with.
+    """
+
+    def __init__(self, module: CuriousAgent, cfg: DictConfig, obs_space: gym.Space, act_space: gym.Space):
+        self.module, self.cfg, self.act_space = module, cfg, act_space
+        # which parts of a raw dict observation the agent was trained on: several by name, or one alone
+        self.keys = list(obs_space) if isinstance(obs_space, gym.spaces.Dict) else cfg.env.get("keys")
+        self.reset()
+
+    @classmethod
+    def load(cls, checkpoint: str | Path) -> Agent:
+        """Read a checkpoint file. Raises ConfigError when it can't be read or doesn't fit."""
+        return cls._with(*load_agent(checkpoint))
+
+    @classmethod
+    def from_parts(cls, config: dict[str, Any], state: dict[str, Tensor], where: str | Path) -> Agent:
+        """What `from_pretrained` calls."""
+        return cls._with(*assemble(config, state, where))
+
+    @classmethod
+    def _with(cls, module: CuriousAgent, cfg: DictConfig) -> Agent:
+        spec = env_spec(cfg)
+        return cls(module, cfg, spec.obs_space, spec.act_space)
+
+    def reset(self) -> None:
+        """Begin a new episode: forget."""
+        data = self.cfg.data
+        self.actor = Actor(
+            self.module.model,
+            self.module.policy,
+            self.act_space,
+            num_envs=1,
+            context=data.context,
+            horizon=data.horizon,
+        )
+        self.thought: Thought | None = None
+
+    def act(self, obs: Any, greedy: bool = False) -> Any:
+        """A raw Gymnasium observation -> an action for `env.step`: int, or an array of the space's shape and dtype."""
+        self.thought = self.actor.observe(self._batch(obs), greedy)
+        zero, no = torch.zeros(1), torch.zeros(1, dtype=torch.bool)
+        self.actor.feedback(zero, no, no, no)
+        act = self.thought.act[0].cpu().numpy()
+        if isinstance(self.act_space, gym.spaces.Box):
+            act = np.clip(act, self.act_space.low, self.act_space.high)
+        return int(act) if self.act_space.shape == () else act.astype(self.act_space.dtype)
+
+    def _batch(self, obs: Any) -> Obs:
+        if isinstance(obs, dict) and self.keys:
+            obs = {k: obs[k] for k in self.keys}
+            obs = next(iter(obs.values())) if len(obs) == 1 else obs
+
+        def tensor(x: Any) -> torch.Tensor:
+            array = np.asarray(x)[None]
+            return torch.as_tensor(array.astype(np.float32) if array.dtype == np.float64 else array)
+
+        return map_obs(tensor, obs)
