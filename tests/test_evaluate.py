@@ -19,7 +19,7 @@ from tiny import TINY, tiny_agent
 from torch import Tensor
 
 from worldmodel.analysis.probes.observation import fit_observation_head
-from worldmodel.analysis.report import PARTS, evaluate
+from worldmodel.analysis.report import REPORT_SECTIONS, evaluate
 from worldmodel.analysis.report.skill import skill
 from worldmodel.analysis.statistics import ratio_interval
 from worldmodel.envs import Step
@@ -55,7 +55,7 @@ def test_report(checkpoint: Path, tmp_path: Path):
     # no window of 8 steps holds 16
     assert sampled["delta_skill"]["16"] == {"skill": None, "ci": None, "samples": 0}
     # this world has no known answer, and compression must be asked for; the others have a section each
-    assert {part for part in PARTS if part in report} == set(PARTS) - {"known_answer", "compression"}
+    assert set(REPORT_SECTIONS) - report.keys() == {"known_answer", "compression"}
     assert report["video"]["steps"] > 0 and report["imagination"]["cells_right"]["1"]["imagined"] > 0
     page = (tmp_path / "report.html").read_text()
     pictures = page.count('<img src="data:image/png;base64,')
@@ -69,9 +69,9 @@ def test_report(checkpoint: Path, tmp_path: Path):
 
 def test_same_numbers_again(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     few = partial(fit_observation_head, steps=50)  # of the many that a useful head takes
-    monkeypatch.setattr("worldmodel.analysis.report.known_answer.fit_observation_head", few)
-    monkeypatch.setattr("worldmodel.analysis.report.compression.FIT_STEPS", 50)
-    parts = [part for part in PARTS if part != "video"]
+    monkeypatch.setattr("worldmodel.analysis.report.sections.known_answer.fit_observation_head", few)
+    monkeypatch.setattr("worldmodel.analysis.report.sections.compression.FIT_STEPS", 50)
+    parts = [part for part in REPORT_SECTIONS if part != "video"]
 
     def numbers(seed: int, parts: list[str]) -> dict:
         report = evaluate(checkpoint, episodes=4, num_envs=2, seed=seed, parts=parts, out=tmp_path)
@@ -103,7 +103,7 @@ def test_every_kind_of_observation_and_action(tmp_path: Path, experiment: str):
     agent.score(data.collector.collect())
     data.env.close()
     torch.save({"state_dict": agent.state_dict(), "config": agent.config}, tmp_path / "agent.ckpt")
-    parts = [part for part in PARTS if part != "video"]
+    parts = [part for part in REPORT_SECTIONS if part != "video"]
     report = evaluate(tmp_path / "agent.ckpt", episodes=4, num_envs=2, parts=parts, horizons=[1, 2])
     assert report["prediction"]["random"]["open_loop"]["2"]["linear"]["skill"] is not None
     assert (report["prediction"]["sampled"]["actions"] is None) == (experiment == "mujoco")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from worldmodel.analysis.report import evaluate
-from worldmodel.analysis.report.page import short
+from worldmodel.analysis.report.page import format_cell
 from worldmodel.training.checkpoint import run_dir_of
 from worldmodel.training.config import CONFIG_DIR, ConfigError
 from worldmodel.training.exit_codes import bad_input_exits, run_command
@@ -23,14 +23,14 @@ def tables(report: dict[str, Any]) -> list[Table]:
     title = f"{report['checkpoint']}: agent of {report['env_steps']:,} steps"
     policies = Table("", "greedy", "sampled", title=title, title_justify="left")
     for key in ("return_mean", "return_ci", "success", "length", "rew_int_raw", "rew_int"):
-        policies.add_row(key, *(short(report[p][key]) for p in ("greedy", "sampled")))
+        policies.add_row(key, *(format_cell(report[p][key]) for p in ("greedy", "sampled")))
     if not report["delta_skill"]:
         return [policies]
     title = f"delta skill, open loop (latent of imagined steps: {report['open_loop_latent']})"
     skills = Table("steps ahead", "greedy", "sampled", "95 % of sampled", "samples", title=title, title_justify="left")
     for h, row in report["sampled"]["delta_skill"].items():
         greedy = report["greedy"]["delta_skill"][h]["skill"]
-        skills.add_row(h, *(short(x) for x in (greedy, row["skill"], row["ci"], row["samples"])))
+        skills.add_row(h, *(format_cell(x) for x in (greedy, row["skill"], row["ci"], row["samples"])))
     return [policies, skills]
 
 

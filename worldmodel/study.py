@@ -11,8 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from worldmodel.experiments.benchmark.command import cores
-from worldmodel.experiments.studies.runner import Lab, Stopped
+from worldmodel.experiments.benchmark.runner import cores
+from worldmodel.experiments.study_runner import Stopped, StudyRunner
 from worldmodel.train import RESUMABLE
 from worldmodel.training.config import CONFIG_DIR, HYDRA_KEYS, ConfigError, check_call
 from worldmodel.training.exit_codes import bad_input_exits, run_command
@@ -29,7 +29,7 @@ def study(cfg: DictConfig, name: str) -> Path:
     given = {k: v for k, v in OmegaConf.to_container(cfg.study, resolve=True).items() if k not in HYDRA_KEYS}
     check_call("study", get_method(cfg.study._target_), given)
     run = instantiate(cfg.study, _convert_="all")
-    run(lab=Lab(name, out, cfg.jobs or cores()))
+    run(runner=StudyRunner(name, out, cfg.jobs or cores()))
     print(out / "table.md")
     return out
 

@@ -13,6 +13,9 @@ from worldmodel.model.heads.observation import ObservationHead
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import map_obs
 
+IDEAL_OBSERVER = ("belief", "predictive", "entropy")
+"""Keys of `Rollout.info` in worlds with an ideal observer, see `worldmodel.envs.worlds.known_answer`."""
+
 
 def fit_observation_head(
     model: WorldModel,

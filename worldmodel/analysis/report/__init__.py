@@ -1,5 +1,6 @@
-"""What a checkpoint can do and what it knows, one file a part of the report."""
+"""The report on a checkpoint's returns, world model, curiosity and memory."""
 
-from worldmodel.analysis.report.report import PARTS, Judged, evaluate
+from worldmodel.analysis.report.report import REPORT_SECTIONS, evaluate
+from worldmodel.analysis.report.result import CheckpointResult
 
-__all__ = ["PARTS", "Judged", "evaluate"]
+__all__ = ["REPORT_SECTIONS", "CheckpointResult", "evaluate"]

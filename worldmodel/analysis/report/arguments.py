@@ -68,7 +68,7 @@ def pick_device(name: str) -> torch.device:
 def labels(paths: Sequence[str]) -> list[str]:
     """Short names that tell checkpoints apart: the last parts of their paths, as many as needed."""
     for count in range(1, 1 + max(len(Path(p).parts) for p in paths)):
-        short = ["/".join(Path(p).parts[-count:]) for p in paths]
-        if len(set(short)) == len(short):
-            return short
+        names = ["/".join(Path(p).parts[-count:]) for p in paths]
+        if len(set(names)) == len(names):
+            return names
     return list(paths)

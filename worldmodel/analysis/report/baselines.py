@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldmodel.analysis.report.recorded import Kept
+from worldmodel.analysis.report.recorded import RecordedRollouts
 from worldmodel.model.world_model import WorldModel
 
 WIDEST = 4096  # dimensions of the latent beyond which no linear model is fitted: its normal matrix would not fit
@@ -34,10 +34,10 @@ class Affine:
             return one
         return torch.cat([one, self.model.latent_scale(y).flatten(1), one_hot(self.act_space, act)], 1)
 
-    def fit(self, kept: Sequence[Kept]) -> Affine:
+    def fit(self, recorded: Sequence[RecordedRollouts]) -> Affine:
         """On all their transitions that count."""
         gram, moment = [0.0, 0.0], [0.0, 0.0]
-        for part in kept:
+        for part in recorded:
             window, keep = part.window, part.real
             y, act = window.y[:, :-1][keep], window.seq.act[:, -window.new - 1 : -1][keep]
             delta = ((window.y[:, 1:] - window.y[:, :-1]) / self.model.delta_scale.std)[keep].flatten(1).double()

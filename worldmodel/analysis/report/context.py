@@ -1,4 +1,4 @@
-"""A checkpoint under study: its agent, and the episodes that it played, each behaviour once for all parts."""
+"""Context of an evaluation: an agent and its episodes, each behaviour run once for all sections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from worldmodel.analysis.report.calibration import Calibration
-from worldmodel.analysis.report.recorded import Kept
+from worldmodel.analysis.report.recorded import RecordedRollouts
 from worldmodel.analysis.report.transitions import Transitions
 from worldmodel.learner.run_episodes import Tally, freeze, play
 from worldmodel.policy import RandomPolicy
@@ -21,23 +21,23 @@ from worldmodel.training.config import bad_input
 from worldmodel.training.module import CuriousAgent
 
 SEED_OFFSET = 1_000_000  # keeps evaluation's environments apart from those of any training seed
-KEPT = 8  # rollouts that predictions start from: so many, up to twice as many
+RECORDED = 8  # rollouts that predictions start from, at least; at most twice as many
 
 
 @dataclass
-class Played:
-    """What one behaviour's episodes came to."""
+class EpisodeSet:
+    """Episodes of one behaviour."""
 
     name: str
     tally: Tally
     steps: Transitions
     calibration: Calibration
-    kept: list[Kept]
+    recorded: list[RecordedRollouts]
 
 
 @dataclass
-class Study:
-    """`module` must be on its device already; `play` freezes it."""
+class EvaluationContext:
+    """A checkpoint and the settings of its evaluation. `module` is on its device already; it is frozen here."""
 
     checkpoint: Path
     module: CuriousAgent
@@ -45,9 +45,9 @@ class Study:
     episodes: int
     seed: int
     num_envs: int
-    say: Callable[[str], None] = lambda words: None
+    progress: Callable[[str], None] = lambda message: None
     spec: EnvSpec = field(init=False)
-    _played: dict[Any, Played] = field(default_factory=dict, init=False)
+    _episode_sets: dict[Any, EpisodeSet] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         freeze(self.module, self.num_envs)
@@ -66,23 +66,23 @@ class Study:
         model = self.module.model
         return RandomPolicy(model.memory.dim, model.encoder.shape, self.act_space, hidden=1).to(self.module.device)
 
-    def play(self, policy: str, **changes: Any) -> Played:
-        """The episodes of a policy (`greedy`, `sampled` or `random`), with changes of the environment's arguments;
-        the same call gives the same object."""
+    def episode_set(self, policy: str, **changes: Any) -> EpisodeSet:
+        """Return the episodes of a policy (`greedy`, `sampled` or `random`), with changes of the environment's
+        arguments. The same call returns the same object."""
         key = (policy, tuple(sorted(changes.items())))
-        if key not in self._played:
-            self._played[key] = self._play(policy, changes)
-        return self._played[key]
+        if key not in self._episode_sets:
+            self._episode_sets[key] = self._run_episodes(policy, changes)
+        return self._episode_sets[key]
 
-    def _play(self, policy: str, changes: dict[str, Any]) -> Played:
+    def _run_episodes(self, policy: str, changes: dict[str, Any]) -> EpisodeSet:
         torch.manual_seed(self.seed)
         with bad_input():
             env = build_env(self.cfg, seed=SEED_OFFSET + self.seed, num_envs=self.num_envs, **changes)
         name = " ".join([policy, *(f"{k}={v}" for k, v in changes.items())])
         tally, calibration = Tally(self.episodes), Calibration()
         steps: list[Transitions] = []
-        kept: list[Kept] = []
-        every = 1  # keep each second rollout once there are too many, each fourth then, …
+        recorded: list[RecordedRollouts] = []
+        every = 1  # doubled whenever too many rollouts are recorded
         try:
             playing = play(
                 self.module,
@@ -92,16 +92,16 @@ class Study:
                 horizon=self.cfg.data.horizon,
                 greedy=policy == "greedy",
                 policy=self.random_policy if policy == "random" else None,
-                progress=lambda done: self.say(f"{name}: {min(done, self.episodes)}/{self.episodes} episodes"),
+                progress=lambda done: self.progress(f"{name}: {min(done, self.episodes)}/{self.episodes} episodes"),
             )
             for i, (roll, out) in enumerate(playing):
                 number, counted = tally.number(roll)
                 steps.append(Transitions.of(roll, out, number, counted))
                 calibration.add(out.error[counted], out.pred.logvar[counted])
                 if i % every == 0:
-                    kept.append(Kept.of(self.module.model, roll, out, number, counted))
-                if len(kept) > 2 * KEPT:
-                    kept, every = kept[::2], 2 * every
+                    recorded.append(RecordedRollouts.of(self.module.model, roll, out, number, counted))
+                if len(recorded) > 2 * RECORDED:
+                    recorded, every = recorded[::2], 2 * every
         finally:
             env.close()
-        return Played(name, tally, Transitions.join(steps), calibration, kept)
+        return EpisodeSet(name, tally, Transitions.join(steps), calibration, recorded)

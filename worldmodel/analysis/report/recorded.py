@@ -15,7 +15,7 @@ from worldmodel.types import Obs, Rollout, map_obs
 
 
 @dataclass
-class Kept:
+class RecordedRollouts:
     """N x T transitions with what led to them and what the environment told."""
 
     window: Window
@@ -26,13 +26,13 @@ class Kept:
     obs: Obs | None  # (N, T+1, ...) where observations are symbols, which are small; else None
 
     @classmethod
-    def of(cls, model: WorldModel, roll: Rollout, out: Outputs, number: Tensor, counted: Tensor) -> Kept:
+    def of(cls, model: WorldModel, roll: Rollout, out: Outputs, number: Tensor, counted: Tensor) -> RecordedRollouts:
         """Without the observations' pixels."""
         obs = roll.obs[:, -roll.new - 1 :] if hasattr(model.encoder, "codes") else None
         return cls(Window.of(model, roll, out.y), number, counted, roll.info, roll.h, obs)
 
     @classmethod
-    def join(cls, parts: Sequence[Kept]) -> Kept:
+    def join(cls, parts: Sequence[RecordedRollouts]) -> RecordedRollouts:
         """Several rollouts as one of more copies."""
         if len(parts) == 1:
             return parts[0]
@@ -50,14 +50,14 @@ class Kept:
         return self.counted & self.window.seq.mask[:, -self.window.new - 1 : -1]
 
 
-def grouped(kept: Sequence[Kept], rows: int = 128) -> list[Kept]:
+def grouped(recorded: Sequence[RecordedRollouts], rows: int = 128) -> list[RecordedRollouts]:
     """The same rollouts joined into fewer of up to `rows` copies each: large batches are cheaper."""
-    size = max(1, rows // len(kept[0].number))
-    return [Kept.join(kept[i : i + size]) for i in range(0, len(kept), size)]
+    size = max(1, rows // len(recorded[0].number))
+    return [RecordedRollouts.join(recorded[i : i + size]) for i in range(0, len(recorded), size)]
 
 
-def spread(kept: Sequence[Kept], starts: int) -> list[int]:
+def spread(recorded: Sequence[RecordedRollouts], starts: int) -> list[int]:
     """About as many starts in all: the transitions of each rollout, evenly over it, at which every copy starts."""
-    new, copies = kept[0].window.new, len(kept[0].number)
-    count = min(new, -(-starts // (copies * len(kept))))
+    new, copies = recorded[0].window.new, len(recorded[0].number)
+    count = min(new, -(-starts // (copies * len(recorded))))
     return np.linspace(0, new, count, endpoint=False).astype(int).tolist()

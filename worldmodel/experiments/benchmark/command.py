@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from worldmodel.experiments.benchmark import tables
 from worldmodel.experiments.benchmark.provenance import provenance
 from worldmodel.experiments.benchmark.report import write_report
 from worldmodel.experiments.benchmark.results import Results, rows_of, write
-from worldmodel.experiments.benchmark.runner import Runner
+from worldmodel.experiments.benchmark.runner import Runner, cores
 from worldmodel.experiments.benchmark.suite import cells_of
 from worldmodel.files import write_json
 from worldmodel.train import RESUMABLE
@@ -51,11 +50,6 @@ def benchmark(cfg: DictConfig) -> int:
     write_json(out / "benchmark.json", provenance(cfg.suite.name, cells))
     show(write_report(out), out)
     return int("failed" in runner.state.values())
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def show(results: Results, out: Path) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from worldmodel.analysis.report.canvas import panels
 from worldmodel.analysis.statistics import band, iqm_interval, performance_profile
 from worldmodel.experiments.benchmark.results import Results
 
@@ -79,19 +80,6 @@ def seeds(results: Results) -> Figure:
 
 def _styles(results: Results) -> list[tuple[str, dict[str, str]]]:
     return [(m, {"color": f"C{i % 10}", "ls": STYLES[i // 10 % len(STYLES)]}) for i, m in enumerate(results.methods)]
-
-
-def panels(count: int, height: float = 3.6) -> tuple[Figure, np.ndarray]:
-    """A figure with `count` axes in rows of two."""
-    from matplotlib.figure import Figure  # without pyplot: no state, no display
-
-    columns = min(max(count, 1), 2)
-    rows = -(-max(count, 1) // columns)
-    figure = Figure(figsize=(6.5 * columns, height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes[count:]:
-        axis.set_axis_off()
-    return figure, axes[:count]
 
 
 def _legend(figure: Figure, axes: np.ndarray) -> None:

@@ -32,6 +32,11 @@ LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 ASKED = "cell.json"  # what the cell was asked to be, so that a folder is never taken for another cell's result
 
 
+def cores() -> int:
+    """Return the number of cores available to this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def finished(cell: Cell) -> bool:
     """Is there nothing left to do? Raises ConfigError where the folder is that of other overrides."""
     asked = cell.folder / ASKED

@@ -11,12 +11,12 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from worldmodel.experiments.benchmark.command import cores
+from worldmodel.experiments.benchmark.runner import cores
 from worldmodel.experiments.benchmark.suite import compose_run, composing
 from worldmodel.experiments.population.member import Plan
 from worldmodel.experiments.population.report import write_report
 from worldmodel.experiments.population.space import by_key, spread
-from worldmodel.experiments.studies.runner import Lab, Stopped
+from worldmodel.experiments.study_runner import Stopped, StudyRunner
 from worldmodel.files import write_json
 from worldmodel.training.callbacks.signals import RESUMABLE, resumable_from_the_start
 from worldmodel.training.config import CONFIG_DIR, ConfigError, check_call
@@ -71,13 +71,13 @@ def population(
     )
     if failed:
         raise RuntimeError(f"members {failed} of {plan.out} failed, see members/*/log.txt and ray/*/error.txt")
-    lab = Lab("fixed", plan.out / "fixed", jobs or cores())
+    runner = StudyRunner("fixed", plan.out / "fixed", jobs or cores())
     cells = []
     for i, setting in enumerate(first if fixed else ()):
         words = [f"{key}={value}" for key, value in setting.items()]
         common = [*plan.overrides, f"total_steps={total_steps}"]
-        cells += lab.cells({f"fixed{i}": words}, common, [seed + i])
-    lab.train(cells)
+        cells += runner.cells({f"fixed{i}": words}, common, [seed + i])
+    runner.train(cells)
     Console().print(write_report(plan, ranges, members, [cell.folder for cell in cells]).rich())
     return plan.out
 

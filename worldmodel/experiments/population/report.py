@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from worldmodel.experiments.benchmark.plots import panels
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.section import Figure, Section, Table
 from worldmodel.experiments.benchmark.results import area
-from worldmodel.experiments.benchmark.tables import Table
 from worldmodel.experiments.population.member import Plan, lineage
 from worldmodel.training.learning_curve import read_metrics
 
@@ -21,15 +21,15 @@ def write_report(plan: Plan, space: Mapping[str, Mapping[str, Any]], members: in
     rows.sort(key=lambda row: (int(row["interval"]), int(row["member"])))
     _csv(plan.out / "lineage.csv", [list(rows[0]), *(list(row.values()) for row in rows)])
     table = _table(plan, list(space), rows, fixed)
-    _csv(plan.out / "table.csv", [table.header, *table.rows])
     copies = [row for row in rows if row["parent"] not in ("", row["member"])]
     words = "; ".join(f"{r['member']} from {r['parent']} at {int(r['from_steps']):,}" for r in copies) or "none"
-    (plan.out / "table.md").write_text(
-        f"**{table.title}**\n\n{table.markdown()}\n\n{members} members of {plan.total_steps:,} environment steps each "
-        f"({' '.join(plan.overrides)}), seeds {plan.seed} to {plan.seed + members - 1}; compared every "
-        f"{plan.interval:,} steps by {plan.metric}. Copies (member from member at steps): {words}.\n"
+    notes = (
+        f"{members} members of {plan.total_steps:,} environment steps each ({' '.join(plan.overrides)}), seeds "
+        f"{plan.seed} to {plan.seed + members - 1}; compared every {plan.interval:,} steps by {plan.metric}. Copies "
+        f"(member from member at steps): {words}."
     )
-    _plot(plan, space, members, rows, fixed).savefig(plan.out / "plot.png", dpi=110)
+    figure = Figure.of(_plot(plan, space, members, rows, fixed), dpi=110)
+    Section(table.caption, tables=[table], figures=[figure], text=notes).write(plan.out)
     return table
 
 

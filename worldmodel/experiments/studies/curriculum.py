@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from worldmodel.experiments.benchmark.plots import panels
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.cells import format_mean_range
+from worldmodel.analysis.report.section import Table
 from worldmodel.experiments.benchmark.suite import Cell
-from worldmodel.experiments.benchmark.tables import Table
-from worldmodel.experiments.studies.random_against_policy import words
-from worldmodel.experiments.studies.runner import Lab
+from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.training.learning_curve import read_metrics
 
 
 def curriculum(
-    lab: Lab,
+    runner: StudyRunner,
     *,
     agents: dict[str, list[str]],
     lessons: dict[str, list[str]],
@@ -35,8 +35,8 @@ def curriculum(
         for agent, has in agents.items():
             for seed in seeds:  # a checkpoint brings the agent's and the common configuration along
                 start = [_after(last[agent, seed])] if last else [*passing, *has]
-                cells += lab.cells({f"{agent}_{lesson}": [*start, *overrides]}, [], [seed])
-        lab.train(cells)
+                cells += runner.cells({f"{agent}_{lesson}": [*start, *overrides]}, [], [seed])
+        runner.train(cells)
         for agent in agents:
             taken = [c for c in cells if c.method == f"{agent}_{lesson}"]
             runs = [read_metrics(c.folder / "metrics.csv") for c in taken]
@@ -44,7 +44,7 @@ def curriculum(
             passed = [r["env_steps"][-1] for r in runs if r["return_ext"][-1] >= threshold]
             steps = f"{np.median(passed):,.0f} [{min(passed):,.0f}, {max(passed):,.0f}]" if passed else "–"
             ended = np.array([r["return_ext"][-1] for r in runs])
-            rows.append([lesson, agent, f"{len(passed)} of {len(runs)}", steps, words(ended)])
+            rows.append([lesson, agent, f"{len(passed)} of {len(runs)}", steps, format_mean_range(ended)])
             for i, r in enumerate(runs):
                 axis.plot(r["env_steps"], r["return_ext"], color=colors[agent], lw=1, label=None if i else agent)
         axis.axhline(threshold, color="gray", lw=0.8, ls=":")
@@ -58,12 +58,12 @@ def curriculum(
         "steps of those, from the first lesson on",
         "return at its end",
     ]
-    lab.write(
+    runner.write(
         Table("one world after the other", header, rows),
         f"Steps: median [least, most]; return of the sampling policy while it trains: mean [lowest, highest]. Seeds "
         f"{', '.join(map(str, seeds))}.",
+        figure,
     )
-    lab.save(figure)
 
 
 def _after(cell: Cell) -> str:

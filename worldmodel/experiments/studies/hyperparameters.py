@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.experiments.benchmark.plots import panels
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.section import Table
 from worldmodel.experiments.benchmark.results import area
 from worldmodel.experiments.benchmark.suite import Cell
-from worldmodel.experiments.benchmark.tables import Table
-from worldmodel.experiments.studies.runner import Lab
+from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.training.config import ConfigError
 from worldmodel.training.learning_curve import read_metrics
 
@@ -19,7 +19,7 @@ KEYS = ({"low", "high"}, {"low", "high", "log"}, {"choices"})
 
 
 def hyperparameters(
-    lab: Lab,
+    runner: StudyRunner,
     *,
     space: dict[str, dict[str, Any]],
     common: list[str],
@@ -51,8 +51,8 @@ def hyperparameters(
         chosen = [{name: _suggest(t, name, node) for name, node in space.items()} for t in asked]
         names = {f"trial{t.number}": t for t in asked}
         overrides = [[f"{k}={v}" for k, v in values.items()] for values in chosen]
-        cells = lab.cells(dict(zip(names, overrides, strict=True)), common, seeds)
-        lab.train(cells)
+        cells = runner.cells(dict(zip(names, overrides, strict=True)), common, seeds)
+        runner.train(cells)
         for name, t in names.items():
             search.tell(t, float(np.mean([_mean(c, metric) for c in cells if c.method == name])))
     values = [t.value for t in search.trials]
@@ -61,14 +61,6 @@ def hyperparameters(
     shares = get_param_importances(search, evaluator=evaluator) if varied else dict.fromkeys(space, float("nan"))
     best = search.best_trial
     rows = [[name, f"{shares[name]:.3f}", _range(space[name]), _short(best.params[name])] for name in shares]
-    lab.write(
-        Table(f"what explains {metric}", ["parameter", "importance", "searched", "best"], rows),
-        f"{trials} trials (TPE) of {len(seeds)} seed{'s' * (len(seeds) > 1)} each ({', '.join(map(str, seeds))}); the "
-        f"objective is the mean of {metric} over the budget: best {max(values):.3f}, median {np.median(values):.3f}, "
-        f"worst {min(values):.3f}. Importance is the share of the variance of a random forest fitted to the trials "
-        "that the parameter alone explains (functional ANOVA; Optuna makes the shares sum to 1); with few trials it is "
-        "a rough guess.",
-    )
     figure, (left, right) = panels(2)
     left.barh(list(shares), list(shares.values()))
     left.invert_yaxis()
@@ -76,7 +68,15 @@ def hyperparameters(
     name = next(iter(shares))
     right.plot([t.params[name] for t in search.trials], values, "o")
     right.set(xlabel=name, ylabel=f"mean {metric}", xscale="log" if space[name].get("log") else "linear")
-    lab.save(figure)
+    runner.write(
+        Table(f"what explains {metric}", ["parameter", "importance", "searched", "best"], rows),
+        f"{trials} trials (TPE) of {len(seeds)} seed{'s' * (len(seeds) > 1)} each ({', '.join(map(str, seeds))}); the "
+        f"objective is the mean of {metric} over the budget: best {max(values):.3f}, median {np.median(values):.3f}, "
+        f"worst {min(values):.3f}. Importance is the share of the variance of a random forest fitted to the trials "
+        "that the parameter alone explains (functional ANOVA; Optuna makes the shares sum to 1); with few trials it is "
+        "a rough guess.",
+        figure,
+    )
 
 
 def _suggest(trial: Any, name: str, node: Mapping[str, Any]) -> Any:

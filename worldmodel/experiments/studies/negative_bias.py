@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.cells import format_mean_range
+from worldmodel.analysis.report.section import Table
 from worldmodel.analysis.statistics import band
-from worldmodel.experiments.benchmark.plots import panels
+from worldmodel.experiments.behaviour import COPIES, TEST_SEEDS
 from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
-from worldmodel.experiments.benchmark.tables import Table
-from worldmodel.experiments.studies.behaviour import COPIES, TEST_SEEDS
-from worldmodel.experiments.studies.random_against_policy import words
-from worldmodel.experiments.studies.runner import Lab
+from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.learner.run_episodes import Tally, freeze, play
 from worldmodel.training.build import build_env
 from worldmodel.training.config import bad_input
@@ -22,7 +22,7 @@ POINTS = 100  # of a learning curve
 
 
 def negative_bias(
-    lab: Lab,
+    runner: StudyRunner,
     *,
     common: list[str],
     pretraining: int,
@@ -48,8 +48,8 @@ def negative_bias(
         "scratch": [f"total_steps={steps}"],
         "longer": [f"total_steps={pretraining + steps}"],
     }
-    cells = lab.cells(methods, world, seeds)
-    lab.train(cells)
+    cells = runner.cells(methods, world, seeds)
+    runner.train(cells)
     tuned = []
     for first in (c for c in cells if c.method == "exploration"):
         # the checkpoint brings its configuration along; what exploration had changed is put back
@@ -59,8 +59,8 @@ def negative_bias(
             f"policy.ppo.weight_ext={cfg.policy.ppo.weight_ext}",
             f"weights.rew={cfg.weights.rew}",
         ]
-        tuned += lab.cells({"pretrained": task}, [], [first.seed])
-    lab.train(tuned)
+        tuned += runner.cells({"pretrained": task}, [], [first.seed])
+    runner.train(tuned)
     runs = {"pretrained": tuned} | {m: [c for c in cells if c.method == m] for m in ("scratch", "longer")}
     figure, (axis,) = panels(1)
     rows = []
@@ -72,18 +72,18 @@ def negative_bias(
         (line,) = axis.plot(grid, middle, label=name)
         axis.fill_between(grid, low, high, color=line.get_color(), alpha=0.2, lw=0)
         seen, unseen = (np.array([_return(c, episodes, held_out) for c in trained]) for held_out in (False, True))
-        rows.append([name, f"{grid[-1]:,.0f}", *map(words, (curves.mean(-1), seen, unseen, seen - unseen))])
+        rows.append([name, f"{grid[-1]:,.0f}", *map(format_mean_range, (curves.mean(-1), seen, unseen, seen - unseen))])
     axis.set(xlabel="environment steps on the task", ylabel="return (last 200 episodes)")
     axis.grid(alpha=0.3)
     axis.legend()
     header = ["agent", "steps on the task", "mean return over them", "seen levels", "unseen levels", "difference"]
-    lab.write(
+    runner.write(
         Table("exploration without reward, then the task", header, rows),
         f"Mean [lowest, highest] over seeds {', '.join(map(str, seeds))}. {pretraining:,} steps of exploration, "
         f"{levels} levels, actions repeated with probability {sticky}. Levels: the sampled policy's return at the end, "
         f"over {episodes} episodes on each kind.",
+        figure,
     )
-    lab.save(figure)
 
 
 def _curve(cell: Cell, before: int, grid: np.ndarray) -> np.ndarray:

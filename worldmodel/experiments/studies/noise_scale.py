@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from worldmodel.experiments.benchmark.plots import panels
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.section import Table
 from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
-from worldmodel.experiments.benchmark.tables import Table
-from worldmodel.experiments.studies.runner import Lab
+from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.training.callbacks.noise_scale import PARTS
 from worldmodel.training.config import ConfigError
 from worldmodel.training.learning_curve import read_metrics
 
 
-def noise_scale(lab: Lab, *, common: list[str], seeds: list[int], shares: list[float]) -> None:
+def noise_scale(runner: StudyRunner, *, common: list[str], seeds: list[int], shares: list[float]) -> None:
     """The critical batch size of the world model and of the policy over training, in sequences, as the callback
     NoiseScale estimates it (McCandlish et al. 2018, arXiv 1812.06162); a line of the table for each part, with medians
     over seeds around these `shares` of training. Raises ConfigError for shares outside of (0, 1]."""
     if not shares or any(not 0 < share <= 1 for share in shares):
         raise ConfigError(f"study.shares={shares}: allowed are numbers above 0 and up to 1")
-    cells = lab.cells({"run": []}, common, seeds)
-    lab.train(cells)
+    cells = runner.cells({"run": []}, common, seeds)
+    runner.train(cells)
     runs = [read_metrics(cell.folder / "metrics.csv") for cell in cells]
     if missing := {f"noise_scale_{part}" for part in PARTS} - runs[0].keys():
         raise ConfigError(
@@ -45,13 +45,13 @@ def noise_scale(lab: Lab, *, common: list[str], seeds: list[int], shares: list[f
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     header = ["", "batch of the run", *(f"at {share:.0%}" for share in shares)]
-    lab.write(
+    runner.write(
         Table("critical batch size over training, in sequences", header, rows),
         f"{' '.join(common)}; medians over seeds {', '.join(map(str, seeds))} of the updates around each share of "
         "training (a tenth of it). The critical batch is the simple noise scale tr(Sigma) / |G|^2 of the gradient that "
         "reaches the part; a sequence counts as one sample. '-': the gradient couldn't be told from noise.",
+        figure,
     )
-    lab.save(figure)
 
 
 def batches(cell: Cell) -> dict[str, int]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.cells import format_mean_range
+from worldmodel.analysis.report.section import Table
 from worldmodel.analysis.statistics import band
-from worldmodel.experiments.benchmark.plots import panels
-from worldmodel.experiments.benchmark.tables import Table
-from worldmodel.experiments.studies.behaviour import skills, train_on
-from worldmodel.experiments.studies.random_against_policy import words
-from worldmodel.experiments.studies.runner import Lab
+from worldmodel.experiments.behaviour import skills, train_on
+from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.training.learning_curve import read_metrics
 
 
 def null_action(
-    lab: Lab,
+    runner: StudyRunner,
     *,
     behaviours: dict[str, list[str]],
     common: list[str],
@@ -26,7 +26,7 @@ def null_action(
 
     The skill on a fresh rollout is taken before the model learns from it, so it is a forecast.
     """
-    trained = train_on(lab, behaviours, common, seeds)
+    trained = train_on(runner, behaviours, common, seeds)
     found, names = skills(trained, episodes), list(behaviours)
     figure, (axis,) = panels(1)
     rows = []
@@ -39,14 +39,21 @@ def null_action(
         axis.fill_between(grid, low, high, color=line.get_color(), alpha=0.2, lw=0)
         first = [grid[np.argmax(c >= threshold)] if (c >= threshold).any() else np.inf for c in curves]
         steps = f"{np.median(first):,.0f}" if np.isfinite(np.median(first)) else "never"
-        rows.append([name, steps, words(curves[:, -1]), *(words(found[i, j]) for j in range(len(names)))])
+        rows.append(
+            [
+                name,
+                steps,
+                format_mean_range(curves[:, -1]),
+                *(format_mean_range(found[i, j]) for j in range(len(names))),
+            ]
+        )
     axis.set(xlabel="environment steps", ylabel="one-step skill on fresh rollouts", ylim=(-0.2, 1.02))
     axis.grid(alpha=0.3)
     axis.legend()
     header = ["trained on", f"steps to skill {threshold:g}", "skill at the end, own data", *(f"on {b}" for b in names)]
-    lab.write(
+    runner.write(
         Table("predictors of what is done, and of doing nothing", header, rows),
         f"Steps: median over seeds {', '.join(map(str, seeds))}; skills: mean [lowest, highest] over them. On other "
         f"behaviour: {episodes} episodes. Each skill is relative to predicting no change in the same data.",
+        figure,
     )
-    lab.save(figure)

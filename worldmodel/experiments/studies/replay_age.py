@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.section import Table
 from worldmodel.experience.replay import Curious, Replay, concatenate
-from worldmodel.experiments.benchmark.plots import panels
 from worldmodel.experiments.benchmark.suite import compose_run, composing
-from worldmodel.experiments.benchmark.tables import Table
-from worldmodel.experiments.studies.runner import Lab
+from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.training.build import build_agent, build_data, env_spec
 from worldmodel.training.config import ConfigError
 from worldmodel.training.datamodule import SequenceData
@@ -28,7 +28,9 @@ from worldmodel.types import Minibatch, Rollout
 KINDS = {"memory, uniform": (False, False), "disk, uniform": (True, False), "disk, curious": (True, True)}
 
 
-def replay_age(lab: Lab, *, common: list[str], steps: list[int], repeats: int, rehearsed: int, seed: int) -> None:
+def replay_age(
+    runner: StudyRunner, *, common: list[str], steps: list[int], repeats: int, rehearsed: int, seed: int
+) -> None:
     """Fill replays with copies of one rollout up to each number of `steps`, and time whole steps of the learner:
     tell the replay the last losses, draw `rehearsed` sequences beside a fresh one, learn from them.
 
@@ -43,8 +45,8 @@ def replay_age(lab: Lab, *, common: list[str], steps: list[int], repeats: int, r
             "replay_age", (*common, f"seed={seed}", f"data.replay_batch={rehearsed}", "data.model_every=1")
         )
     agent, data, roll = _agent(cfg)
-    lab.out.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="replay", dir=lab.out))
+    runner.out.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="replay", dir=runner.out))
     try:
         rows = []
         for kind, (on_disk, curious) in KINDS.items():
@@ -56,13 +58,6 @@ def replay_age(lab: Lab, *, common: list[str], steps: list[int], repeats: int, r
         "replay", "stored steps", "step, ms", "of it the replay, ms", "against the smallest", "added, us a step",
         "memory, MB", "disk, MB",
     ]  # fmt: skip
-    lab.write(
-        Table("a step of the learner as the replay grows", header, [[*map(_words, row)] for row in rows]),
-        f"Medians over {repeats} steps of the optimiser on {rehearsed} old sequences and one fresh one, sizes taking "
-        "turns; 'against the smallest' is the median of the ratios of the steps of one turn. Memory: growth of the "
-        "resident set while filling (disk: the page cache is not in it). The stored sequences are copies of one "
-        f"rollout of {cfg.env.id}.",
-    )
     figure, axes = panels(3)
     for kind in KINDS:
         mine = [row for row in rows if row[0] == kind]
@@ -72,7 +67,14 @@ def replay_age(lab: Lab, *, common: list[str], steps: list[int], repeats: int, r
         axis.set(xlabel="stored steps", ylabel=name, xscale="log", ylim=(0, None))
         axis.grid(alpha=0.3)
     axes[0].legend()
-    lab.save(figure)
+    runner.write(
+        Table("a step of the learner as the replay grows", header, [[*map(_words, row)] for row in rows]),
+        f"Medians over {repeats} steps of the optimiser on {rehearsed} old sequences and one fresh one, sizes taking "
+        "turns; 'against the smallest' is the median of the ratios of the steps of one turn. Memory: growth of the "
+        "resident set while filling (disk: the page cache is not in it). The stored sequences are copies of one "
+        f"rollout of {cfg.env.id}.",
+        figure,
+    )
 
 
 def _agent(cfg: Any) -> tuple[CuriousAgent, SequenceData, Rollout]:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from worldmodel.analysis.probes.linear import r_squared, ridge
+from worldmodel.analysis.report.canvas import panels
 from worldmodel.analysis.report.open_loop import Window, imagine
+from worldmodel.analysis.report.section import Table
 from worldmodel.envs.worlds.chaos import rk4
 from worldmodel.envs.worlds.pendulum import Pendulums, flow, outputs_of, state_of
-from worldmodel.experiments.benchmark.plots import panels
+from worldmodel.experiments.behaviour import TEST_SEEDS
 from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
-from worldmodel.experiments.benchmark.tables import Table
-from worldmodel.experiments.studies.behaviour import TEST_SEEDS
-from worldmodel.experiments.studies.runner import Lab
+from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.learner.run_episodes import Tally, freeze, play
 from worldmodel.training.build import build_env
 from worldmodel.training.loading import load_agent
@@ -28,7 +28,7 @@ BOB = 2  # numbers that are judged, whatever else is observed: the lower bob's p
 
 
 def sim_scale(
-    lab: Lab,
+    runner: StudyRunner,
     *,
     steps: Sequence[float],
     dims: Sequence[int],
@@ -55,8 +55,8 @@ def sim_scale(
         name: [f"env.step={step}", f"env.dim={dim}", f"env.resolution={res}"]
         for name, (step, dim, res) in kinds.items()
     }
-    cells = lab.cells(overrides, common, seeds)
-    lab.train(cells)
+    cells = runner.cells(overrides, common, seeds)
+    runner.train(cells)
     lyapunov, interval = clock(cells[0])
     time = interval * np.arange(ahead + 1) / lyapunov
     figure, (learnt, simulated) = panels(2)
@@ -86,7 +86,7 @@ def sim_scale(
         "bob in latent, R²",
     ]
     several = "mean [lowest, highest] over seeds" if len(seeds) > 1 else "seed"
-    lab.write(
+    runner.write(
         Table(f"Lyapunov times ahead for which ≥ {level:g} of the variance is explained", header, rows),
         f"Where the lower bob of a double pendulum will be, held against a simulation with a step of {reference:g} s. "
         f"One Lyapunov time is {lyapunov:.2f} s, {lyapunov / interval:.1f} observations; predictions were made "
@@ -95,8 +95,8 @@ def sim_scale(
         "Simulation: started with the rounded whole state (six numbers), so it does not depend on how many are seen. "
         "The last column is a linear read-out of the model's latent, with nothing to predict: what bounds it from "
         "above.",
+        figure,
     )
-    lab.save(figure)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from worldmodel.experiments.benchmark.suite import Cell
-from worldmodel.experiments.studies.runner import Lab
+from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.learner.run_episodes import Tally, freeze, play
 from worldmodel.training.build import build_env
 from worldmodel.training.config import bad_input
@@ -21,11 +21,11 @@ COPIES = 8
 
 
 def train_on(
-    lab: Lab, behaviours: Mapping[str, Sequence[str]], common: Sequence[str], seeds: Sequence[int]
+    runner: StudyRunner, behaviours: Mapping[str, Sequence[str]], common: Sequence[str], seeds: Sequence[int]
 ) -> dict[str, list[Cell]]:
     """Trained cells by behaviour, in the order of the seeds."""
-    cells = lab.cells(behaviours, common, seeds)
-    lab.train(cells)
+    cells = runner.cells(behaviours, common, seeds)
+    runner.train(cells)
     return {name: [c for c in cells if c.method == name] for name in behaviours}
 
 

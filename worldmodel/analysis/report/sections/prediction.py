@@ -8,11 +8,12 @@ import gymnasium as gym
 import numpy as np
 
 from worldmodel.analysis.report.baselines import WIDEST, Affine
-from worldmodel.analysis.report.context import Played, Study
+from worldmodel.analysis.report.canvas import canvas
+from worldmodel.analysis.report.context import EpisodeSet, EvaluationContext
 from worldmodel.analysis.report.head_metrics import end_head, reward_head
 from worldmodel.analysis.report.open_loop import Errors, imagines_latents, open_loop
 from worldmodel.analysis.report.recorded import grouped, spread
-from worldmodel.analysis.report.section import Figure, Section, Table, canvas
+from worldmodel.analysis.report.section import Figure, Section, Table
 from worldmodel.analysis.report.skill import skill
 from worldmodel.analysis.report.transitions import Transitions
 
@@ -20,21 +21,21 @@ BEHAVIOURS = ("sampled", "greedy", "random")
 STARTS = 512  # about as many starts of open-loop predictions
 
 
-def prediction(study: Study, horizons: list[int]) -> Section:
+def prediction(context: EvaluationContext, horizons: list[int]) -> Section:
     """Of the agent's own behaviour, sampled and greedy, and of random behaviour."""
-    numbers: dict[str, Any] = {"open_loop_latent": "imagined" if imagines_latents(study.module.model) else "unknown"}
-    space = study.act_space
+    numbers: dict[str, Any] = {"open_loop_latent": "imagined" if imagines_latents(context.module.model) else "unknown"}
+    space = context.act_space
     for name in BEHAVIOURS:
-        played = study.play(name)
-        study.say(f"{name}: predictions")
-        errors = by_horizon(study, played, horizons)
+        played = context.episode_set(name)
+        context.progress(f"{name}: predictions")
+        errors = by_horizon(context, played, horizons)
         numbers[name] = {
-            "open_loop": {str(h): skills(e, study.seed) for h, e in errors.items()},
+            "open_loop": {str(h): skills(e, context.seed) for h, e in errors.items()},
             "calibration": played.calibration.numbers(),
             "reward_head": reward_head(played.steps),
             "end_head": end_head(played.steps),
-            "actions": by_action(played.steps, space, study.seed),
-            "null_action": null_action(played.steps, study.null_action, space, study.seed),
+            "actions": by_action(played.steps, space, context.seed),
+            "null_action": null_action(played.steps, context.null_action, space, context.seed),
         }
     tables = [_horizon_table(numbers), _head_table(numbers)]
     if numbers["sampled"]["actions"]:
@@ -42,14 +43,14 @@ def prediction(study: Study, horizons: list[int]) -> Section:
     return Section("Prediction", numbers, tables, [_skill_picture(numbers), _calibration_picture(numbers)])
 
 
-def by_horizon(study: Study, played: Played, horizons: list[int]) -> dict[int, Errors]:
-    """Open-loop errors from about `STARTS` starts, evenly over the rollouts kept, of the model and the baselines."""
-    model, kept = study.module.model, played.kept
-    baselines = {"mean": Affine(model, study.act_space, linear=False).fit(kept)}
+def by_horizon(context: EvaluationContext, played: EpisodeSet, horizons: list[int]) -> dict[int, Errors]:
+    """Open-loop errors from about `STARTS` starts, evenly over the recorded rollouts, of the model and the baselines."""
+    model, recorded = context.module.model, played.recorded
+    baselines = {"mean": Affine(model, context.act_space, linear=False).fit(recorded)}
     if int(np.prod(model.target.shape)) <= WIDEST:
-        baselines["linear"] = Affine(model, study.act_space, linear=True).fit(kept)
-    starts = spread(kept, STARTS)
-    parts = [open_loop(model, k.window, starts, horizons, k.number, k.counted, baselines) for k in grouped(kept)]
+        baselines["linear"] = Affine(model, context.act_space, linear=True).fit(recorded)
+    starts = spread(recorded, STARTS)
+    parts = [open_loop(model, k.window, starts, horizons, k.number, k.counted, baselines) for k in grouped(recorded)]
     return {h: Errors.join([part[h] for part in parts]) for h in horizons}
 
 

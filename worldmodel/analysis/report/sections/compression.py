@@ -9,10 +9,9 @@ import gymnasium as gym
 import torch
 
 from worldmodel.analysis.probes.activations import read
-from worldmodel.analysis.probes.observation import fit_observation_head, ideal_bits
+from worldmodel.analysis.probes.observation import IDEAL_OBSERVER, fit_observation_head, ideal_bits
 from worldmodel.analysis.probes.world_coder import WorldCoder, compression_report, observation_rates, rates_figure
-from worldmodel.analysis.report.context import SEED_OFFSET, Study
-from worldmodel.analysis.report.known_answer import TOLD
+from worldmodel.analysis.report.context import SEED_OFFSET, EvaluationContext
 from worldmodel.analysis.report.section import Figure, Section, Table
 from worldmodel.analysis.report.skill import rounded
 from worldmodel.learner.run_episodes import Tally, play
@@ -24,26 +23,27 @@ ROLLOUTS = 6  # that are coded, from the beginning of the streams: the coder's o
 TO_FIT, FIT_STEPS = 40, 4000  # rollouts that a head is fitted to, and how long: 50 episodes it had learnt by heart
 
 
-def compression(study: Study) -> Section | None:
+def compression(context: EvaluationContext) -> Section | None:
     """Of fresh episodes of the sampled policy; None where observations aren't symbols or actions aren't one discrete
     number. Where the coders aren't installed the report says so."""
-    kept = study.play("sampled").kept
-    if kept[0].obs is None or not isinstance(study.act_space, gym.spaces.Discrete):
+    recorded = context.episode_set("sampled").recorded
+    if recorded[0].obs is None or not isinstance(context.act_space, gym.spaces.Discrete):
         return None
-    study.say("compression")
-    model = study.module.model
+    context.progress("compression")
+    model = context.module.model
     head = model.observation or fit_observation_head(
-        model, read(model, fresh(study, FITTED, TO_FIT)), study.spec.obs_space, steps=FIT_STEPS, seed=study.seed
+        model, read(model, fresh(context, FITTED, TO_FIT)), context.spec.obs_space, steps=FIT_STEPS, seed=context.seed
     )
-    window = {"context": study.cfg.data.context, "horizon": study.cfg.data.horizon}
-    coder = WorldCoder(study.module, head, study.spec.obs_space, study.act_space, **window)
-    rolls = fresh(study, FRESH, ROLLOUTS)
+    window = {"context": context.cfg.data.context, "horizon": context.cfg.data.horizon}
+    coder = WorldCoder(context.module, head, context.spec.obs_space, context.act_space, **window)
+    rolls = fresh(context, FRESH, ROLLOUTS)
     try:
         report = compression_report(coder, rolls)
     except ImportError as error:
-        return Section("Compression", {"reason": f"{error.name} is not installed"})
-    told = set(TOLD) <= set(rolls[0].info or {})
-    ideal = float(ideal_bits(read(model, rolls)).nansum()) if told else None
+        reason = f"{error.name} is not installed"
+        return Section("Compression", {"reason": reason}, text=f"Not available: {reason}.")
+    known = set(IDEAL_OBSERVER) <= set(rolls[0].info or {})
+    ideal = float(ideal_bits(read(model, rolls)).nansum()) if known else None
     rates = {
         "observations": observation_rates(report, ideal),
         "observations, ends, actions": {
@@ -71,14 +71,14 @@ def compression(study: Study) -> Section | None:
     return Section("Compression", numbers, [table], [Figure.of(rates_figure(rates), "The same as bars.")])
 
 
-def fresh(study: Study, offset: int, rollouts: int) -> list[Rollout]:
+def fresh(context: EvaluationContext, offset: int, rollouts: int) -> list[Rollout]:
     """Rollouts of the sampled policy in environments of their own, unbroken from the beginning."""
-    torch.manual_seed(study.seed)
-    env = build_env(study.cfg, seed=SEED_OFFSET + offset + study.seed, num_envs=study.num_envs)
-    data = study.cfg.data
-    tally = Tally(rollouts * data.horizon * study.num_envs)  # more episodes than so many steps can hold
+    torch.manual_seed(context.seed)
+    env = build_env(context.cfg, seed=SEED_OFFSET + offset + context.seed, num_envs=context.num_envs)
+    data = context.cfg.data
+    tally = Tally(rollouts * data.horizon * context.num_envs)  # more episodes than so many steps can hold
     try:
-        playing = play(study.module, env, tally, context=data.context, horizon=data.horizon, greedy=False)
+        playing = play(context.module, env, tally, context=data.context, horizon=data.horizon, greedy=False)
         return [roll for roll, _ in islice(playing, rollouts)]
     finally:
         env.close()

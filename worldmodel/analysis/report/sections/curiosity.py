@@ -8,8 +8,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from worldmodel.analysis.report.context import Study
-from worldmodel.analysis.report.section import Figure, Section, Table, canvas
+from worldmodel.analysis.report.canvas import canvas
+from worldmodel.analysis.report.context import EvaluationContext
+from worldmodel.analysis.report.section import Figure, Section, Table
 from worldmodel.analysis.report.skill import rounded
 from worldmodel.analysis.report.transitions import Transitions
 from worldmodel.analysis.statistics import ratio_interval
@@ -20,20 +21,20 @@ TENTHS = 10
 POINTS = 50  # of a curve, at most
 
 
-def curiosity(study: Study) -> Section:
+def curiosity(context: EvaluationContext) -> Section:
     """Of the sampled policy, whose behaviour it shapes; the random one beside it."""
-    own, random = study.play("sampled").steps, study.play("random").steps
+    own, random = context.episode_set("sampled").steps, context.episode_set("random").steps
     numbers: dict[str, Any] = {
         name: {
             "rew_int": rounded(steps.rew_int.mean()),
-            "rew_int_ci": _interval(steps, study.seed),
-            "by_event": by_event(steps, study.act_space),
+            "rew_int_ci": _interval(steps, context.seed),
+            "by_event": by_event(steps, context.act_space),
             "in_episode": in_episode(steps),
             "places": places(steps),
         }
         for name, steps in (("sampled", own), ("random", random))
     }
-    numbers["over_training"] = over_training(study.checkpoint)
+    numbers["over_training"] = over_training(context.checkpoint)
     figures = [_timeline(own)]
     if own.place.shape[1] in (1, 2):
         figures.append(heat_map({"sampled behaviour": own, "random behaviour": random}))

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.analysis.report.context import SEED_OFFSET, Study
+from worldmodel.analysis.report.context import SEED_OFFSET, EvaluationContext
 from worldmodel.analysis.report.film import coloured, encode, grid_tiles
-from worldmodel.analysis.report.imagination import STREAMS, decode, decoder_of
-from worldmodel.analysis.report.recorded import Kept
+from worldmodel.analysis.report.recorded import RecordedRollouts
 from worldmodel.analysis.report.section import Film, Section
+from worldmodel.analysis.report.symbol_decoder import STREAMS, decode, decoder_of
 from worldmodel.envs import Step
 from worldmodel.envs.wrappers.base import Wrapper
 from worldmodel.learner.run_episodes import Tally, freeze, play
@@ -38,14 +38,14 @@ class Filmed(Wrapper):
         return step
 
 
-def video(study: Study) -> Section:
+def video(context: EvaluationContext) -> Section:
     """Of the sampled policy. An environment that can't be filmed is no reason to fail: the report says why."""
-    study.say("video")
+    context.progress("video")
     reasons = []
-    for engine in dict.fromkeys(("gymnasium", study.cfg.env.engine)):
+    for engine in dict.fromkeys(("gymnasium", context.cfg.env.engine)):
         try:
-            draw, shown = painter(study)
-            frames, tiles, rew_int = record(study, engine, draw)
+            draw, shown = painter(context)
+            frames, tiles, rew_int = record(context, engine, draw)
             top = float(rew_int.max())
             both = (stacked(frame, *pair) for frame, pair in zip(frames, tiles, strict=True))
             mp4 = encode([beside(frame, rew_int[: i + 1], top) for i, frame in enumerate(both)])
@@ -57,20 +57,21 @@ def video(study: Study) -> Section:
             return Section("Video", {"steps": len(frames), "reason": None}, films=[Film(words, mp4)])
         except Exception as error:
             reasons.append(f"{type(error).__name__}: {error}".splitlines()[0])
-    return Section("Video", {"steps": 0, "reason": "; ".join(reasons)})
+    reason = "; ".join(reasons)
+    return Section("Video", {"steps": 0, "reason": reason}, text=f"Not available: {reason}")
 
 
 Draw = Callable[[Rollout, Outputs], np.ndarray]
 """A scored rollout -> for each transition what came and what was predicted: (N, T, 2, h, w, 3) uint8."""
 
 
-def painter(study: Study) -> tuple[Draw, str]:
+def painter(context: EvaluationContext) -> tuple[Draw, str]:
     """How a prediction is shown, and its name: the agent's view, read off the latent by the probe decoder of
     `imagination`, where observations are symbols; else the change of the latent itself."""
-    model, kept = study.module.model, study.play("sampled").kept
-    if kept[0].obs is None:
+    model, recorded = context.module.model, context.episode_set("sampled").recorded
+    if recorded[0].obs is None:
         return lambda roll, out: latent_tiles(out.error, out.pred.mean), "the latent that the model predicts"
-    rolls, sizes = Kept.join(kept[: max(1, STREAMS // study.num_envs)]), model.encoder.num_values
+    rolls, sizes = RecordedRollouts.join(recorded[: max(1, STREAMS // context.num_envs)]), model.encoder.num_values
     decoder = decoder_of(rolls, model.symbols(rolls.obs), sizes)
 
     def draw(roll: Rollout, out: Outputs) -> np.ndarray:
@@ -78,7 +79,7 @@ def painter(study: Study) -> tuple[Draw, str]:
         y = out.y[:, :-1]
         ahead = (y + model.expected_delta(out.pred, y)).flatten(2)
         guess = decode(decoder, ahead.flatten(0, 1), sizes).view_as(came)
-        return grid_tiles(torch.stack([came, guess], 2), study.spec.obs_space.shape)
+        return grid_tiles(torch.stack([came, guess], 2), context.spec.obs_space.shape)
 
     return draw, "the agent's view (a colour a symbol), read off the latent"
 
@@ -95,18 +96,20 @@ def latent_tiles(error: Tensor, mean: Tensor) -> np.ndarray:
     return coloured("RdBu_r", (pair / 6 + 0.5).clamp(0, 1))
 
 
-def record(study: Study, engine: str, draw: Draw) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+def record(
+    context: EvaluationContext, engine: str, draw: Draw
+) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
     """Pictures (H, W, 3) uint8 after each transition of the first episodes, what `draw` makes of it, and what it was
     paid (n,). ValueError if the environment doesn't render."""
     changes = {"engine": engine, "render": True, "vectorization": "sync"}
-    env = Filmed(build_env(study.cfg, seed=SEED_OFFSET + study.seed, num_envs=1, **changes))
-    tally, data = Tally(EPISODES), study.cfg.data
+    env = Filmed(build_env(context.cfg, seed=SEED_OFFSET + context.seed, num_envs=1, **changes))
+    tally, data = Tally(EPISODES), context.cfg.data
     frames: list[np.ndarray] = []
     tiles: list[np.ndarray] = []
     paid: list[float] = []
-    freeze(study.module, 1)
+    freeze(context.module, 1)
     try:
-        for roll, out in play(study.module, env, tally, context=data.context, horizon=data.horizon, greedy=False):
+        for roll, out in play(context.module, env, tally, context=data.context, horizon=data.horizon, greedy=False):
             new, env.frames = env.frames, []
             if new[0] is None:
                 raise ValueError(f"env.engine={engine}: doesn't render this environment")
@@ -118,7 +121,7 @@ def record(study: Study, engine: str, draw: Draw) -> tuple[list[np.ndarray], lis
                 break
     finally:
         env.close()
-        freeze(study.module, study.num_envs)
+        freeze(context.module, context.num_envs)
     return frames[:STEPS], tiles[:STEPS], np.array(paid[:STEPS])
 
 

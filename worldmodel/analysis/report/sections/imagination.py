@@ -6,19 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from worldmodel.analysis.probes.linear import Affine, ridge
-from worldmodel.analysis.report.context import Study
+from worldmodel.analysis.report.canvas import canvas
+from worldmodel.analysis.report.context import EvaluationContext
 from worldmodel.analysis.report.film import encode, grid_tiles
 from worldmodel.analysis.report.open_loop import imagine
-from worldmodel.analysis.report.recorded import Kept, spread
-from worldmodel.analysis.report.section import Figure, Film, Section, Table, canvas
+from worldmodel.analysis.report.recorded import RecordedRollouts, spread
+from worldmodel.analysis.report.section import Figure, Film, Section, Table
 from worldmodel.analysis.report.skill import rounded
+from worldmodel.analysis.report.symbol_decoder import STREAMS, decode, decoder_of, right
 
-STREAMS, STARTS = 64, 512  # copies and about as many starts
-ROWS = 5000  # that the decoder is fitted on, at most
+STARTS = 512  # approximate number of starts
 PIXELS = 16  # of a cell's side in the film
 SHOWN = (
     "One start of the sampled policy: what came (above) and what the model imagined from the actions alone (below), "
@@ -26,14 +24,14 @@ SHOWN = (
 )
 
 
-def imagination(study: Study, horizons: list[int]) -> Section | None:
+def imagination(context: EvaluationContext, horizons: list[int]) -> Section | None:
     """Of the sampled policy's behaviour, where observations are symbols; else None."""
-    kept = study.play("sampled").kept
-    if kept[0].obs is None:
+    recorded = context.episode_set("sampled").recorded
+    if recorded[0].obs is None:
         return None
-    study.say("imagination")
-    rolls = Kept.join(kept[: max(1, STREAMS // study.num_envs)])
-    model, codes = study.module.model, study.module.model.symbols(rolls.obs)  # (N, T+1, cells, C)
+    context.progress("imagination")
+    rolls = RecordedRollouts.join(recorded[: max(1, STREAMS // context.num_envs)])
+    model, codes = context.module.model, context.module.model.symbols(rolls.obs)  # (N, T+1, cells, C)
     sizes, odd = model.encoder.num_values, rolls.number % 2 == 1
     if not (rolls.real & ~odd).any():
         return None
@@ -70,35 +68,8 @@ def imagination(study: Study, horizons: list[int]) -> Section | None:
     path = imagine(model, rolls.window, start, fits[-1])[copy].flatten(1)
     came = codes[copy, start : start + 1 + fits[-1]]
     pair = torch.stack([came, torch.cat([came[:1], decode(decoder, path, sizes)])])
-    tiles = grid_tiles(pair, study.spec.obs_space.shape)
+    tiles = grid_tiles(pair, context.spec.obs_space.shape)
     return Section("Imagination", numbers, [table], [_strip(tiles, fits)], [_film(tiles)])
-
-
-def decoder_of(rolls: Kept, codes: Tensor, sizes: tuple[int, ...]) -> Affine:
-    """The map from latents to the codes (N, T+1, cells, C) of the same rows, of episodes of even number."""
-    fit = (rolls.real & (rolls.number % 2 == 0)).flatten().nonzero().flatten()
-    fit = fit[:: max(1, len(fit) // ROWS)]
-    y = rolls.window.y[:, :-1].flatten(2)
-    return fit_decoder(y.flatten(0, 1)[fit], codes[:, :-1].flatten(0, 1)[fit], sizes)
-
-
-def fit_decoder(y: Tensor, codes: Tensor, sizes: tuple[int, ...]) -> Affine:
-    """Latents (M, D) and codes (M, cells, C) -> an affine map to the one-hot codes, component by component."""
-    hot = [F.one_hot(codes[..., c].long(), size).flatten(1) for c, size in enumerate(sizes)]
-    return ridge(y, torch.cat(hot, 1).float())
-
-
-def decode(decoder: Affine, y: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """Latents (M, D) -> codes (M, cells, C): the nearest one-hot code of each component."""
-    scores = decoder(y)
-    cells = scores.shape[1] // sum(sizes)
-    parts = scores.split([cells * size for size in sizes], 1)
-    return torch.stack([x.unflatten(1, (cells, -1)).argmax(-1) for x in parts], -1)
-
-
-def right(guess: Tensor, truth: Tensor) -> np.ndarray:
-    """Codes (M, cells, C) each -> (M,) share of cells that agree in all components."""
-    return (guess == truth).all(-1).double().mean(-1).cpu().numpy()
 
 
 def _mean(parts: list[np.ndarray]) -> float | None:
