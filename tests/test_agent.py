@@ -9,11 +9,11 @@ import torch
 from tiny import tiny_agent, tiny_config
 
 from worldmodel.experience.actor import Actor
-from worldmodel.train import make_trainer
 from worldmodel.training.build import build_agent, build_data, env_spec
 from worldmodel.training.config import ConfigError
 from worldmodel.training.loading import Agent, load_agent
 from worldmodel.training.module import CuriousAgent
+from worldmodel.training.run import make_trainer
 
 CARTPOLE = ["env=cartpole", "encoder=mlp", "encoder.hidden=[16]"]
 WINDOW = 4 + 8 + 1  # rows that fit before the memory rolls

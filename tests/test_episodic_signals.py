@@ -17,9 +17,9 @@ from worldmodel.curiosity.etd import quasimetric
 from worldmodel.learner.run_episodes import Tally, freeze, play
 from worldmodel.masked import masked_mean
 from worldmodel.running_stats import Moments
-from worldmodel.train import train
 from worldmodel.training.build import build_env
 from worldmodel.training.checkpoint import read_checkpoint
+from worldmodel.training.run import train
 
 KINDS = {"count": Count, "ride": RIDE, "noveld": NovelD, "e3b": E3B, "ngu": NGU, "deir": DEIR, "etd": ETD}
 SMALL = {

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from worldmodel.train import train
 from worldmodel.training.config import CONFIG_DIR
 from worldmodel.training.learning_curve import read_metrics
+from worldmodel.training.run import train
 
 
 def learn(run_dir: Path, *overrides: str) -> dict[str, np.ndarray]:

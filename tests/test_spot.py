@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -96,7 +97,8 @@ def test_an_unknown_provider() -> None:
 def test_a_run_ends_resumable(cli, metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Metadata.taken = True
     with monkeypatch.context() as patch:
-        patch.setattr("worldmodel.train.spot_notices", lambda provider: spot_notices(provider, metadata, every_s=0.05))
+        notices = partial(spot_notices, address=metadata, every_s=0.05)
+        patch.setattr("worldmodel.training.run.spot_notices", notices)
         assert cli("spot=aws", "run_dir=run", "total_steps=1_000_000").code == RESUMABLE
     steps = json.loads(Path("run/run.json").read_text())["env_steps"]
     assert cli("run_dir=run", "checkpoint=auto", "spot=null", f"total_steps={steps + 32}").code == 0

@@ -24,9 +24,9 @@ from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
 from worldmodel.experiments.studies.behaviour import cross_skill, skills, train_on
 from worldmodel.experiments.studies.runner import Lab
 from worldmodel.experiments.studies.sim_scale import horizon, simulate
-from worldmodel.train import continued, train
 from worldmodel.training.config import CONFIG_DIR, ConfigError
 from worldmodel.training.loading import load_agent
+from worldmodel.training.run import continued, train
 
 STUDIES = sorted(p.stem for p in (Path(CONFIG_DIR) / "study").glob("*.yaml"))
 TRAINS_NOTHING = ("replay_age",)

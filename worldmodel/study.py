@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.experiments.benchmark.command import cores
 from worldmodel.experiments.studies.runner import Lab, Stopped
-from worldmodel.train import RESUMABLE
+from worldmodel.training.callbacks.signals import RESUMABLE
 from worldmodel.training.config import CONFIG_DIR, HYDRA_KEYS, ConfigError, check_call
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 

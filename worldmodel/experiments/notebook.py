@@ -12,8 +12,8 @@ from typing import TypeVar
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from worldmodel.train import DONE, train
 from worldmodel.training.config import CONFIG_DIR, ConfigError
+from worldmodel.training.run import DONE, train
 
 SCALES = ("full", "small")
 TINY = (

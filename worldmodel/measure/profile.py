@@ -20,12 +20,12 @@ from rich.table import Table
 from worldmodel.files import write_json
 from worldmodel.measure.stopwatch import REST, Stopwatch, TimedLoader
 from worldmodel.measure.transformer_speed import peak_flops
-from worldmodel.train import make_trainer
 from worldmodel.training.build import build_agent, build_data, env_spec
 from worldmodel.training.callbacks import Checkpoints, Metrics, ProgressBar
 from worldmodel.training.config import CONFIG_DIR, ConfigError, bad_input, check
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 from worldmodel.training.module import CuriousAgent
+from worldmodel.training.run import make_trainer
 from worldmodel.training.run_record import RunRecord
 from worldmodel.types import Rollout
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from worldmodel.experiments.benchmark.suite import compose_run, composing
 from worldmodel.files import write_whole
-from worldmodel.train import continued, train
 from worldmodel.training.checkpoint import read_checkpoint
 from worldmodel.training.learning_curve import read_metrics
+from worldmodel.training.run import continued, train
 
 
 @dataclass(frozen=True)
