@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldmodel.experience.replay.records import records_of, rollout_of
-from worldmodel.types import Rollout
+from worldmodel.experience.replay.records import records_of, sequences_of
+from worldmodel.types import Sequences
 
 
 class Memory:
@@ -37,17 +37,17 @@ class Memory:
         return self.ring[numbers % self.capacity]
 
     def state_dict(self) -> dict[str, Any]:
-        """All records as one rollout, the oldest first."""
+        """All records as the tensors of sequences, the oldest first."""
         if not self.length:
             return {}
         numbers = np.arange(max(0, self.length - self.capacity), self.length)
-        found = vars(rollout_of(self[numbers], torch.device("cpu")))
-        return {k: v for k, v in found.items() if v is not None} | {"first": int(numbers[0])}
+        found = sequences_of(self[numbers], 0, torch.device("cpu"))
+        return found.tensors() | {"first": int(numbers[0])}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if not state:
             return
-        records = records_of(Rollout(**{k: v for k, v in state.items() if k != "first"}))
+        records = records_of(Sequences(**{k: v for k, v in state.items() if k != "first"}, num_new=0))
         self.begin(records.dtype)
         self.length = state.get("first", 0)
         self.append(records)
