@@ -1,4 +1,4 @@
-"""`python -m worldmodel.reliability scale=1.0 out=docs parts=[killed,saves]`."""
+"""`python -m worldmodel.reliability scale=1.0 out=docs/results parts=[killed,saves]`."""
 
 from __future__ import annotations
 
