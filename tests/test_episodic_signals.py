@@ -16,7 +16,7 @@ from worldmodel.curiosity import DEIR, E3B, ETD, NGU, RIDE, Count, Curiosity, En
 from worldmodel.curiosity.etd import quasimetric
 from worldmodel.learner.run_episodes import Tally, freeze, play
 from worldmodel.masked import masked_mean
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.train import train
 from worldmodel.training.build import build_env
 from worldmodel.training.checkpoint import read_checkpoint
@@ -46,7 +46,7 @@ def small(name: str, envs: int = 1, seed: int = 0, **options) -> Curiosity:
 def settle(curiosity: Curiosity) -> Curiosity:
     """Running statistics as in evaluation: no rollout moves them any more."""
     for moments in curiosity.modules():
-        if isinstance(moments, Moments):
+        if isinstance(moments, RunningMeanStd):
             moments.horizon = float("inf")
             moments.count.fill_(moments.horizon)
     return curiosity

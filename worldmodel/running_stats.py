@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from worldmodel.distributed import sum_over_ranks
 
 
-class Moments(nn.Module):
+class RunningMeanStd(nn.Module):
     """Mean and variance per dimension over a stream of batches, the same on every rank.
 
     The memory is `horizon` samples long: below it every sample weighs the same (Chan et al. 1979), beyond it old

@@ -12,7 +12,7 @@ from encoders.encoder import perceptron
 from worldmodel.curiosity.base import Curiosity
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.world_model import Outputs
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Rollout
 
 
@@ -29,7 +29,7 @@ class CuriosityCritic(Curiosity):
     def __init__(self, dim: int, target_shape: tuple[int, ...], act_space: gym.Space, *, hidden: int = 256):
         super().__init__()
         width = prod(target_shape)
-        self.state = Moments((width,))
+        self.state = RunningMeanStd((width,))
         self.code = ActionCode(act_space)
         self.critic = perceptron([dim + width + self.code.width, hidden, hidden, 1])
         nn.init.zeros_(self.critic[-1].weight)

@@ -12,7 +12,7 @@ from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.ensemble import Ensemble
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.world_model import Outputs
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Rollout
 
 LOGVAR_MIN, LOGVAR_MAX = -5.0, -1.0
@@ -44,7 +44,7 @@ class MAX(Curiosity):
         if layers < 1:
             raise ValueError(f"curiosity.layers={layers}: allowed are whole numbers from 1")
         width = prod(target_shape)
-        self.state, self.delta = Moments((width,)), Moments((width,))
+        self.state, self.delta = RunningMeanStd((width,)), RunningMeanStd((width,))
         self.code = ActionCode(act_space)
         self.ensemble = Ensemble(members, [width + self.code.width, *[hidden] * layers, 2 * width])
         self.decay = decay

@@ -14,7 +14,7 @@ from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances, new_
 from worldmodel.curiosity.blocks.features import InverseFeatures, next_obs
 from worldmodel.curiosity.rnd import Distillation
 from worldmodel.model.world_model import Outputs
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Rollout
 
 
@@ -61,8 +61,8 @@ class NGU(Curiosity):
         self.features = InverseFeatures(make_encoder, act_space, dim=dim, hidden=hidden)
         self.memory = EpisodicMemory(num_envs, (self.features.width,), capacity)
         self.distillation = Distillation(make_encoder, obs_space, encoder, dim=rnd_dim, clip=rnd_clip)
-        self.nearest = Moments(horizon=horizon, centred=False)  # of d_i, so that its second moment is m
-        self.novelty = Moments(horizon=horizon)
+        self.nearest = RunningMeanStd(horizon=horizon, centred=False)  # of d_i, so that its second moment is m
+        self.novelty = RunningMeanStd(horizon=horizon)
         self.neighbours, self.eps, self.cluster, self.c = neighbours, eps, cluster, c
         self.max_similarity, self.limit = max_similarity, limit
 

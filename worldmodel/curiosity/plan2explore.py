@@ -12,7 +12,7 @@ from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.ensemble import Ensemble
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.world_model import Outputs
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Rollout
 
 
@@ -39,7 +39,7 @@ class Plan2Explore(Curiosity):
         if layers < 1:
             raise ValueError(f"curiosity.layers={layers}: allowed are whole numbers from 1")
         width = prod(target_shape)
-        self.state = Moments((width,))
+        self.state = RunningMeanStd((width,))
         self.code = ActionCode(act_space)
         self.ensemble = Ensemble(members, [dim + width + self.code.width, *[hidden] * layers, width])
 

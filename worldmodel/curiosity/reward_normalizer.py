@@ -9,7 +9,7 @@ from torch import Tensor
 
 from worldmodel.curiosity.base import EnvState
 from worldmodel.model.heads.dynamics import symlog
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 
 
 class RewardScale(EnvState):
@@ -43,7 +43,7 @@ class RewardScale(EnvState):
             clip,
             scale,
         )
-        self.moments = Moments(horizon=horizon)
+        self.moments = RunningMeanStd(horizon=horizon)
         self.register_buffer("sum", torch.zeros(num_envs))
 
     def reset(self, num_envs: int) -> None:

@@ -13,7 +13,7 @@ from encoders import Encoder
 from worldmodel.curiosity.blocks.stop_gradient import Fixed
 from worldmodel.curiosity.blocks.whitening import Whitening
 from worldmodel.model.targets.inverse import ActionHead
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Obs, Rollout, map_obs
 
 
@@ -48,7 +48,7 @@ class RandomFeatures(nn.Module):
         self.whitening = Whitening(obs_space, encoder)
         self.features = Fixed(Flat(make_encoder(space=self.whitening.space, dim=dim)))
         self.width = self.features.net.width
-        self.scale = Moments((self.width,), eps=1e-2)
+        self.scale = RunningMeanStd((self.width,), eps=1e-2)
 
     def review(self, roll: Rollout) -> Tensor:
         """The features of a fresh rollout, (B, T+1, width), which the statistics take in first."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from encoders import Encoder
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Obs, Rollout
 
 CHUNK = 2**24  # numbers that the statistics take in at a time
@@ -35,7 +35,7 @@ class Whitening(nn.Module):
             and not hasattr(parts[key], "num_values")
             and not (nested and np.issubdtype(space.dtype, np.integer))
         ]
-        self.moments = nn.ModuleDict({f"of_{key}": Moments(spaces[key].shape) for key in scaled})
+        self.moments = nn.ModuleDict({f"of_{key}": RunningMeanStd(spaces[key].shape) for key in scaled})
         spaces |= {key: gym.spaces.Box(-np.inf, np.inf, spaces[key].shape, np.float32) for key in scaled}
         self.space = gym.spaces.Dict(spaces) if nested else spaces[""]
 
