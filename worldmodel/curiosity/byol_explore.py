@@ -14,7 +14,7 @@ from encoders import Encoder
 from encoders.encoder import perceptron
 from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.features import Flat
-from worldmodel.curiosity.blocks.stop_gradient import Fixed
+from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.distributed import sum_over_ranks, world_size
 from worldmodel.masked import masked_mean
 from worldmodel.model.action_embedding import ActionCode
@@ -57,7 +57,7 @@ class BYOLExplore(Curiosity):
         if not 0.0 <= reward_decay < 1.0:
             raise ValueError(f"curiosity.reward_decay={reward_decay}: allowed is 0 to below 1")
         self.encoder = Flat(make_encoder(dim=dim))
-        self.slow = Fixed(copy.deepcopy(self.encoder))
+        self.slow = StopGradient(copy.deepcopy(self.encoder))
         self.code = ActionCode(act_space)
         self.token = nn.Linear(self.encoder.width + self.code.width, hidden)
         self.belief = GRU(hidden, depth=1)

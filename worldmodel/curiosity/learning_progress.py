@@ -14,7 +14,7 @@ from encoders.encoder import perceptron
 from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.features import RandomFeatures
 from worldmodel.curiosity.blocks.forward_model import ForwardModel
-from worldmodel.curiosity.blocks.stop_gradient import Fixed
+from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
@@ -46,7 +46,7 @@ class LearningProgress(Curiosity):
         self.features = RandomFeatures(make_encoder, obs_space, encoder, dim=dim)
         width = self.features.width
         self.model = ForwardModel(width, act_space, hidden=hidden, blocks=blocks)
-        self.past = Fixed(copy.deepcopy(self.model))
+        self.past = StopGradient(copy.deepcopy(self.model))
         self.code = ActionCode(act_space)
         self.expected = perceptron([width + self.code.width, hidden, hidden, 1])
         self.register_buffer("begun", torch.zeros((), dtype=torch.bool))

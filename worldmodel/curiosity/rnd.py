@@ -13,7 +13,7 @@ from encoders import Encoder
 from encoders.encoder import orthogonal
 from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.features import Flat, next_obs
-from worldmodel.curiosity.blocks.stop_gradient import Fixed
+from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.curiosity.blocks.whitening import Whitening
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Obs, Rollout
@@ -33,7 +33,7 @@ class Distillation(nn.Module):
         super().__init__()
         self.whitening = Whitening(obs_space, encoder, clip=clip)
         target, predictor = (Flat(make_encoder(space=self.whitening.space, dim=dim)) for _ in range(2))
-        self.target = Fixed(nn.Sequential(target, *_layers(target.width, dim, 1)))
+        self.target = StopGradient(nn.Sequential(target, *_layers(target.width, dim, 1)))
         self.predictor = nn.Sequential(predictor, *_layers(predictor.width, dim, 3))
 
     def update(self, roll: Rollout) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from encoders import Encoder
-from worldmodel.curiosity.blocks.stop_gradient import Fixed
+from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.curiosity.blocks.whitening import Whitening
 from worldmodel.model.targets.inverse import ActionHead
 from worldmodel.running_stats import RunningMeanStd
@@ -46,7 +46,7 @@ class RandomFeatures(nn.Module):
     def __init__(self, make_encoder: Callable[..., Encoder], obs_space: gym.Space, encoder: Encoder, *, dim: int):
         super().__init__()
         self.whitening = Whitening(obs_space, encoder)
-        self.features = Fixed(Flat(make_encoder(space=self.whitening.space, dim=dim)))
+        self.features = StopGradient(Flat(make_encoder(space=self.whitening.space, dim=dim)))
         self.width = self.features.net.width
         self.scale = RunningMeanStd((self.width,), eps=1e-2)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Fixed(nn.Module):
+class StopGradient(nn.Module):
     """A network in evaluation mode and without gradients, whatever is done to the modules around it."""
 
     def __init__(self, net: nn.Module):
@@ -16,7 +16,7 @@ class Fixed(nn.Module):
         self.net = net.requires_grad_(False)
         self.train()
 
-    def train(self, mode: bool = True) -> Fixed:
+    def train(self, mode: bool = True) -> StopGradient:
         super().train(mode)
         self.net.eval()
         return self
