@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from tiny import EASY, clone, tiny_agent, tiny_config
 
-from worldmodel.curiosity import Error, Nothing, RewardScale, Surprise
+from worldmodel.curiosity import Error, NoCuriosity, RewardScale, Surprise
 from worldmodel.masked import masked_mean
 from worldmodel.model.heads.dynamics import Prediction
 from worldmodel.model.world_model import Outputs
@@ -52,7 +52,7 @@ def test_expected_noise_is_no_surprise() -> None:
 
 def test_error_and_none_by_hand() -> None:
     torch.testing.assert_close(Error().reward(ROLL, OUT), torch.tensor([[5.0, 2.0]]))
-    assert torch.equal(Nothing().reward(ROLL, OUT), torch.zeros(1, 2))
+    assert torch.equal(NoCuriosity().reward(ROLL, OUT), torch.zeros(1, 2))
 
 
 def test_maps_are_averaged_over_positions() -> None:

@@ -15,7 +15,7 @@ from worldmodel.curiosity.icm import ICM
 from worldmodel.curiosity.learning_progress import LearningProgress
 from worldmodel.curiosity.max import MAX
 from worldmodel.curiosity.ngu import NGU
-from worldmodel.curiosity.none import Nothing
+from worldmodel.curiosity.none import NoCuriosity
 from worldmodel.curiosity.noveld import NovelD
 from worldmodel.curiosity.plan2explore import Plan2Explore
 from worldmodel.curiosity.random_features import RandomFeatureError
@@ -42,7 +42,7 @@ __all__ = [
     "EnvState",
     "Error",
     "LearningProgress",
-    "Nothing",
+    "NoCuriosity",
     "NovelD",
     "Plan2Explore",
     "Product",

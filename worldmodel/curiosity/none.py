@@ -10,7 +10,7 @@ from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
 
-class Nothing(Curiosity):
+class NoCuriosity(Curiosity):
     """Pays 0."""
 
     most = 1.0  # any: nothing is ever foreseen
