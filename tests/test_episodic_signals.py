@@ -12,7 +12,7 @@ import torch
 from tiny import EASY, clone, tiny_agent, tiny_config
 from worlds import cut, pay, rollout, signal, views
 
-from worldmodel.curiosity import DEIR, E3B, ETD, NGU, RIDE, Count, Curiosity, EnvState, NovelD
+from worldmodel.curiosity import DEIR, E3B, ETD, NGU, RIDE, Count, Curiosity, NovelD, PerEnvState
 from worldmodel.curiosity.etd import quasimetric
 from worldmodel.learner.run_episodes import Tally, freeze, play
 from worldmodel.masked import masked_mean
@@ -189,7 +189,7 @@ def test_episodes_played_again_are_paid_again(name: str) -> None:
         paid.append(tally.rew_int_raw)
     np.testing.assert_array_equal(*paid)
     assert (paid[0] > 0).any()
-    memories = [k for k, module in agent.curiosity.named_modules() if isinstance(module, EnvState)]
+    memories = [k for k, module in agent.curiosity.named_modules() if isinstance(module, PerEnvState)]
     for key, value in agent.curiosity.state_dict().items():
         if not key.startswith(tuple(memories)):
             assert value.equal(before[key]), key

@@ -1,7 +1,7 @@
 """Intrinsic rewards: one file a signal."""
 
 from worldmodel.curiosity.ama import AMA
-from worldmodel.curiosity.base import Curiosity, EnvState
+from worldmodel.curiosity.base import Curiosity, PerEnvState
 from worldmodel.curiosity.byol_explore import BYOLExplore
 from worldmodel.curiosity.combination import Product, WeightedSum
 from worldmodel.curiosity.count import Count
@@ -39,11 +39,11 @@ __all__ = [
     "Curiosity",
     "CuriosityCritic",
     "Disagreement",
-    "EnvState",
     "Error",
     "LearningProgress",
     "NoCuriosity",
     "NovelD",
+    "PerEnvState",
     "Plan2Explore",
     "Product",
     "RandomFeatureError",

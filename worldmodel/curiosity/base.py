@@ -43,11 +43,11 @@ class Curiosity(nn.Module):
     def reset(self, num_envs: int) -> None:
         """Forget the episodes under way, and be ready for `num_envs` environments that begin new ones."""
         for module in self.modules():
-            if isinstance(module, EnvState):
+            if isinstance(module, PerEnvState):
                 module.reset(num_envs)
 
 
-class EnvState(nn.Module):
+class PerEnvState(nn.Module):
     """What a module keeps for each environment from one rollout to the next: buffers with leading dim N.
 
     It covers the rows before the first one of the next rollout (the row that closes a rollout is seen again as the

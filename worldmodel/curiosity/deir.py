@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from encoders import Encoder
 from encoders.encoder import perceptron
-from worldmodel.curiosity.base import Curiosity, EnvState
+from worldmodel.curiosity.base import Curiosity, PerEnvState
 from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances, new_rows
 from worldmodel.curiosity.blocks.features import Flat, new_obs, next_obs
 from worldmodel.model.action_embedding import ActionCode
@@ -82,7 +82,7 @@ class DEIR(Curiosity):
         return self.gru.cells[0](x.flatten(0, 1)[None], tau.flatten(0, 1)[None])[0].view_as(tau)
 
 
-class Trajectory(EnvState):
+class Trajectory(PerEnvState):
     """The GRU's state before the next row, for each environment."""
 
     def __init__(self, num_envs: int, width: int):

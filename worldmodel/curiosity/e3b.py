@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from encoders import Encoder
-from worldmodel.curiosity.base import Curiosity, EnvState
+from worldmodel.curiosity.base import Curiosity, PerEnvState
 from worldmodel.curiosity.blocks.episodic import new_rows
 from worldmodel.curiosity.blocks.features import InverseFeatures
 from worldmodel.model.world_model import Outputs
@@ -51,7 +51,7 @@ class E3B(Curiosity):
         return {"e3b_inverse": self.features.loss(self.features(roll), roll)}
 
 
-class Ellipse(EnvState):
+class Ellipse(PerEnvState):
     """The inverse of C, for each environment."""
 
     def __init__(self, num_envs: int, width: int, ridge: float):

@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from worldmodel.curiosity.base import EnvState
+from worldmodel.curiosity.base import PerEnvState
 from worldmodel.model.heads.dynamics import symlog
 from worldmodel.running_stats import RunningMeanStd
 
 
-class RewardScale(EnvState):
+class RewardScale(PerEnvState):
     """raw (B, T) -> rew_int (B, T): symlog, normalise, clip, scale, in that order.
 
     normalise:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from encoders import Encoder
-from worldmodel.curiosity.base import EnvState
+from worldmodel.curiosity.base import PerEnvState
 from worldmodel.curiosity.blocks.hashing import StateHash
 from worldmodel.types import Rollout
 
@@ -19,7 +19,7 @@ def new_rows(roll: Rollout, x: Tensor) -> Tensor:
     return x[:, -roll.new - 1 :]
 
 
-class EpisodicMemory(EnvState):
+class EpisodicMemory(PerEnvState):
     """The last `capacity` rows of each environment, from which a row reads those of its own episode.
 
     Rows further back are forgotten: an episode longer than that remembers a window, so the memory is bounded. A row
