@@ -19,7 +19,7 @@ from worldmodel.curiosity.none import NoCuriosity
 from worldmodel.curiosity.noveld import NovelD
 from worldmodel.curiosity.plan2explore import Plan2Explore
 from worldmodel.curiosity.random_features import RandomFeatureError
-from worldmodel.curiosity.reward_normalizer import RewardScale
+from worldmodel.curiosity.reward_normalizer import RewardNormalizer
 from worldmodel.curiosity.ride import RIDE
 from worldmodel.curiosity.rnd import RND
 from worldmodel.curiosity.surprise import Surprise
@@ -47,7 +47,7 @@ __all__ = [
     "Plan2Explore",
     "Product",
     "RandomFeatureError",
-    "RewardScale",
+    "RewardNormalizer",
     "Surprise",
     "WeightedSum",
 ]

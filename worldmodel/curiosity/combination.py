@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.curiosity.base import Curiosity
-from worldmodel.curiosity.reward_normalizer import RewardScale
+from worldmodel.curiosity.reward_normalizer import RewardNormalizer
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
@@ -36,8 +36,11 @@ class Combination(Curiosity):
 
 
 class WeightedSum(Combination):
-    """sum_i w_i r_i / s_i, where s_i is the running std of the discounted sum of r_i (as in `RewardScale`), or 1 with
-    normalise=false: signals of any unit can then be weighed against each other."""
+    """The weighted sum of the parts, each in units of its own spread: sum_i w_i r_i / s_i.
+
+    s_i is the running std of the discounted sum of r_i, as in `RewardNormalizer`, so that signals of any unit can be
+    weighed against each other. With normalise=false, s_i is 1.
+    """
 
     def __init__(
         self,
@@ -56,7 +59,7 @@ class WeightedSum(Combination):
         self.weights = dict(weights)
         mode = "return" if normalise else "none"
         self.scales = nn.ModuleDict(
-            {name: RewardScale(num_envs, normalise=mode, gamma=gamma, horizon=horizon) for name in self.parts}
+            {name: RewardNormalizer(num_envs, normalise=mode, gamma=gamma, horizon=horizon) for name in self.parts}
         )
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:

@@ -12,7 +12,7 @@ from worldmodel.model.heads.dynamics import symlog
 from worldmodel.running_stats import RunningMeanStd
 
 
-class RewardScale(PerEnvState):
+class RewardNormalizer(PerEnvState):
     """raw (B, T) -> rew_int (B, T): symlog, normalise, clip, scale, in that order.
 
     normalise:
