@@ -13,7 +13,7 @@ from torch import Tensor
 from worldmodel.experience.replay.disk import Disk
 from worldmodel.experience.replay.priority import Curious
 from worldmodel.experience.replay.records import records_of, rollout_of
-from worldmodel.experience.replay.ring_buffer import Memory
+from worldmodel.experience.replay.ring_buffer import RingBuffer
 from worldmodel.types import Rollout, map_obs
 
 
@@ -27,7 +27,7 @@ class Replay:
 
     def __init__(self, capacity: int, priority: Curious | None = None, folder: Path | None = None):
         self.capacity, self.priority = capacity, priority
-        self.store: Memory | Disk = Memory(capacity) if folder is None else Disk(folder)
+        self.store: RingBuffer | Disk = RingBuffer(capacity) if folder is None else Disk(folder)
         self.dtype: np.dtype | None = None  # of what is stored
         self.told: list[tuple[np.ndarray, Tensor]] = []  # numbers and their losses, not yet looked at
         self.warned = False

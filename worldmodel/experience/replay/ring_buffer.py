@@ -12,7 +12,7 @@ from worldmodel.experience.replay.records import records_of, rollout_of
 from worldmodel.types import Rollout
 
 
-class Memory:
+class RingBuffer:
     """The last `capacity` records; memory is taken as it fills."""
 
     def __init__(self, capacity: int):
