@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from worldmodel.experience.replay.sum_tree import SumTree
 
 
-class Curious:
+class CuriousReplayPriority:
     """Curious Replay (Kauvar et al. 2023, arXiv 2306.15934): p = c beta^visits + (|loss| + eps)^alpha.
 
     A sequence that was never drawn has the priority `fresh`; drawn ones get theirs when the world model has told its

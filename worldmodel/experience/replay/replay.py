@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.experience.replay.disk import Disk
-from worldmodel.experience.replay.priority import Curious
+from worldmodel.experience.replay.priority import CuriousReplayPriority
 from worldmodel.experience.replay.records import records_of, rollout_of
 from worldmodel.experience.replay.ring_buffer import RingBuffer
 from worldmodel.types import Rollout, map_obs
@@ -25,7 +25,7 @@ class Replay:
     days gone by.
     """
 
-    def __init__(self, capacity: int, priority: Curious | None = None, folder: Path | None = None):
+    def __init__(self, capacity: int, priority: CuriousReplayPriority | None = None, folder: Path | None = None):
         self.capacity, self.priority = capacity, priority
         self.store: RingBuffer | Disk = RingBuffer(capacity) if folder is None else Disk(folder)
         self.dtype: np.dtype | None = None  # of what is stored
