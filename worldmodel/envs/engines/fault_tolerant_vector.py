@@ -19,7 +19,7 @@ class TooManyFaults(RuntimeError):
     """More copies broke than `env.max_faults` allows."""
 
 
-class Copies(gym.vector.VectorEnv):
+class FaultTolerantVectorEnv(gym.vector.VectorEnv):
     """N copies with NEXT_STEP autoreset, one after the other in this process or in a process each.
 
     A copy that raises, dies, is silent for `timeout` seconds, or answers a wrong shape or what is not finite gives way

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode
 
 from worldmodel.envs.adapter import Adapter
 from worldmodel.envs.engines.autoreset import NextStep
-from worldmodel.envs.engines.fault_tolerant_vector import Copies
+from worldmodel.envs.engines.fault_tolerant_vector import FaultTolerantVectorEnv
 from worldmodel.envs.engines.workers import one_thread
 from worldmodel.envs.spaces import is_text
 from worldmodel.envs.wrappers.levels import Levels
@@ -38,7 +38,7 @@ class GymnasiumEnv(Adapter):
     vectorization: `sync` one after the other in this process; `async` a process each, with OMP_NUM_THREADS=1;
         `vector_entry_point` the environment's own vector version, through `NextStep` where it resets at once.
     levels, held_out: see `Levels`; null has no such limit.
-    timeout, max_faults: of `Copies`, which replaces copies that break; not for `vector_entry_point`.
+    timeout, max_faults: of `FaultTolerantVectorEnv`, which replaces copies that break; not for `vector_entry_point`.
     kwargs: go to the environment, e.g. max_episode_steps.
 
     `sync` and `async` are resumable, see `Copy`, and so is a vector environment with a `state` and a `restore` of its
@@ -74,7 +74,7 @@ class GymnasiumEnv(Adapter):
                     venv = gym.make_vec(name, num_envs=len(seeds), vectorization_mode=vectorization, **given)
             else:
                 make, processes = partial(_make, gym.spec(name), wrappers, given), vectorization == "async"
-                venv = Copies(make, len(seeds), processes, timeout, max_faults)
+                venv = FaultTolerantVectorEnv(make, len(seeds), processes, timeout, max_faults)
         except gym.error.UnregisteredEnv:
             raise
         except (gym.error.Error, ImportError, TypeError) as error:
