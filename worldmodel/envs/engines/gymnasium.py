@@ -41,8 +41,8 @@ class GymnasiumEnv(Adapter):
     timeout, max_faults: of `FaultTolerantVectorEnv`, which replaces copies that break; not for `vector_entry_point`.
     kwargs: go to the environment, e.g. max_episode_steps.
 
-    `sync` and `async` are resumable, see `Copy`, and so is a vector environment with a `state` and a `restore` of its
-    own, as `Worlds` has.
+    `sync` and `async` are resumable (see `ResumableEnv`). So is a vector environment with its own `state` and
+    `restore`, such as `Worlds`.
     """
 
     def __init__(

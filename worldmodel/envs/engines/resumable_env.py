@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 
-class Copy:
+class ResumableEnv:
     """A gymnasium environment with NEXT_STEP autoreset.
 
     Its state is plain data: the random generators' states at the episode's beginning (or the seed) and the actions

@@ -18,7 +18,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector.utils import CloudpickleWrapper
 
-from worldmodel.envs.engines.resumable_env import Copy
+from worldmodel.envs.engines.resumable_env import ResumableEnv
 
 # A fork of this process would inherit its locks, but not the threads that hold them: one that compiles, as numba does
 # for Crafter, hung or crashed. So workers are forked from a server that has one thread and only imported this module.
@@ -35,7 +35,7 @@ class Local:
     """A copy in this process: cheap, but one that dies or freezes takes everything with it."""
 
     def __init__(self, make: Callable[[], gym.Env]):
-        self.copy = Copy(make)
+        self.copy = ResumableEnv(make)
 
     def ask(self, method: str, *args: Any) -> None:
         """Call a method of the copy; `answer` tells what came of it."""
@@ -104,14 +104,14 @@ def _serve(pipe: Connection, make: CloudpickleWrapper) -> None:
     """The worker's life."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    copy: Copy | None = None
+    copy: ResumableEnv | None = None
     while True:
         try:
             method, args = pipe.recv()
         except (EOFError, OSError):  # the parent is gone
             return
         try:
-            copy = copy or Copy(make)
+            copy = copy or ResumableEnv(make)
             answer = (True, getattr(copy, method)(*args))
         except Exception as error:
             answer = (False, _words(error))
