@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from worldmodel.types import Rollout
 
 
-class Meter(Protocol):
+class Metric(Protocol):
     """Scored rollouts in, columns of metrics.csv out; none where the environment doesn't tell what it counts."""
 
     def add(self, roll: Rollout) -> None:
