@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def atomic_write(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Have `write` fill a file beside `path`, put it on the disk, and rename it.
 
     A crash at any moment, of the process or the machine, leaves the old file or the new one. Raises OSError, with the
@@ -39,7 +39,7 @@ def alias(source: Path, path: Path) -> None:
         os.link(source, part)
     except OSError:
         with source.open("rb") as file:
-            return write_whole(path, lambda new: shutil.copyfileobj(file, new))
+            return atomic_write(path, lambda new: shutil.copyfileobj(file, new))
     os.replace(part, path)
     _sync_folder(path.parent)
 
