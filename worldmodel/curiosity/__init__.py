@@ -1,4 +1,4 @@
-"""Intrinsic rewards: one file a signal."""
+"""Intrinsic rewards, one file per signal."""
 
 from worldmodel.curiosity.ama import AMA
 from worldmodel.curiosity.base import Curiosity, PerEnvState

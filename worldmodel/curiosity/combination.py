@@ -1,4 +1,4 @@
-"""Several signals as one."""
+"""Combinations of several signals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from worldmodel.types import Rollout
 
 
 class Combination(Curiosity):
-    """Signals by name. The losses of a part carry its name in front: `rnd_rnd` is that of a part `rnd`."""
+    """Base class of combinations of named signals.
+
+    The name of a part is the prefix of its losses: the loss `rnd` of a part named `rnd` is `rnd_rnd`.
+
+    Raises ValueError if `parts` is empty.
+    """
 
     def __init__(self, parts: dict[str, Callable[..., Curiosity]], complete: Callable[..., Curiosity]):
         super().__init__()
@@ -24,7 +29,7 @@ class Combination(Curiosity):
         self.parts = nn.ModuleDict({name: complete(part) for name, part in parts.items()})
 
     def rewards(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
-        """Raw rewards (N, T) of the parts."""
+        """Return the raw rewards (N, T) of the parts, by name."""
         return {name: part.reward(roll, out) for name, part in self.parts.items()}
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
@@ -36,10 +41,12 @@ class Combination(Curiosity):
 
 
 class WeightedSum(Combination):
-    """The weighted sum of the parts, each in units of its own spread: sum_i w_i r_i / s_i.
+    """Weighted sum of the parts, each in units of its own spread: sum_i w_i r_i / s_i.
 
-    s_i is the running std of the discounted sum of r_i, as in `RewardNormalizer`, so that signals of any unit can be
-    weighed against each other. With normalise=false, s_i is 1.
+    s_i is the running std of the discounted sum of r_i, as in `RewardNormalizer`, so weights apply to signals of any
+    unit. With normalise=false, s_i is 1.
+
+    Raises ValueError if `weights` does not have exactly the names of `parts`.
     """
 
     def __init__(
@@ -69,10 +76,11 @@ class WeightedSum(Combination):
 
 
 class Product(Combination):
-    """The product of the parts: an episodic signal times a lifelong one pays for what is new in this episode and not
-    yet familiar from all others, as in NGU (Badia et al. 2020) and RIDE (Raileanu & Rocktaeschel 2020).
+    """Product of the parts, for example of an episodic and a lifelong signal.
 
-    A part that can be negative had better stand alone: the product of two losses would be a gain.
+    Such a product rewards observations that are new in this episode and not yet familiar from all others, as in NGU
+    (Badia et al. 2020) and RIDE (Raileanu & Rocktaeschel 2020). Parts should be non-negative: the product of two
+    negative rewards is positive.
     """
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:

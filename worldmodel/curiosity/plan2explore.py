@@ -1,4 +1,4 @@
-"""Disagreement about the next latent."""
+"""Ensemble disagreement about the next latent."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from worldmodel.types import Rollout
 
 
 class Plan2Explore(Curiosity):
-    """mean_d std_k g_k(h_t, y_t, a_t)_d: the spread of an ensemble of one-step predictions of the world model's next
-    latent (Sekar et al. 2020, arXiv 2005.05960; the std is that of the authors' code, the paper's eq. 6 has the
-    variance).
+    """Spread of an ensemble of one-step predictions of the next latent: mean_d std_k g_k(h_t, y_t, a_t)_d.
 
-    Latents are in units of their own std. Here it is a reward of what was done; the paper trains the policy on it in
-    imagination. Loss: plan2explore, the sum over members of mean_d (y_t+1 - g_k)^2 / 2.
+    The latent is that of the world model, in units of its own std (Sekar et al. 2020, arXiv 2005.05960; the std is that
+    of the authors' code, the paper's eq. 6 has the variance). Here real transitions are rewarded; the paper trains the
+    policy on the reward in imagination.
+
+    Loss: plan2explore, the sum over members of mean_d (y_t+1 - g_k)^2 / 2.
     """
 
     def __init__(
@@ -57,5 +58,8 @@ class Plan2Explore(Curiosity):
         return {"plan2explore": 0.5 * error.square().mean(-1).sum(0)}
 
     def predict(self, h: Tensor, y: Tensor, act: Tensor) -> Tensor:
-        """h (B, T, D), y (B, T, width), act (B, T, *act_shape) -> the normalised next latent (members, B, T, width)."""
+        """Return the predicted next latent, normalised: (members, B, T, width).
+
+        Arguments: h (B, T, D), y (B, T, width), act (B, T, *act_shape).
+        """
         return self.ensemble(torch.cat([h, self.state(y), self.code(act)], -1))

@@ -1,4 +1,4 @@
-"""Networks that no gradient moves."""
+"""Networks without gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class StopGradient(nn.Module):
-    """A network in evaluation mode and without gradients, whatever is done to the modules around it."""
+    """Network that stays in evaluation mode and has no gradients, whatever the mode of the modules around it."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
