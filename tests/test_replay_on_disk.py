@@ -145,7 +145,7 @@ def test_a_full_disk_does_not_stop_the_run(tmp_path: Path, roll: Rollout, monkey
 
 
 def test_a_folder_that_cannot_be_made(roll: Rollout) -> None:
-    with pytest.raises(ConfigError, match=r"data.replay_dir=/proc/no: can't be written"):
+    with pytest.raises(ConfigError, match=r"data.replay_dir=/proc/no: not writable"):
         Replay(6, folder=Path("/proc/no")).add(roll)
 
 

@@ -1,4 +1,4 @@
-"""Past sequences: as records, in memory or on disk, drawn uniformly or by what they are worth."""
+"""Replay of past sequences: stored in memory or on disk, drawn uniformly or by priority."""
 
 from worldmodel.experience.replay.priority import CuriousReplayPriority
 from worldmodel.experience.replay.records import rehearsal
