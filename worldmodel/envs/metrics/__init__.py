@@ -1,4 +1,4 @@
-"""What is counted over the rollouts of training, from what the environments tell in `info`."""
+"""Metrics counted over the rollouts of training, from the environments' `info`."""
 
 from worldmodel.envs.metrics.achievements import Achievements
 from worldmodel.envs.metrics.base import Metric
