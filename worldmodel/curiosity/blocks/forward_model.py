@@ -36,7 +36,7 @@ class ForwardModel(nn.Module):
             raise ValueError(f"curiosity.blocks={blocks}: allowed are whole numbers from 0")
         self.code = ActionCode(act_space)
         more = self.code.width
-        last = (2 * max(blocks, 1)) ** -0.5  # so that the sum over blocks doesn't grow with their number
+        last = (2 * max(blocks, 1)) ** -0.5  # so that the sum over blocks does not grow with their number
         self.inp = EnsembleLinear(count, width + more, hidden)
         self.blocks = nn.ModuleList(
             nn.ModuleList(EnsembleLinear(count, hidden + more, hidden, gain) for gain in (2**0.5, last))

@@ -10,10 +10,9 @@ from minigrid.envs.memory import MemoryEnv
 class MemoryFacingAnywhere(MemoryEnv):
     """MiniGrid-Memory (Chevalier-Boisvert et al. 2023) with a uniformly random initial direction.
 
-    In the original the agent starts with its back to the object that it must remember. Here one episode in four shows
-    the object at the start, and the original's starts are another fourth. So a memory can be learned before the agent
-    has found that turning round is rewarded (starts nearer to the solution first: Florensa et al. 2017, arXiv
-    1707.05300).
+    In the original the agent starts with its back to the object to be remembered. Here one episode in four shows the
+    object at the start, and the original's starts are another fourth. So a memory can be learned before the agent has
+    found that turning round is rewarded (starts nearer to the solution first: Florensa et al. 2017, arXiv 1707.05300).
 
     size: as in MiniGrid's ids, MemoryS11 has 11.
     """

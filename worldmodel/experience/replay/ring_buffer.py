@@ -53,4 +53,4 @@ class RingBuffer:
         self.append(records)
 
     def close(self) -> None:
-        """Do nothing; a ring holds no resources."""
+        """Close the store, which holds no resources."""

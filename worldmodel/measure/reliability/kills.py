@@ -61,7 +61,7 @@ def told(folder: Path, scale: float) -> dict[str, Any]:
 
 
 def saves(folder: Path, scale: float, folders: Sequence[Path]) -> dict[str, Any]:
-    """kill -9 of a process that saves continuously, on each of the file systems of `folders`."""
+    """Checkpoints of a process that saves continuously and is killed (-9), on each of the file systems of `folders`."""
     found = {}
     for place in folders:
         trials, unreadable, older, parts = max(round(200 * scale / len(folders)), 5), 0, 0, 0
