@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.analysis.video import film
 from worldmodel.distributed import part_at_exit
-from worldmodel.files import write_whole
+from worldmodel.files import atomic_write
 from worldmodel.training.build import build_agent, build_data, env_spec
 from worldmodel.training.callbacks import CollapseGuard, Metrics, ProgressBar, StopOnSignal, StopWhenSolved
 from worldmodel.training.callbacks.signals import RESUMABLE, resumable_from_the_start
@@ -150,7 +150,7 @@ def conclude(cfg: DictConfig, agent: CuriousAgent, record: RunRecord) -> None:
     run_dir = Path(cfg.run_dir)
     if cfg.video:
         record.write(video=film(agent, cfg, run_dir / "video.mp4"))
-    write_whole(run_dir / DONE, lambda file: file.write(f"{record.data['env_steps']}\n".encode()))
+    atomic_write(run_dir / DONE, lambda file: file.write(f"{record.data['env_steps']}\n".encode()))
 
 
 def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: L.LightningDataModule) -> L.Trainer:

@@ -14,7 +14,7 @@ from worldmodel.model.action_embedding import ActionEmbedding
 from worldmodel.model.heads.dynamics import Heads, Prediction, symlog
 from worldmodel.model.heads.observation import ObservationHead
 from worldmodel.model.heads.recall import RecallHead
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Obs, Rollout, Sequences, map_obs
 
 
@@ -65,8 +65,8 @@ class WorldModel(nn.Module):
         self.heads = Heads(dim, target.shape, hidden)
         self.observation = ObservationHead(dim, encoder, obs_space, hidden) if observation else None
         self.recall = RecallHead(dim, encoder) if recall else None
-        self.delta_scale = Moments(target.shape, centred=False)
-        self.latent_scale = Moments(target.shape)
+        self.delta_scale = RunningMeanStd(target.shape, centred=False)
+        self.latent_scale = RunningMeanStd(target.shape)
 
     def tokens(self, z: Tensor, prev_act: Tensor, starts: Tensor) -> Tensor:
         """z (B, L, *shape), the action before each row, and where there was none -> x (B, L, D)."""

@@ -1,4 +1,4 @@
-"""A sequence as one record of fixed size: how rollouts are laid out in memory and on disk."""
+"""Sequences as records of fixed size, the layout of rollouts in memory and on disk."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from torch import Tensor
 
 from worldmodel.types import Rollout, Sequences
 
-_LEAF = "obs/"  # before the names of a dict observation's leaves
+_LEAF = "obs/"  # prefix of the names of a dict observation's leaves
 
 
 def rehearsal(roll: Rollout) -> Rollout:
-    """The rollout without what only its own update needs: what the world model learns from, and `logp`, which tells T;
-    not the h, the values or the rewards of the day."""
+    """Return the fields of a rollout that the world model learns from, and `logp`, whose shape gives T.
+
+    Fields that only the rollout's own update needs (h, values, rewards) are dropped.
+    """
     return Rollout(**{f.name: getattr(roll, f.name) for f in fields(Sequences)}, logp=roll.logp)
 
 
 def records_of(roll: Rollout) -> NDArray[np.void]:
-    """The rollout's `rehearsal` -> (B,) records."""
+    """Convert the `rehearsal` of a rollout to (B,) records."""
     leaves: dict[str, Tensor] = {}
     for name, value in vars(rehearsal(roll)).items():
         if value is None:
@@ -35,7 +37,7 @@ def records_of(roll: Rollout) -> NDArray[np.void]:
 
 
 def rollout_of(records: NDArray[np.void], device: torch.device) -> Rollout:
-    """(B,) records -> a rollout in memory of its own."""
+    """Convert (B,) records to a rollout, in newly allocated memory."""
     leaves = {name: torch.from_numpy(records[name].copy()).to(device) for name in records.dtype.names}
     obs = {name.removeprefix(_LEAF): x for name, x in leaves.items() if name.startswith(_LEAF)}
     rest = {name: x for name, x in leaves.items() if not name.startswith(_LEAF)}
@@ -43,5 +45,5 @@ def rollout_of(records: NDArray[np.void], device: torch.device) -> Rollout:
 
 
 def _numpy(x: Tensor) -> NDArray[np.generic]:
-    """numpy has no bfloat16."""
+    """Convert a tensor to numpy, which has no bfloat16."""
     return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
