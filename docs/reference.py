@@ -137,11 +137,13 @@ def prose(text: str) -> str:
 
 
 def write(path: Path, lines: list[str]) -> None:
+    """Write the lines of a page; its folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines).rstrip() + "\n")
 
 
 def option_lines(group: str, option: Option, level: str = "###") -> list[str]:
+    """Lines of the page about one option of a config group."""
     title = f"{group}={option.name}" if group else option.name
     lines = [f"{level} `{title}`", ""]
     if option.about:
@@ -200,6 +202,7 @@ def modules(package: str) -> list[str]:
 
 
 def directive(name: str, level: int = 2) -> list[str]:
+    """Lines that insert the docstrings of a module or class."""
     return [f"::: {name}", "    options:", f"      heading_level: {level}", ""]
 
 
@@ -291,6 +294,7 @@ def missing_pages() -> list[str]:
 
 
 def main() -> None:
+    """Write all generated pages."""
     shutil.rmtree(OUT, ignore_errors=True)
     write_config()
     write_api()
