@@ -16,7 +16,7 @@ from test_resume import check_whole
 from test_train import STEPS, last, record, rows
 from tiny import EASY
 
-from worldmodel.files import alias, write_whole
+from worldmodel.files import alias, atomic_write
 from worldmodel.measure.reliability.malformed import Bomb, Evaluated
 from worldmodel.training.callbacks import Checkpoints, Metrics
 from worldmodel.training.callbacks.signals import StopOnSignal, resumable_from_the_start
@@ -28,14 +28,14 @@ from worldmodel.training.module import CuriousAgent
 
 def test_a_file_is_whole_or_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    write_whole(path, lambda file: file.write(b"old"))
+    atomic_write(path, lambda file: file.write(b"old"))
 
     def fail(file) -> None:
         file.write(b"new")
         raise OSError("no space")
 
     with pytest.raises(OSError, match="no space"):
-        write_whole(path, fail)
+        atomic_write(path, fail)
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
@@ -47,7 +47,7 @@ def test_alias(tmp_path: Path, monkeypatch, links: bool) -> None:
     if not links:
         monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
     alias(one, two)
-    write_whole(one, lambda file: file.write(b"new"))
+    atomic_write(one, lambda file: file.write(b"new"))
     assert two.read_bytes() == b"1" and len(list(tmp_path.iterdir())) == 2
 
 

@@ -104,7 +104,7 @@ def test_places_of_mujoco_are_bins() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ValueError, match=r"env.place=\['xyz'\]: xyz is not told, allowed are .*agent_pos"):
+    with pytest.raises(ValueError, match=r"env.place=\['xyz'\]: xyz is not in info, allowed are .*agent_pos"):
         make_env("MiniGrid-Empty-5x5-v0", num_envs=1, place=["xyz"]).reset()
     with pytest.raises(ValueError, match=r"env.place_width=0: allowed are positive"):
         make_env("MiniGrid-Empty-5x5-v0", num_envs=1, place=["agent_pos"], place_width=0)

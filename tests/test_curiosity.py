@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from tiny import EASY, clone, tiny_agent, tiny_config
 
-from worldmodel.curiosity import Error, Nothing, RewardScale, Surprise
+from worldmodel.curiosity import Error, NoCuriosity, RewardNormalizer, Surprise
 from worldmodel.masked import masked_mean
 from worldmodel.model.heads.dynamics import Prediction
 from worldmodel.model.world_model import Outputs
@@ -52,7 +52,7 @@ def test_expected_noise_is_no_surprise() -> None:
 
 def test_error_and_none_by_hand() -> None:
     torch.testing.assert_close(Error().reward(ROLL, OUT), torch.tensor([[5.0, 2.0]]))
-    assert torch.equal(Nothing().reward(ROLL, OUT), torch.zeros(1, 2))
+    assert torch.equal(NoCuriosity().reward(ROLL, OUT), torch.zeros(1, 2))
 
 
 def test_maps_are_averaged_over_positions() -> None:
@@ -62,7 +62,7 @@ def test_maps_are_averaged_over_positions() -> None:
 
 
 def test_scale_by_the_spread_of_discounted_sums() -> None:
-    scale = RewardScale(1, normalise="return", gamma=0.5, scale=2.0)
+    scale = RewardNormalizer(1, normalise="return", gamma=0.5, scale=2.0)
     sums = [1.0, 2.5, 4.25]  # 1, 1/2 + 2, 2.5/2 + 3
     std = torch.tensor(sums).std(correction=0)
     torch.testing.assert_close(scale(torch.tensor([[1.0, 2.0, 3.0]]), ALL), torch.tensor([[1.0, 2.0, 3.0]]) * 2 / std)
@@ -74,7 +74,7 @@ def test_scale_by_the_spread_of_discounted_sums() -> None:
 def test_a_masked_step_is_paid_nothing_and_does_not_discount() -> None:
     mask = torch.tensor([[True, False, True]])
     for mode in ("return", "mean_std", "none"):
-        plain, gap = (RewardScale(1, normalise=mode, gamma=0.5) for _ in range(2))
+        plain, gap = (RewardNormalizer(1, normalise=mode, gamma=0.5) for _ in range(2))
         expected = plain(torch.tensor([[1.0, 3.0]]), ALL[:, :2])
         got = gap(torch.tensor([[1.0, 99.0, 3.0]]), mask)
         assert got[0, 1] == 0
@@ -83,7 +83,7 @@ def test_a_masked_step_is_paid_nothing_and_does_not_discount() -> None:
 
 
 def test_scale_by_mean_and_std() -> None:
-    scale = RewardScale(1, normalise="mean_std")
+    scale = RewardNormalizer(1, normalise="mean_std")
     rew = torch.tensor([[1.0, 2.0, 6.0]])
     torch.testing.assert_close(scale(rew, ALL), (rew - 3) / rew.std(correction=0))
     both = torch.tensor([1.0, 2.0, 6.0, 3.0, 3.0, 9.0])
@@ -91,11 +91,11 @@ def test_scale_by_mean_and_std() -> None:
 
 
 def test_symlog_clip_and_scale_in_that_order() -> None:
-    scale = RewardScale(1, normalise="none", use_symlog=True, clip=1.0, scale=3.0)
+    scale = RewardNormalizer(1, normalise="none", use_symlog=True, clip=1.0, scale=3.0)
     got = scale(torch.tensor([[math.e**0.5 - 1, -100.0, 0.0]]), ALL)
     torch.testing.assert_close(got, torch.tensor([[1.5, -3.0, 0.0]]))
     with pytest.raises(ValueError, match=r"reward.normalise=foo: allowed are return, mean_std, none"):
-        RewardScale(1, normalise="foo")
+        RewardNormalizer(1, normalise="foo")
 
 
 @pytest.mark.parametrize("signal", ["rnd", "random_features", "deir", "etd"])
@@ -112,7 +112,7 @@ def test_as_published_changes_what_is_paid_and_nothing_else(signal: str) -> None
 
 def test_a_rollout_weighs_a_tenth_in_the_statistics_of_deir() -> None:
     options = {k: v for k, v in tiny_config("curiosity=deir_published").reward.items() if k[0] != "_"}
-    scale, mask = RewardScale(16, **options), torch.ones(16, 128, dtype=torch.bool)
+    scale, mask = RewardNormalizer(16, **options), torch.ones(16, 128, dtype=torch.bool)
     for _ in range(10):
         scale(torch.ones(16, 128), mask)
     scale(torch.full((16, 128), 11.0), mask)

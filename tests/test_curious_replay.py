@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import EASY, tiny_agent
 
-from worldmodel.experience.replay import Curious, Replay
+from worldmodel.experience.replay import CuriousReplayPriority, Replay
 from worldmodel.experience.replay.sum_tree import SumTree
 
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def test_draws_are_in_proportion() -> None:
 
 
 def test_priorities_by_hand() -> None:
-    curious = Curious(c=8.0, beta=0.5, alpha=2.0, eps=1.0, fresh=100.0)
+    curious = CuriousReplayPriority(c=8.0, beta=0.5, alpha=2.0, eps=1.0, fresh=100.0)
     curious.reset(4)
     curious.add(np.array([0, 1]))
     assert curious.tree[np.arange(4)].tolist() == [100, 100, 0, 0]
@@ -60,10 +60,12 @@ def test_priorities_by_hand() -> None:
 def test_bad_settings(change: dict[str, float]) -> None:
     (key,) = change
     with pytest.raises(ValueError, match=rf"data\.replay_priority\.{key}="):
-        Curious(**change)
+        CuriousReplayPriority(**change)
 
 
-@pytest.mark.parametrize("key", ["replay_priority={_target_: worldmodel.experience.replay.Curious}", "replay_dir=x"])
+@pytest.mark.parametrize(
+    "key", ["replay_priority={_target_: worldmodel.experience.replay.CuriousReplayPriority}", "replay_dir=x"]
+)
 def test_no_replay_no_settings_of_it(cli, key: str) -> None:
     ended = cli(f"data.{key}")
     assert ended.code == 2 and f"data.{key.split('=')[0]}: allowed with data.replay_batch=0 is null" in ended.err
@@ -73,7 +75,7 @@ def test_the_replay_draws_by_priority_and_forgets_with_the_ring() -> None:
     _, data, _ = tiny_agent(*EASY)
     roll = data.collector.collect()
     data.teardown("fit")
-    replay = Replay(6, Curious(c=0.0, alpha=1.0, eps=1e-9, fresh=1.0))
+    replay = Replay(6, CuriousReplayPriority(c=0.0, alpha=1.0, eps=1e-9, fresh=1.0))
     replay.add(roll)
     replay.learnt(np.arange(4), torch.tensor([0.0, 1.0, 0.0, 3.0]))
     drawn, numbers = replay.sample(4000, CPU)
@@ -90,19 +92,19 @@ def test_weights_come_back_with_the_ring() -> None:
     _, data, _ = tiny_agent(*EASY)
     roll = data.collector.collect()
     data.teardown("fit")
-    one = Replay(6, Curious())
+    one = Replay(6, CuriousReplayPriority())
     one.add(roll)
     one.add(roll)
     one.learnt(np.array([3, 6]), torch.tensor([1.0, 2.0]))
     state = one.state_dict()
     for capacity in (6, 4):
-        two = Replay(capacity, Curious())
+        two = Replay(capacity, CuriousReplayPriority())
         two.load_state_dict(state)
         assert len(two) == capacity
         left = two.state_dict()
         assert torch.equal(left["priority"]["weights"], state["priority"]["weights"][-capacity:])
         assert torch.equal(left["priority"]["visits"], state["priority"]["visits"][-capacity:])
-    two = Replay(6, Curious())
+    two = Replay(6, CuriousReplayPriority())
     two.load_state_dict(state)
     draws = []
     for replay in (one, two):

@@ -21,7 +21,7 @@ import torch.multiprocessing as mp
 from tiny import EASY, REPO, TINY, clone, tiny_agent
 
 from worldmodel.curiosity.byol_explore import RunningMean
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.training.checkpoint import read_checkpoint
 from worldmodel.training.module import NonFiniteLoss
 from worldmodel.types import Minibatch, Rollout
@@ -39,7 +39,7 @@ def learn(agent, roll: Rollout, ranks: int) -> dict[str, torch.Tensor]:
     agent.training_step(Minibatch(roll, roll), 0).backward()
     found = {f"grad/{name}": p.grad for name, p in agent.named_parameters() if p.grad is not None}
     for name, module in agent.named_modules():
-        if isinstance(module, Moments | RunningMean):
+        if isinstance(module, RunningMeanStd | RunningMean):
             found |= {f"moments/{name}/{k}": v.clone() for k, v in module.state_dict().items()}
     return found | {"roll/rew_int": roll.rew_int, "roll/adv": roll.adv, "env_steps": agent.env_steps}
 

@@ -14,7 +14,7 @@ from tiny import tiny_agent
 
 from encoders.discrete import Discrete as DiscreteEncoder
 from encoders.grid import Grid
-from worldmodel.curiosity import RewardScale
+from worldmodel.curiosity import RewardNormalizer
 from worldmodel.model.heads.observation import ObservationHead
 from worldmodel.training.config import ConfigError, bad_input
 
@@ -91,7 +91,7 @@ def test_what_is_foreseen_is_what_is_paid_and_changes_nothing(signal: str) -> No
 
 @pytest.mark.parametrize("normalise", ["return", "mean_std", "none"])
 def test_a_reward_of_a_dream_has_the_scale_of_real_ones(normalise: str) -> None:
-    scale = RewardScale(3, normalise=normalise, use_symlog=True, clip=2.0, scale=0.5)
+    scale = RewardNormalizer(3, normalise=normalise, use_symlog=True, clip=2.0, scale=0.5)
     raw, mask = torch.rand(3, 7) * 9, torch.ones(3, 7, dtype=torch.bool)
     paid, before = scale(raw, mask), copy.deepcopy(scale.state_dict())
     torch.testing.assert_close(scale.apply(raw), paid)

@@ -12,11 +12,11 @@ import torch
 from tiny import EASY, clone, tiny_agent, tiny_config
 from worlds import cut, pay, rollout, signal, views
 
-from worldmodel.curiosity import DEIR, E3B, ETD, NGU, RIDE, Count, Curiosity, EnvState, NovelD
+from worldmodel.curiosity import DEIR, E3B, ETD, NGU, RIDE, Count, Curiosity, NovelD, PerEnvState
 from worldmodel.curiosity.etd import quasimetric
 from worldmodel.learner.run_episodes import Tally, freeze, play
 from worldmodel.masked import masked_mean
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.training.build import build_env
 from worldmodel.training.checkpoint import read_checkpoint
 from worldmodel.training.run import train
@@ -46,7 +46,7 @@ def small(name: str, envs: int = 1, seed: int = 0, **options) -> Curiosity:
 def settle(curiosity: Curiosity) -> Curiosity:
     """Running statistics as in evaluation: no rollout moves them any more."""
     for moments in curiosity.modules():
-        if isinstance(moments, Moments):
+        if isinstance(moments, RunningMeanStd):
             moments.horizon = float("inf")
             moments.count.fill_(moments.horizon)
     return curiosity
@@ -189,7 +189,7 @@ def test_episodes_played_again_are_paid_again(name: str) -> None:
         paid.append(tally.rew_int_raw)
     np.testing.assert_array_equal(*paid)
     assert (paid[0] > 0).any()
-    memories = [k for k, module in agent.curiosity.named_modules() if isinstance(module, EnvState)]
+    memories = [k for k, module in agent.curiosity.named_modules() if isinstance(module, PerEnvState)]
     for key, value in agent.curiosity.state_dict().items():
         if not key.startswith(tuple(memories)):
             assert value.equal(before[key]), key

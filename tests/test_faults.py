@@ -63,7 +63,7 @@ def test_the_same_seed_gives_the_same_replacements() -> None:
 def test_too_many() -> None:
     env = make_env("Breaking-v0", num_envs=2, after=2, max_faults=3)
     env.reset()
-    with pytest.raises(TooManyFaults, match=r"^env.max_faults=3: one more environment broke, copy 1: Run"):
+    with pytest.raises(TooManyFaults, match=r"^env.max_faults=3: one more environment failed, copy 1: Run"):
         for _ in range(4):
             env.step(torch.tensor([0, 1]))
 

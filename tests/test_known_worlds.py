@@ -178,7 +178,7 @@ def test_rollouts_carry_what_was_told() -> None:
     [
         ("Mess3", {"x": 0.7}, "env.x=0.7 env.a=0.85: allowed are"),
         ("Mess3", {"max_episode_steps": 0}, "env.max_episode_steps=0: allowed"),
-        ("Even", {"x": 0.1}, "gymnasium can't make it with .*unexpected keyword argument 'x'"),
+        ("Even", {"x": 0.1}, "gymnasium cannot create it with .*unexpected keyword argument 'x'"),
         ("Mess4", {}, "close matches are.*worldmodel/Mess3-v0"),
     ],
 )

@@ -56,7 +56,7 @@ def test_state() -> None:
     ("given", "words"),
     [
         ({"levels": 5, "id": "MiniGrid-Empty-5x5-v0"},
-            "env.levels=5: envpool can't be given a level, allowed with env.engine=gymnasium"),
+            "env.levels=5: envpool has no fixed levels, allowed with env.engine=gymnasium"),
         ({"levels": 0, "engine": "gymnasium"}, "env.levels=0: allowed are null and whole numbers from 1"),
         ({"held_out": True}, "env.held_out=True: needs env.levels"),
         ({"id": "worldmodel/Chain-v0", "levels": 2, "vectorization": "vector_entry_point"},

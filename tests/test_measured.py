@@ -16,7 +16,7 @@ from worldmodel.training.config import ConfigError
 def counted(folder: Path, scale: float) -> dict:
     """How many.
 
-    What is below the first paragraph stays out.
+    The details follow.
     """
     assert folder.is_dir()
     return {"n": round(10 * scale), "by": {"a": 0.12345}, "errors": {"x": "long"}}
@@ -43,11 +43,8 @@ def test_a_part_that_fails_keeps_no_other_from_running(tmp_path: Path) -> None:
     again = json.loads((tmp_path / "toy.json").read_text())
     assert again["counted"] == found["counted"] and again["listed"]["scale"] == 1.0
     said = (tmp_path / "toy.md").read_text()
-    assert (
-        said.startswith("# Toys\n\nWritten by `python -m worldmodel.toy`")
-        and "How many.\n" in said
-        and "below the first" not in said
-    )
+    assert said.startswith("# Toys\n\nWritten by `python -m worldmodel.toy`")
+    assert "\nHow many. The details follow.\n" in said, "the whole docstring of a part describes it"
     assert "| n | 5 |\n| by.a | 0.123 |\n\n" in said, "errors are for the JSON alone"
     assert "| name | ms | error |\n|---|---|---|\n| a | 1.5 |  |\n| b |  | left out |\n" in said
     assert said.index("## counted") < said.index("## listed")

@@ -8,7 +8,7 @@ import torch
 from test_dream import CHAIN, DREAM
 from tiny import tiny_agent
 
-from worldmodel.curiosity.none import Nothing
+from worldmodel.curiosity.none import NoCuriosity
 from worldmodel.learner.value_iteration import Plan
 from worldmodel.training.config import ConfigError, bad_input
 
@@ -121,7 +121,7 @@ def test_what_a_plan_needs(overrides: list[str], words: str) -> None:
 
 def test_actions_that_cannot_all_be_tried() -> None:
     with pytest.raises(ValueError, match=r"policy=plan with actions Box.*: allowed are Discrete"):
-        Plan().check(gym.spaces.Box(-1, 1, (2,)), Nothing())
+        Plan().check(gym.spaces.Box(-1, 1, (2,)), NoCuriosity())
 
 
 def test_a_signal_without_a_limit() -> None:

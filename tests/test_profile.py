@@ -226,4 +226,4 @@ def test_bad_input(cli, argument: str, words: str):
 
 def test_help(cli):
     ended = cli("--help", tiny=[], main=main)
-    assert ended.code == 0 and "worldmodel.measure.profile experiment=" in ended.out and "warmup" in ended.out
+    assert ended.code == 0 and "worldmodel.profile experiment=" in ended.out and "warmup" in ended.out

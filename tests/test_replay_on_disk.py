@@ -13,7 +13,7 @@ from test_replay import everything
 from test_train import last, rows
 from tiny import EASY, clone, tiny_agent
 
-from worldmodel.experience.replay import Curious, Replay
+from worldmodel.experience.replay import CuriousReplayPriority, Replay
 from worldmodel.experience.replay.disk import Disk
 from worldmodel.training.config import ConfigError
 from worldmodel.types import Rollout, first_leaf
@@ -145,7 +145,7 @@ def test_a_full_disk_does_not_stop_the_run(tmp_path: Path, roll: Rollout, monkey
 
 
 def test_a_folder_that_cannot_be_made(roll: Rollout) -> None:
-    with pytest.raises(ConfigError, match=r"data.replay_dir=/proc/no: can't be written"):
+    with pytest.raises(ConfigError, match=r"data.replay_dir=/proc/no: not writable"):
         Replay(6, folder=Path("/proc/no")).add(roll)
 
 
@@ -153,7 +153,7 @@ def test_a_folder_that_cannot_be_made(roll: Rollout) -> None:
 def test_other_sizes(tmp_path: Path, roll: Rollout, moved: bool) -> None:
     """A larger capacity finds older sequences on disk; from memory to disk nothing is brought along."""
     state = filled(tmp_path, roll, 2).state_dict()
-    replay = Replay(100, Curious(), None if moved else tmp_path)
+    replay = Replay(100, CuriousReplayPriority(), None if moved else tmp_path)
     replay.load_state_dict(state)
     assert len(replay) == (0 if moved else 8)
 

@@ -98,5 +98,5 @@ def test_envpool_still_builds_multi_room_wrongly():
 
 def test_multi_room_of_envpool_is_not_taken_silently():
     pytest.importorskip("envpool")
-    with pytest.warns(UserWarning, match="out of reach"):
+    with pytest.warns(UserWarning, match="often unreachable"):
         make_env("MiniGrid-MultiRoom-N6-v0", "envpool", num_envs=1).close()

@@ -1,4 +1,4 @@
-"""No curiosity: plain PPO in the same harness."""
+"""No intrinsic reward: plain PPO with the same training loop."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
 
-class Nothing(Curiosity):
-    """Pays 0."""
+class NoCuriosity(Curiosity):
+    """Intrinsic reward of 0."""
 
-    most = 1.0  # any: nothing is ever foreseen
+    most = 1.0  # any value: the predicted reward is 0
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return torch.zeros_like(roll.logp)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from worldmodel.curiosity import Curiosity, RewardScale
+from worldmodel.curiosity import Curiosity, RewardNormalizer
 from worldmodel.distributed import world_size
 from worldmodel.errors import ConfigError
 from worldmodel.learner.imagination import Imagination
@@ -38,7 +38,7 @@ class CuriousAgent(nn.Module):
         model: WorldModel,
         policy: ActorCritic,
         curiosity: Curiosity,
-        reward_normalizer: RewardScale,
+        reward_normalizer: RewardNormalizer,
         objective: Objective,
         weights: dict[str, float],
         total_steps: int,

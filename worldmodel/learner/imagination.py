@@ -10,7 +10,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from worldmodel.curiosity import Curiosity, RewardScale
+from worldmodel.curiosity import Curiosity, RewardNormalizer
 from worldmodel.errors import check_range
 from worldmodel.model.heads.dynamics import symexp
 from worldmodel.model.imagined_state import ImaginedState
@@ -25,7 +25,7 @@ class Imagining(Protocol):
     model: WorldModel
     policy: ActorCritic
     curiosity: Curiosity
-    reward_normalizer: RewardScale
+    reward_normalizer: RewardNormalizer
     objective: Objective
 
 

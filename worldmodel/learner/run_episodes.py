@@ -13,7 +13,7 @@ from worldmodel.envs import VectorEnv
 from worldmodel.experience.actor import Actor
 from worldmodel.experience.collector import Collector, Episodes
 from worldmodel.model.world_model import Outputs
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.training.module import CuriousAgent
 from worldmodel.types import Rollout
 
@@ -25,7 +25,7 @@ def freeze(module: CuriousAgent, num_envs: int) -> None:
     """
     module.eval().requires_grad_(False)
     for moments in module.modules():
-        if isinstance(moments, Moments):
+        if isinstance(moments, RunningMeanStd):
             moments.horizon = float("inf")
             moments.count.fill_(moments.horizon)
     module.reward_scale.reset(num_envs)

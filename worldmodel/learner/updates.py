@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from worldmodel.envs.metrics import Meter
+from worldmodel.envs.metrics import Metric
 from worldmodel.experience.collector import Collector
 from worldmodel.experience.replay import Replay
 from worldmodel.learner.curious_agent import CuriousAgent
@@ -38,7 +38,7 @@ def update(
     collector: Collector,
     replay: Replay,
     batching: Batching,
-    metrics: Sequence[Meter] = (),
+    metrics: Sequence[Metric] = (),
     gather: Gather = lambda do: do(),
 ) -> Iterator[Minibatch]:
     """The minibatches of one update; the caller takes a step of the optimizer on each before it asks for the next."""

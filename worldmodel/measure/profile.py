@@ -1,4 +1,4 @@
-"""The profiling CLI: `python -m worldmodel.profile --help`."""
+"""Profiling command: `python -m worldmodel.profile --help`."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ PARTS = (
 
 
 class Watch(L.Callback):
-    """Times the parts of `updates` updates after `warmup` others, of which the last one counts FLOPs.
+    """Callback that times the parts of `updates` updates after `warmup` others, the last of which counts FLOPs.
 
-    Methods of the objects at work are wrapped while the training lasts; the code itself has no hooks. Policy and world
-    model share one backward pass, which autograd takes from the losses computed last (the policy's) to those computed
-    first (the world model's): the time before it reaches a loss of the world model is the policy's. With
-    policy.actor.memory_gradient, what the policy sends on through the memory counts as the world model's.
-    Checkpoints (each 20th update) and the video fall outside.
+    Methods of the objects involved are wrapped during training; the code itself has no hooks. Policy and world model
+    share one backward pass, which autograd runs from the losses computed last (the policy's) to those computed first
+    (the world model's). The time before it reaches a loss of the world model is the policy's. With
+    policy.actor.memory_gradient, the gradients that the policy sends through the memory count as the world model's.
+    Checkpoints (every 20th update) and the video are not included.
     """
 
     def __init__(self, updates: int, warmup: int):
@@ -97,7 +97,7 @@ class Watch(L.Callback):
         watch.replace(module.curiosity, "losses", lambda *a: watch.hooked(other_losses(*a), "curiosity learning"))
 
     def _wrap_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The optimiser's step, without the closure that Lightning hands it: the forward and backward pass."""
+        """Time the optimiser's step without Lightning's closure, which is the forward and backward pass."""
         watch, step = self.watch, optimizer.step
 
         def timed(closure: Any = None) -> Any:
@@ -124,7 +124,7 @@ class Watch(L.Callback):
 
 
 def profile(cfg: DictConfig, *, updates: int = 8, warmup: int = 2, out: str | Path | None = None) -> dict[str, Any]:
-    """Train as configured for `warmup + updates` updates on one device; write and return profile.json.
+    """Train for `warmup + updates` updates on one device; write and return profile.json.
 
     Raises ConfigError for bad input.
     """
@@ -165,8 +165,11 @@ def profile(cfg: DictConfig, *, updates: int = 8, warmup: int = 2, out: str | Pa
 
 
 def numbers(watch: Watch, num_envs: int, horizon: int, device: torch.device) -> dict[str, Any]:
-    """Seconds, FLOPs and speeds of the updates watched. FLOPs are those of products, convolutions and attention
-    (whole, not its causal half); the peak is that of a CPU's float32 products with as many threads."""
+    """Return seconds, FLOPs and speeds of the watched updates.
+
+    FLOPs are those of products, convolutions and attention (complete, not its causal half). The peak is that of a CPU's
+    float32 products with the same number of threads.
+    """
     seconds, flops, updates = watch.seconds, watch.flops, watch.updates
     total_flops, learning_flops = sum(flops.values()), sum(flops.get(p, 0) for p in LEARNING)
     learning = sum(seconds.get(p, 0.0) for p in LEARNING)
@@ -205,7 +208,7 @@ def numbers(watch: Watch, num_envs: int, horizon: int, device: torch.device) -> 
 
 
 def parameters(module: CuriousAgent) -> dict[str, dict[str, int]]:
-    """Numbers of learnt and of frozen parameters by part."""
+    """Return the numbers of learned and frozen parameters per part."""
     parts = dict(module.model.named_children()) | {"policy": module.policy, "curiosity": module.curiosity}
     counts = {
         name: {
@@ -219,7 +222,7 @@ def parameters(module: CuriousAgent) -> dict[str, dict[str, int]]:
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """A bar for each part: milliseconds an update, and its share."""
+    """Plot one bar per part: milliseconds per update, and its share."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -238,7 +241,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
-    """The report for the eye."""
+    """Return the report as tables for the console."""
     title = f"{report['name']}: {report['updates']} updates in {report['wall_s']:.2f} s"
     parts = Table("part", "seconds", "share", "GFLOP/update", title=title, title_justify="left")
     for name, part in report["parts"].items():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from worldmodel.model.action_embedding import ActionEmbedding
 from worldmodel.model.heads import DynamicsHead, Head, ObservationHead, Prediction
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Obs, Rollout, Sequences
 
 
@@ -61,8 +61,8 @@ class WorldModel(nn.Module):
         self.heads = nn.ModuleDict({"dynamics": DynamicsHead(dim, target.shape, hidden)})
         for name, make_head in heads.items():
             self.heads[name] = make_head()
-        self.delta_scale = Moments(target.shape, centred=False)
-        self.latent_scale = Moments(target.shape)
+        self.delta_scale = RunningMeanStd(target.shape, centred=False)
+        self.latent_scale = RunningMeanStd(target.shape)
 
     @property
     def observation(self) -> ObservationHead | None:

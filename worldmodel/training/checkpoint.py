@@ -17,7 +17,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import nn
 
-from worldmodel.files import write_whole
+from worldmodel.files import atomic_write
 from worldmodel.training.config import CONFIG_DIR, ConfigError
 
 FORMAT = 1  # grows when older code can't read what newer code writes
@@ -28,7 +28,7 @@ _TO_GO_ON = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers
 
 
 class SealedFiles(CheckpointIO):
-    """Lightning's way to the disk: whole, durable, sealed files; see `write_whole`. Raises OSError."""
+    """Lightning's way to the disk: whole, durable, sealed files; see `atomic_write`. Raises OSError."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         buffer = io.BytesIO()
@@ -37,7 +37,7 @@ class SealedFiles(CheckpointIO):
         seal = _MARK + hashlib.sha256(data).hexdigest().encode() + b"\n"  # readers of zip archives skip it
 
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(Path(path), lambda file: file.writelines([data, seal]))
+        atomic_write(Path(path), lambda file: file.writelines([data, seal]))
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
         return read_checkpoint(path)

@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 
 from worldmodel.envs import VectorEnv
-from worldmodel.envs.metrics import Achievements, Coverage, Meter, TVShare
+from worldmodel.envs.metrics import Achievements, Coverage, Metric, TVShare
 from worldmodel.experience.actor import Actor
 from worldmodel.experience.collector import Collector, Episodes
-from worldmodel.experience.replay import Curious, Replay, concatenate
+from worldmodel.experience.replay import CuriousReplayPriority, Replay, concatenate
 from worldmodel.types import Minibatch, Rollout
 
 
@@ -51,7 +51,7 @@ class SequenceData(L.LightningDataModule):
         model_batch: int | None = None,
         replay_batch: int = 0,
         replay_capacity: int = 0,
-        replay_priority: Curious | None = None,
+        replay_priority: CuriousReplayPriority | None = None,
         replay_dir: str | None = None,
         success: float | None = None,
         episode_window: int = 200,
@@ -81,7 +81,7 @@ class SequenceData(L.LightningDataModule):
         self.replay = Replay(0)
         self.collector: Collector | None = None
         self.env: VectorEnv | None = None
-        self.meters: list[Meter] = []
+        self.meters: list[Metric] = []
         self.rollouts = 0  # collected so far, restarts included
         self._restored: dict[str, Any] | None = None
 

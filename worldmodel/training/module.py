@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from worldmodel.curiosity import Curiosity, RewardScale
+from worldmodel.curiosity import Curiosity, RewardNormalizer
 from worldmodel.distributed import sum_over_ranks
 from worldmodel.learner.imagination import Imagination
 from worldmodel.masked import masked_mean, masked_means
@@ -45,7 +45,7 @@ class CuriousAgent(L.LightningModule):
         model: WorldModel,
         policy: ActorCritic,
         curiosity: Curiosity,
-        reward_scale: RewardScale,
+        reward_scale: RewardNormalizer,
         ppo: PPO,
         make_optimizer: Callable[[L.LightningModule], Any],
         weights: dict[str, float],

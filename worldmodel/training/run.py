@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.analysis.video import film
 from worldmodel.distributed import part_at_exit
-from worldmodel.files import write_whole
+from worldmodel.files import atomic_write
 from worldmodel.training.build import build_agent, build_data, env_spec
 from worldmodel.training.callbacks import CollapseGuard, Metrics, ProgressBar, StopOnSignal, StopWhenSolved
 from worldmodel.training.checkpoint import SealedFiles, fit_check, newest_checkpoint, read_checkpoint, run_dir_of
@@ -146,7 +146,7 @@ def conclude(cfg: DictConfig, agent: CuriousAgent, record: RunRecord) -> None:
     run_dir = Path(cfg.run_dir)
     if cfg.video:
         record.write(video=film(agent, cfg, run_dir / "video.mp4"))
-    write_whole(run_dir / DONE, lambda file: file.write(f"{record.data['env_steps']}\n".encode()))
+    atomic_write(run_dir / DONE, lambda file: file.write(f"{record.data['env_steps']}\n".encode()))
 
 
 def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: L.LightningDataModule) -> L.Trainer:
@@ -216,7 +216,7 @@ def only_if_used(run_dir: Path) -> Iterator[None]:
 def finished(
     cfg: DictConfig, agent: CuriousAgent, state: dict[str, Any], steps: int, record: RunRecord
 ) -> dict[str, Any]:
-    """Nothing is left to learn, which is fine for a run that was done, or killed after its last checkpoint."""
+    """NoCuriosity is left to learn, which is fine for a run that was done, or killed after its last checkpoint."""
     run_dir, before = Path(cfg.run_dir), record.before
     if before.get("status") == "done" and (run_dir / DONE).exists():
         print(f"done before: {steps:,} steps of total_steps={cfg.total_steps:,}")

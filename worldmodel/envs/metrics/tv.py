@@ -1,4 +1,4 @@
-"""How much the noisy TV catches the agent."""
+"""Effect of the noisy TV on the agent."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from worldmodel.types import Rollout
 
 
 class TVShare:
-    """Over the last rollout:
+    """Shares of the noisy TV in the last rollout.
 
     tv_action_share    share of the actions that are the TV's
-    tv_rew_int_share   share of the positive intrinsic reward that is paid for transitions by the TV's action (a sham's
-                       as well) or to an observation that shows noise
+    tv_rew_int_share   share of the positive intrinsic reward on transitions by the TV's action (also that of a sham)
+                       or to an observation that shows noise
     """
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from worldmodel.types import Sequences
 
-_LEAF = "obs/"  # before the names of a dict observation's leaves
+_LEAF = "obs/"  # prefix of the names of a dict observation's leaves
 
 
 def records_of(seq: Sequences) -> NDArray[np.void]:
@@ -33,5 +33,5 @@ def sequences_of(records: NDArray[np.void], num_new: int, device: torch.device) 
 
 
 def _numpy(x: Tensor) -> NDArray[np.generic]:
-    """numpy has no bfloat16."""
+    """Convert a tensor to numpy, which has no bfloat16."""
     return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()

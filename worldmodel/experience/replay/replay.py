@@ -1,4 +1,4 @@
-"""Past sequences, for the world model to rehearse."""
+"""Replay of past sequences for the world model."""
 
 from __future__ import annotations
 
@@ -11,31 +11,30 @@ import torch
 from torch import Tensor
 
 from worldmodel.experience.replay.disk import Disk
-from worldmodel.experience.replay.priority import Curious
+from worldmodel.experience.replay.priority import CuriousReplayPriority
 from worldmodel.experience.replay.records import records_of, rollout_of
-from worldmodel.experience.replay.ring_buffer import Memory
+from worldmodel.experience.replay.ring_buffer import RingBuffer
 from worldmodel.types import Rollout, map_obs
 
 
 class Replay:
-    """The last `capacity` sequences, on the CPU or in `folder`; drawn uniformly, in O(1), or by `priority`, in
-    O(log capacity).
+    """The last `capacity` sequences, in CPU memory or in `folder`.
 
-    They hold what the world model learns from, and `logp`, which tells T; not the h, the values or the rewards of
-    days gone by.
+    They are drawn uniformly, in O(1), or by `priority`, in O(log capacity). They contain the fields of `rehearsal`: not
+    the h, values or rewards of the time of recording.
     """
 
-    def __init__(self, capacity: int, priority: Curious | None = None, folder: Path | None = None):
+    def __init__(self, capacity: int, priority: CuriousReplayPriority | None = None, folder: Path | None = None):
         self.capacity, self.priority = capacity, priority
-        self.store: Memory | Disk = Memory(capacity) if folder is None else Disk(folder)
-        self.dtype: np.dtype | None = None  # of what is stored
-        self.told: list[tuple[np.ndarray, Tensor]] = []  # numbers and their losses, not yet looked at
+        self.store: RingBuffer | Disk = RingBuffer(capacity) if folder is None else Disk(folder)
+        self.dtype: np.dtype | None = None  # of the stored records
+        self.told: list[tuple[np.ndarray, Tensor]] = []  # numbers and their losses, not yet processed
         self.warned = False
         if priority is not None:
             priority.reset(capacity)
 
     def __len__(self) -> int:
-        """How many can be drawn."""
+        """Return the number of sequences that can be drawn."""
         return 0 if self.dtype is None else min(self.store.length, self.capacity)
 
     @property
@@ -50,15 +49,15 @@ class Replay:
         if records.dtype != self.dtype:
             self.dtype = records.dtype
             self.store.begin(self.dtype)
-        self._weigh()  # before a slot has another sequence
+        self._weigh()  # before a slot is reused
         numbers = self.store.length + np.arange(len(records))
         try:
             self.store.append(records)
-        except OSError as error:  # a full disk is no reason to stop learning
+        except OSError as error:  # training continues with a full disk
             if not self.warned:
                 self.warned = True
                 words = (
-                    f"warning: data.replay_dir: not written ({error.strerror}); rollouts are not kept until they are"
+                    f"warning: data.replay_dir: write failed ({error.strerror}); dropping rollouts until one succeeds"
                 )
                 print(words, file=sys.stderr, flush=True)
             return
@@ -66,7 +65,7 @@ class Replay:
             self.priority.add(numbers[-self.capacity :] % self.capacity)
 
     def sample(self, count: int, device: torch.device) -> tuple[Rollout, np.ndarray]:
-        """`count` sequences drawn with replacement, and their numbers."""
+        """Draw `count` sequences with replacement; return them and their numbers (count,)."""
         self._weigh()
         first = self.store.length - len(self)
         if self.priority is None:
@@ -77,7 +76,10 @@ class Replay:
         return rollout_of(self.store[numbers], device), numbers
 
     def learnt(self, numbers: np.ndarray, loss: Tensor) -> None:
-        """The world model has learnt from these sequences, with this loss (B,), which may still be on its way."""
+        """Record the world model's loss (B,) on these sequences.
+
+        The loss is read later, so that its device computation may still be running.
+        """
         if self.priority is not None:
             self.told.append((numbers, loss.detach()))
 
@@ -87,7 +89,7 @@ class Replay:
         self.told = []
 
     def state_dict(self) -> dict[str, Any]:
-        """The sequences, or where they lie; and what they weigh."""
+        """Return the sequences, or a reference to them on disk, and the priorities."""
         self._weigh()
         state = self.store.state_dict()
         if state and self.priority is not None:
@@ -95,11 +97,11 @@ class Replay:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with what a checkpoint holds; raises ConfigError where what it refers to isn't there any more."""
+        """Resume from a checkpoint. Raises ConfigError if the records that it refers to are missing."""
         if not state or self.capacity == 0:
             return
         if ("length" in state) != self.on_disk:
-            return  # it moved between memory and disk
+            return  # the replay moved between memory and disk
         weights = state.get("priority")
         self.told = []
         self.store.load_state_dict({k: v for k, v in state.items() if k != "priority"})
@@ -113,7 +115,7 @@ class Replay:
             self.priority.load_state_dict(weights, self._live())
 
     def _live(self) -> np.ndarray:
-        """The slots of what can be drawn, the oldest first."""
+        """Return the slots that can be drawn, the oldest first."""
         return (self.store.length - len(self) + np.arange(len(self))) % self.capacity
 
     def close(self) -> None:
@@ -121,7 +123,7 @@ class Replay:
 
 
 def concatenate(rolls: list[Rollout]) -> Rollout:
-    """Join rollouts along the batch; they keep what all of them have."""
+    """Join rollouts along the batch dimension; only fields present in all of them are kept."""
     if len(rolls) == 1:
         return rolls[0]
     shared = [name for name in vars(rolls[0]) if all(getattr(r, name) is not None for r in rolls)]

@@ -12,14 +12,14 @@ from worldmodel.experience.replay.records import records_of, sequences_of
 from worldmodel.types import Sequences
 
 
-class Memory:
-    """The last `capacity` records; memory is taken as it fills."""
+class RingBuffer:
+    """The last `capacity` records; memory is committed as it fills."""
 
     def __init__(self, capacity: int):
         self.capacity, self.length, self.ring = capacity, 0, np.empty(0)
 
     def begin(self, dtype: np.dtype) -> None:
-        """An empty ring for records of `dtype`."""
+        """Create an empty ring for records of `dtype`."""
         self.ring, self.length = np.empty(self.capacity, dtype), 0
 
     @property
@@ -27,13 +27,13 @@ class Memory:
         return self.ring.dtype
 
     def append(self, records: NDArray[np.void]) -> None:
-        """Write (n,) records over the oldest."""
+        """Write (n,) records over the oldest ones."""
         numbers = self.length + np.arange(len(records))
         self.ring[numbers[-self.capacity :] % self.capacity] = records[-self.capacity :]
         self.length += len(records)
 
     def __getitem__(self, numbers: NDArray[np.int64]) -> NDArray[np.void]:
-        """The records of these numbers (n,), each counted from the first one ever."""
+        """Return the records of these numbers (n,), counted from the first record ever."""
         return self.ring[numbers % self.capacity]
 
     def state_dict(self) -> dict[str, Any]:
@@ -53,4 +53,4 @@ class Memory:
         self.append(records)
 
     def close(self) -> None:
-        """Nothing to be closed."""
+        """Close the store, which holds no resources."""

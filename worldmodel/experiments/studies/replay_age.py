@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldmodel.experience.replay import Curious, Replay, concatenate
+from worldmodel.experience.replay import CuriousReplayPriority, Replay, concatenate
 from worldmodel.experiments.benchmark.plots import panels
 from worldmodel.experiments.benchmark.suite import compose_run, composing
 from worldmodel.experiments.benchmark.tables import Table
@@ -104,7 +104,8 @@ def _measure(
     for count in steps:
         before, start = _resident(), time.perf_counter()
         capacity = -(-count // roll.new)
-        replays.append(_filled(capacity, roll, Curious() if curious else None, folder and folder / f"{kind} {count}"))
+        priority = CuriousReplayPriority() if curious else None
+        replays.append(_filled(capacity, roll, priority, folder and folder / f"{kind} {count}"))
         grown.append((_resident() - before) / 1e6)
         added.append((time.perf_counter() - start) / count * 1e6)
     whole, own = np.zeros((2, repeats + 2, len(steps)))
@@ -131,7 +132,7 @@ def _measure(
     return rows
 
 
-def _filled(capacity: int, roll: Rollout, priority: Curious | None, folder: Path | None) -> Replay:
+def _filled(capacity: int, roll: Rollout, priority: CuriousReplayPriority | None, folder: Path | None) -> Replay:
     """As many sequences as fit, each time the whole rollout."""
     replay = Replay(capacity, priority, folder)
     while len(replay) < capacity:

@@ -1,4 +1,4 @@
-"""`python -m worldmodel.gpu scale=1.0 out=docs parts=[memory,loop]`."""
+"""GPU command: `python -m worldmodel.gpu scale=1.0 out=docs/results parts=[memory,loop]`."""
 
 from __future__ import annotations
 

@@ -26,8 +26,11 @@ OVERRIDES = (
 
 
 def ranks(folder: Path, scale: float, device: str = "cpu") -> dict[str, Any]:
-    """The largest difference of a parameter's gradient, relative to its norm (or to a thousandth of all gradients'
-    norm, where its own is smaller), for each latent target; masks fall unevenly on the two ranks."""
+    """Largest difference of a parameter's gradient, relative to its norm, for each latent target.
+
+    If the norm is below a thousandth of that of all gradients, the latter is used. Masks are distributed unevenly over
+    the two ranks.
+    """
     targets = TARGETS[: max(round(len(TARGETS) * scale), 1)]
     folder.mkdir(parents=True, exist_ok=True)
     for target in targets:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import lightning as L
 
-from worldmodel.files import write_whole
+from worldmodel.files import atomic_write
 
 COLUMNS = [
     "env_steps",
@@ -54,7 +54,7 @@ class Metrics(L.Callback):
         if rows:
             self.columns, self.wall_before = list(rows[0]), float(rows[-1]["wall_s"])
             data = _csv([self.columns, *(list(row.values()) for row in rows)])
-            write_whole(self.path, lambda file: file.write(data))
+            atomic_write(self.path, lambda file: file.write(data))
         else:
             self.path.unlink(missing_ok=True)
 
