@@ -22,8 +22,8 @@ def recorded(*overrides: str, episodes: int = 8) -> tuple:
     torch.manual_seed(0)
     agent, data, _ = tiny_agent(*overrides)
     freeze(agent, data.env.num_envs)
-    rolls = record(agent, data.env, episodes=episodes, context=data.context, horizon=data.horizon)
-    data.teardown("fit")
+    rolls = record(agent, data.env, episodes=episodes, context=data.context, rollout_length=data.rollout_length)
+    data.close()
     return agent, data, rolls
 
 
@@ -46,7 +46,7 @@ def test_streams_go_on_from_rollout_to_rollout(grid: tuple) -> None:
     agent, _, rolls = grid
     seen = read(agent.model, rolls)
     assert torch.equal(seen.obs[:, 8], rolls[0].obs[:, -1]) and not seen.mask[:, -1].any()
-    assert torch.equal(seen.mask[:, 7], rolls[0].tail(rolls[0].mask)[:, 7])
+    assert torch.equal(seen.mask[:, 7], rolls[0].new_steps(rolls[0].mask)[:, 7])
     by_hand = seen.y[:, 8] - seen.y[:, 7]
     assert seen.mask[:, 7].any()
     torch.testing.assert_close(seen.delta[:, 7], by_hand * seen.mask[:, 7, None])
@@ -67,7 +67,7 @@ def test_another_model_reads_the_same_rows(grid: tuple) -> None:
     agent, _, rolls = grid
     torch.manual_seed(1)
     other, data, _ = tiny_agent(*EASY, "memory.depth=2")
-    data.teardown("fit")
+    data.close()
     seen, control = read(agent.model, rolls), read(other.model, rolls)
     assert torch.equal(seen.obs, control.obs) and not torch.allclose(seen.h, control.h)
 

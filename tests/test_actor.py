@@ -9,7 +9,7 @@ from torch import Tensor
 
 from worldmodel.experience.actor import Actor
 from worldmodel.experience.collector import Collector
-from worldmodel.types import Rollout, map_obs
+from worldmodel.types import Rollout
 
 MEMORIES = {
     "transformer": ["memory=transformer"],
@@ -35,11 +35,11 @@ def disturb(module: torch.nn.Module) -> None:
 def thoughts(agent, roll: Rollout) -> tuple[Tensor, ...]:
     """h, z, logp and values of all rows from the K-th on, by one full pass: L + 1 rows, the closing one included."""
     z = agent.model.encoder(roll.obs)
-    h = agent.model.remember(z, roll)[:, -roll.new - 1 :]
-    z = z[:, -roll.new - 1 :]
-    seen = agent.policy.see(map_obs(lambda o: o[:, -roll.new - 1 :], roll.obs), z)
+    h = agent.model.encode_sequence(z, roll)[:, -roll.num_new - 1 :]
+    z = z[:, -roll.num_new - 1 :]
+    seen = agent.policy.see(roll.new_rows(roll.obs), z)
     params, values = agent.policy(h, seen)
-    logp, _ = agent.policy.dist.evaluate(params[:, :-1], roll.tail(roll.act), agent.policy.temperature)
+    logp, _ = agent.policy.dist.evaluate(params[:, :-1], roll.new_steps(roll.act), agent.policy.temperature)
     return h, z, logp, values
 
 
@@ -53,7 +53,7 @@ def test_acting_and_learning_agree(memory: str, context: int) -> None:
     for _ in range(3):
         disturb(agent)
         roll = data.collector.collect()
-        assert (~roll.tail(roll.mask)).any(), "no reset: the test is too easy"
+        assert (~roll.new_steps(roll.mask)).any(), "no reset: the test is too easy"
         torch.testing.assert_close(agent.model(roll).h, roll.h, **CLOSE)
         h, z, logp, values = thoughts(agent, roll)
         torch.testing.assert_close(h[:, :-1], roll.h, **CLOSE)
@@ -67,7 +67,7 @@ def test_acting_and_learning_agree(memory: str, context: int) -> None:
             assert memory == "mlp" or ((forgetful - h[:, :-1]).abs().amax((1, 2)) > 1e-4)[goes_on].all()
             crossed += int(goes_on.sum())
     assert crossed or not context, "no episode crosses the K boundary: the test is too easy"
-    data.teardown("fit")
+    data.close()
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
@@ -80,16 +80,16 @@ def test_a_full_window_rolls_by_itself(memory: str) -> None:
     obs, rows = env.reset(), []
     for _ in range(3 * (context + horizon)):
         thought = actor.observe(obs)
-        t = actor.row
+        t = actor.cursor
         rows.append(t)
         window = actor.rows[:, :t]
-        h = agent.model.remember(agent.model.encoder(window.obs), window)[:, -1]
+        h = agent.model.encode_sequence(agent.model.encoder(window.obs), window)[:, -1]
         torch.testing.assert_close(thought.h, h, **CLOSE)
         step = env.step(thought.act)
-        actor.feedback(step.rew, step.end, step.trunc, step.ignored)
+        actor.record_outcome(step.rew, step.end, step.trunc, step.ignored)
         obs = step.obs
     assert max(rows) == context + horizon + 1 and rows.count(context + 1) > 1
-    data.teardown("fit")
+    data.close()
 
 
 @torch.no_grad()
@@ -99,7 +99,7 @@ def test_given_actions_are_taken_and_remembered() -> None:
     thought = actor.observe(data.collector.obs, actions=given)
     assert thought.act.tolist() == given.tolist() and (thought.logp == 0).all()
     assert actor.rows.act[:, actor.context].tolist() == given.tolist()
-    data.teardown("fit")
+    data.close()
 
 
 @torch.no_grad()
@@ -108,6 +108,6 @@ def test_greedy_takes_the_most_probable_action() -> None:
     agent, data, _ = make("gru")
     disturb(agent)
     roll = Collector(data.env, data.collector.actor, data.collector.episodes, greedy=True).collect()
-    params, _ = agent.policy(roll.h, agent.policy.see(map_obs(roll.tail, roll.obs), roll.z))
-    assert (roll.tail(roll.act) == params.argmax(-1)).all()
-    data.teardown("fit")
+    params, _ = agent.policy(roll.h, agent.policy.see(roll.new_steps(roll.obs), roll.z))
+    assert (roll.new_steps(roll.act) == params.argmax(-1)).all()
+    data.close()

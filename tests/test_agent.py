@@ -8,11 +8,11 @@ import pytest
 import torch
 from tiny import tiny_agent, tiny_config
 
+from worldmodel.errors import ConfigError
 from worldmodel.experience.actor import Actor
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.build import build_agent, build_data, env_spec
-from worldmodel.training.config import ConfigError
 from worldmodel.training.loading import Agent, load_agent
-from worldmodel.training.module import CuriousAgent
 from worldmodel.training.run import make_trainer
 
 CARTPOLE = ["env=cartpole", "encoder=mlp", "encoder.hidden=[16]"]
@@ -104,22 +104,22 @@ def test_a_saved_and_loaded_agent_acts_identically(tmp_path: Path, greedy: bool)
 
 def recomputed(agent: Agent) -> torch.Tensor:
     """h (R, D) of the rows in the agent's window, by one forward pass."""
-    rows = agent.actor.rows[:, : agent.actor.row]
+    rows = agent.actor.rows[:, : agent.actor.cursor]
     model = agent.module.model
     with torch.no_grad():
-        return model.remember(model.encoder(rows.obs), rows)[0]
+        return model.encode_sequence(model.encoder(rows.obs), rows)[0]
 
 
 def test_memory_is_that_of_the_forward_pass_while_the_window_fills_and_after_it_rolled(cartpole: Path):
     agent, rolled = Agent.load(cartpole), False
     for i, obs in enumerate(observations(3 * WINDOW)):
-        before = agent.actor.row
+        before = agent.actor.cursor
         agent.act(obs)
-        rolled = rolled or agent.actor.row < before
+        rolled = rolled or agent.actor.cursor < before
         torch.testing.assert_close(agent.thought.h[0], recomputed(agent)[-1], atol=1e-5, rtol=1e-4)
-        valid = agent.actor.rows.valid[0, : agent.actor.row]
+        valid = agent.actor.rows.valid[0, : agent.actor.cursor]
         assert int(valid.sum()) >= min(i + 1, 4 + 1)  # the last K rows are never forgotten
-        assert agent.actor.rows.obs[0, agent.actor.row - 1].numpy() == pytest.approx(obs)
+        assert agent.actor.rows.obs[0, agent.actor.cursor - 1].numpy() == pytest.approx(obs)
     assert rolled
 
 
@@ -128,14 +128,19 @@ def test_memory_is_that_of_training(cartpole: Path):
     agent = Agent.load(cartpole)
     module, cfg = load_agent(cartpole)
     actor = Actor(
-        module.model, module.policy, agent.act_space, num_envs=3, context=cfg.data.context, horizon=cfg.data.horizon
+        module.model,
+        module.policy,
+        agent.act_space,
+        num_envs=3,
+        context=cfg.data.context,
+        rollout_length=cfg.data.rollout_length,
     )
     no = torch.zeros(3, dtype=torch.bool)
     for obs in observations(WINDOW + 5):
         act = agent.act(obs)
         three = torch.from_numpy(np.stack([obs, 0 * obs, -obs]))
         thought = actor.observe(three, actions=torch.tensor([act, 0, 1]))
-        actor.feedback(torch.zeros(3), no, no, no)
+        actor.record_outcome(torch.zeros(3), no, no, no)
         torch.testing.assert_close(thought.h[0], agent.thought.h[0], atol=1e-5, rtol=1e-4)
 
 

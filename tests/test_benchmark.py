@@ -12,6 +12,7 @@ import pytest
 from cells import cell
 from omegaconf import DictConfig, OmegaConf
 
+from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark import command as benchmark
 from worldmodel.experiments.benchmark.checklist import checklist
 from worldmodel.experiments.benchmark.provenance import provenance
@@ -28,7 +29,7 @@ from worldmodel.experiments.benchmark.tables import (
     television,
     to_threshold,
 )
-from worldmodel.training.config import CONFIG_DIR, ConfigError
+from worldmodel.training.config import CONFIG_DIR
 
 SUITES = sorted(p.stem for p in (Path(CONFIG_DIR) / "suite").glob("*.yaml"))
 

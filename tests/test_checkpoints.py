@@ -16,14 +16,14 @@ from test_resume import check_whole
 from test_train import STEPS, last, record, rows
 from tiny import EASY
 
+from worldmodel.errors import ConfigError
 from worldmodel.files import alias, atomic_write
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.measure.reliability.malformed import Bomb, Evaluated
 from worldmodel.training.callbacks import Checkpoints, Metrics
 from worldmodel.training.callbacks.signals import StopOnSignal, resumable_from_the_start
 from worldmodel.training.checkpoint import SealedFiles, newest_checkpoint, read_checkpoint
-from worldmodel.training.config import ConfigError
 from worldmodel.training.datamodule import SequenceData
-from worldmodel.training.module import CuriousAgent
 
 
 def test_a_file_is_whole_or_the_old_one(tmp_path: Path) -> None:

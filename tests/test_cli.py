@@ -20,8 +20,8 @@ BAD = {
     "+data.foo=1": ["data.foo=1: no such key, allowed are ", "horizon, "],
     "+env.foo=1": ["does not take", "'foo': 1"],
     "policy.actor.foo=1": ["policy.actor.foo=1: no such key, allowed are hidden, "],
-    "data.horizon=abc": ["data.horizon=abc: allowed is int"],
-    "data.horizon=0": ["data.horizon=0: allowed are whole numbers from 1"],
+    "data.rollout_length=abc": ["data.rollout_length=abc: allowed is int"],
+    "data.rollout_length=0": ["data.rollout_length=0: allowed are whole numbers from 1"],
     "data.batch=3": ["data.batch=3: allowed are divisors of env.num_envs=4"],
     "data.batch=[1": ["data.batch=[1: not readable, allowed is key=value"],
     "nonsense": ["nonsense: not readable, allowed is key=value"],
@@ -95,7 +95,7 @@ def test_checkpoints_that_do_not_fit(cli, tiny_run: Path, tmp_path: Path) -> Non
         (good, ["model.hidden=8"], "is (16, 16) there and (8, 16) in this configuration"),
         (good, ["total_steps=100"], "error: total_steps=100: the checkpoint has 256 steps already, allowed are more"),
         (good, ["experiment=doorkey"], "error: experiment=doorkey: not with checkpoint="),
-        (good, ["data.horizon=x"], "error: data.horizon=x: allowed is int"),
+        (good, ["data.rollout_length=x"], "error: data.rollout_length=x: allowed is int"),
     ):
         ended = cli(f"checkpoint={path}", f"run_dir={tmp_path}/new", "total_steps=512", *changes, tiny=[])
         assert ended.code == 2 and ended.err.count("\n") == 1 and words in ended.err, ended.err

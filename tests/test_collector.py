@@ -59,7 +59,7 @@ def make_stream(**settings) -> SequenceData:
 def test_a_row_holds_what_was_seen_and_done_and_what_came_back() -> None:
     data = make_stream()
     roll = data.collector.collect()
-    assert roll.new == T and roll.act.shape == (N, K + T + 1)
+    assert roll.num_new == T and roll.act.shape == (N, K + T + 1)
     assert not roll.valid[:, :K].any() and not roll.mask[:, :K].any()
     assert roll.valid[:, K:].all()
     # copy 0 by hand: steps 0 1 2 | terminal 3 | reset 0 1 2 | terminal 3 | reset 0
@@ -154,7 +154,7 @@ def test_sampling_depends_on_seed_rank_and_update_alone() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"horizon": 0}, "data.horizon=0: allowed"),
+        ({"horizon": 0}, "data.rollout_length=0: allowed"),
         ({"context": -1}, "data.context=-1: allowed"),
         ({"epochs": 0}, "data.epochs=0: allowed"),
         ({"batch": 0}, "data.batch=0: allowed"),

@@ -121,8 +121,8 @@ def random_policy_of_box(low: np.ndarray, high: np.ndarray) -> RandomPolicy:
 
 
 def test_curiosity_random_is_a_random_policy() -> None:
-    agent, data, cfg = tiny_agent("curiosity=random")
-    data.teardown("fit")
+    agent, data, cfg = tiny_agent("policy=random", "curiosity=none")
+    data.close()
     assert cfg.curiosity == tiny_config("curiosity=none").curiosity
     assert cfg.policy == tiny_config("policy=random").policy
     assert isinstance(agent.policy, RandomPolicy)

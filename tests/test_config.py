@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tiny import REPO, tiny_config
 
-from worldmodel.training.config import CONFIG_DIR, ConfigError, check, fill, top_level
+from worldmodel.errors import ConfigError
+from worldmodel.training.config import CONFIG_DIR, check, fill, top_level
 
 FOLDER = REPO / "configs"
 OPTIONS = [
@@ -22,7 +23,7 @@ OPTIONS = [
 ]
 NEEDED = {"env=base": ["env.id=x"], "trainer=sharded": ["trainer.strategy.data_parallel_size=2"]}  # has no default
 NAMES = sorted(p.stem for p in (FOLDER / "experiment").glob("*.yaml"))
-PIXELS = ["env=atari", "env.num_envs=2", "data.horizon=3", "data.context=1", "total_steps=12"]
+PIXELS = ["env=atari", "env.num_envs=2", "data.rollout_length=3", "data.context=1", "total_steps=12"]
 # one part changed at a time, and how
 PARTS = {
     **{f"target {t}": [f"target={t}"] for t in ("inverse", "ema", "sigreg", "vicreg", "reconstruction")},
@@ -42,7 +43,12 @@ PARTS = {
     "idleness": ["policy.actor.null_bias=2", "policy.actor.temperature=2", "policy.actor.anneal=0.5"],
     "gymnasium": ["env.engine=gymnasium", "env.sticky=0.25"],
     "resnet": ["encoder=resnet", "encoder.channels=[8]", *PIXELS],
-    "reward": ["reward.normalise=mean_std", "reward.use_symlog=true", "reward.clip=2", "policy.ppo.episodic_int=false"],
+    "reward": [
+        "reward.normalise=mean_std",
+        "reward.use_symlog=true",
+        "reward.clip=2",
+        "policy.objective.episodic_int=false",
+    ],
 }
 
 
@@ -99,7 +105,7 @@ def test_the_check_holds_values_against_signatures() -> None:
     cfg = tiny_config()
     check(cfg)
     for key, value, words in (
-        ("data.horizon", 1.5, r"data.horizon=1.5: allowed is int"),
+        ("data.rollout_length", 1.5, r"data.rollout_length=1.5: allowed is int"),
         ("data.model_batch", "x", r"data.model_batch=x: allowed is int \| None"),
         ("policy.actor.memory_gradient", 1, r"policy.actor.memory_gradient=1: allowed is bool"),
         ("optimizer.betas", [0.9, "x"], r"optimizer.betas=\[0.9, 'x'\]: allowed is tuple\[float, float\]"),

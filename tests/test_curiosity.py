@@ -125,12 +125,11 @@ def test_no_reward_for_a_reset(signal: str, mode: str) -> None:
     torch.manual_seed(0)
     agent, data, _ = tiny_agent(f"curiosity={signal}", f"reward.normalise={mode}", *EASY)
     for _ in range(2):
-        roll = data.collector.collect()
-        agent.score(roll)
-        mask = roll.tail(roll.mask)
+        roll = agent.score(data.collector.collect())
+        mask = roll.new_steps(roll.mask)
         assert not mask.all() and (roll.rew_int[~mask] == 0).all() and (roll.adv[~mask] == 0).all()
         assert (roll.rew_int[mask] != 0).any() == (signal != "none")
-    data.teardown("fit")
+    data.close()
 
 
 def fit(agent, roll: Rollout, steps: int) -> None:
@@ -139,25 +138,25 @@ def fit(agent, roll: Rollout, steps: int) -> None:
     for _ in range(steps):
         optimizer.zero_grad()
         losses = agent.model.losses(agent.model(roll), roll)
-        masked_mean(losses["delta"], roll.tail(roll.mask)).backward()
+        masked_mean(losses["delta"], roll.new_steps(roll.mask)).backward()
         optimizer.step()
 
 
 @pytest.mark.parametrize("signal", [Surprise(margin=0.0, low=-1.0), Error()], ids=["surprise", "error"])
 def test_what_becomes_familiar_pays_less(signal) -> None:
     torch.manual_seed(0)
-    agent, data, _ = tiny_agent("data.horizon=16", "env.num_envs=8", "data.context=0", "memory.dim=32", *EASY)
+    agent, data, _ = tiny_agent("data.rollout_length=16", "env.num_envs=8", "data.context=0", "memory.dim=32", *EASY)
     old, new = clone(data.collector.collect()), clone(data.collector.collect())
     new.obs[..., 0] = (new.obs[..., 0] + 3) % 11  # a world that looks otherwise
-    agent.model.review(old)
+    agent.model.score_rollout(old)
 
     def score(roll: Rollout) -> float:
         with torch.no_grad():
-            return float(masked_mean(signal.reward(roll, agent.model(roll)), roll.tail(roll.mask)))
+            return float(masked_mean(signal.reward(roll, agent.model(roll)), roll.new_steps(roll.mask)))
 
     fit(agent, old, 150)
     before, known = score(new), score(old)
     assert before > known + 0.5, "the new world is no news"
     fit(agent, new, 150)
     assert score(new) < known + 0.5 * (before - known)
-    data.teardown("fit")
+    data.close()

@@ -74,7 +74,7 @@ def test_no_replay_no_settings_of_it(cli, key: str) -> None:
 def test_the_replay_draws_by_priority_and_forgets_with_the_ring() -> None:
     _, data, _ = tiny_agent(*EASY)
     roll = data.collector.collect()
-    data.teardown("fit")
+    data.close()
     replay = Replay(6, CuriousReplayPriority(c=0.0, alpha=1.0, eps=1e-9, fresh=1.0))
     replay.add(roll)
     replay.learnt(np.arange(4), torch.tensor([0.0, 1.0, 0.0, 3.0]))
@@ -91,7 +91,7 @@ def test_weights_come_back_with_the_ring() -> None:
     """Also where its beginning lies in the midst, so that the same draws follow."""
     _, data, _ = tiny_agent(*EASY)
     roll = data.collector.collect()
-    data.teardown("fit")
+    data.close()
     one = Replay(6, CuriousReplayPriority())
     one.add(roll)
     one.add(roll)
@@ -117,11 +117,11 @@ def test_the_learner_tells_the_replay_its_errors() -> None:
     agent, data, _ = tiny_agent(*EASY, "data=curious", "data.replay_batch=3", "data.replay_capacity=8", "data.batch=4")
     agent.trainer.datamodule = data
     batch = next(iter(data.train_dataloader()))
-    data.teardown("fit")
+    data.close()
     assert len(batch.old) == 3 and len(batch.model) == 4 + 3
     agent.training_step(batch, 0)
     (numbers, loss), rows = data.replay.told[0], batch.model[-3:]
-    out, mask = agent.model(rows), rows.tail(rows.mask)
+    out, mask = agent.model(rows), rows.new_steps(rows.mask)
     expected = torch.stack(
         [e[m].mean() if m.any() else e.sum() * 0 for e, m in zip(out.skill_error, mask, strict=True)]
     )

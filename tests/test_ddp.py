@@ -21,9 +21,9 @@ import torch.multiprocessing as mp
 from tiny import EASY, REPO, TINY, clone, tiny_agent
 
 from worldmodel.curiosity.byol_explore import RunningMean
+from worldmodel.errors import NonFiniteLoss
 from worldmodel.running_stats import RunningMeanStd
 from worldmodel.training.checkpoint import read_checkpoint
-from worldmodel.training.module import NonFiniteLoss
 from worldmodel.types import Minibatch, Rollout
 
 CASES = [
@@ -36,7 +36,7 @@ def learn(agent, roll: Rollout, ranks: int) -> dict[str, torch.Tensor]:
     """What a rank makes of its rollout: rewards, advantages, statistics, and its own gradients of the joint loss."""
     agent._trainer = SimpleNamespace(world_size=ranks)
     agent.score(roll)
-    agent.training_step(Minibatch(roll, roll), 0).backward()
+    joint_loss(agent, Minibatch(roll, roll)).backward()
     found = {f"grad/{name}": p.grad for name, p in agent.named_parameters() if p.grad is not None}
     for name, module in agent.named_modules():
         if isinstance(module, RunningMeanStd | RunningMean):
@@ -56,9 +56,9 @@ def rank_main(rank: int, port: int, folder: Path) -> None:
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     for case in CASES:
         agent, data = make_agent(case)
-        data.teardown("fit")
+        data.close()
         roll = Rollout(**torch.load(folder / f"{case}.roll"))[2 * rank : 2 * rank + 2]
-        agent.reward_scale.reset(2)
+        agent.reward_normalizer.reset(2)
         agent.curiosity.reset(2)
         found = learn(agent, roll, 2)
         for key, value in found.items():  # as DDP does
@@ -69,7 +69,7 @@ def rank_main(rank: int, port: int, folder: Path) -> None:
     if rank:
         roll.ret_ext[0, 0] = torch.inf
     with pytest.raises(NonFiniteLoss) as caught:
-        agent.training_step(Minibatch(roll, roll), 0)
+        joint_loss(agent, Minibatch(roll, roll))
     (folder / f"broken.{rank}").write_text(str(caught.value))
     dist.destroy_process_group()
 
@@ -81,7 +81,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for case in CASES:
         agent, data = make_agent(case)
         roll = clone(data.collector.collect())
-        data.teardown("fit")
+        data.close()
         roll.mask[0, -6:] = False  # masks fall unevenly: rank 0 has far fewer real steps
         roll.mask[1, -8:-2] = False
         torch.save(vars(roll), folder / f"{case}.roll")

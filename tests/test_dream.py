@@ -15,21 +15,26 @@ from tiny import tiny_agent
 from encoders.discrete import Discrete as DiscreteEncoder
 from encoders.grid import Grid
 from worldmodel.curiosity import RewardNormalizer
+from worldmodel.errors import ConfigError
 from worldmodel.model.heads.observation import ObservationHead
-from worldmodel.training.config import ConfigError, bad_input
+from worldmodel.training.config import bad_input
 
-CHAIN = ["experiment=chain", "env.num_envs=4", "env.length=6", "data.horizon=20", "data.batch=2"]
+CHAIN = ["experiment=chain", "env.num_envs=4", "env.length=6", "data.rollout_length=20", "data.batch=2"]
 DREAM = [
-    *("policy=dream", "model.observation=true", "curiosity=max", "curiosity.members=3", "curiosity.hidden=16"),
-    *("policy.dream.starts=16", "policy.dream.horizon=5", "data.replay_batch=2", "data.replay_capacity=16"),
+    *("policy=imagined", "heads=observation", "curiosity=max", "curiosity.members=3", "curiosity.hidden=16"),
+    *(
+        "policy.imagination.num_start_states=16",
+        "policy.imagination.horizon=5",
+        "data.replay_batch=2",
+        "data.replay_capacity=16",
+    ),
 ]
 
 
 def dreamer(*overrides: str):
     torch.manual_seed(0)
     agent, data, _ = tiny_agent(*CHAIN, *DREAM, *overrides)
-    roll = data.collector.collect()
-    agent.score(roll)
+    roll = agent.score(data.collector.collect())
     data.replay.add(roll)
     return agent, data, roll
 
@@ -39,11 +44,11 @@ def dreamer(*overrides: str):
 def test_a_dream_is_a_rollout_of_the_present_policy(overrides: list[str]) -> None:
     agent, data, _ = dreamer(*overrides)
     past, _ = data.replay.sample(16, agent.device)
-    dream = agent.dream.rollout(agent, past)
-    mask = dream.tail(dream.mask)
+    dream = agent.imagination.rollout(agent, past)
+    mask = dream.new_steps(dream.mask)
     assert mask.shape == dream.adv.shape == (16, 5) and dream.obs.shape == (16, 6) and mask.any()
     assert not dream.rew_int[~mask].any() and dream.rew_int[mask].all()
-    losses = agent.ppo.losses(agent.policy, dream.h, dream.z, dream)
+    losses = agent.objective.losses(agent.policy, dream.h, dream.z, dream)
     torch.testing.assert_close(losses["policy"], -dream.adv)  # a ratio of 1 everywhere
     data.env.close()
 
@@ -56,12 +61,12 @@ def test_what_is_imagined_follows_the_model(monkeypatch) -> None:
     for always, lasts in ((-50.0, 5), (50.0, 1)):
         agent.model.heads.outcome.bias[1] = always
         past, _ = data.replay.sample(16, agent.device)
-        dream = agent.dream.rollout(agent, past)
-        act = dream.tail(dream.act)
+        dream = agent.imagination.rollout(agent, past)
+        act = dream.new_steps(dream.act)
         assert torch.equal(dream.obs[:, 1:], (dream.obs[:, :-1] + 2 * act - 1).clamp(0, 5))
-        counts = dream.tail(dream.mask).sum(1)
+        counts = dream.new_steps(dream.mask).sum(1)
         assert ((counts == lasts) | (counts == 0)).all() and (counts == lasts).any()
-        assert dream.tail(dream.end).any() == (lasts == 1)
+        assert dream.new_steps(dream.end).any() == (lasts == 1)
     data.env.close()
 
 
@@ -70,7 +75,7 @@ def test_a_dream_begins_where_a_step_was_taken() -> None:
     agent, data, _ = dreamer()
     past, _ = data.replay.sample(16, agent.device)
     past.mask[:8] = False
-    dream = agent.dream.rollout(agent, past)
+    dream = agent.imagination.rollout(agent, past)
     assert not dream.mask[:8].any() and dream.mask[8:].any()
     data.env.close()
 
@@ -80,10 +85,10 @@ def test_a_dream_begins_where_a_step_was_taken() -> None:
 def test_what_is_foreseen_is_what_is_paid_and_changes_nothing(signal: str) -> None:
     agent, data, _ = tiny_agent(*CHAIN, f"curiosity={signal}")
     roll = data.collector.collect()
-    out = agent.model.review(roll)
+    out = agent.model.score_rollout(roll)
     paid = agent.curiosity.reward(roll, out)
     before = copy.deepcopy(agent.curiosity.state_dict())
-    torch.testing.assert_close(agent.curiosity.foresee(roll, out), paid)
+    torch.testing.assert_close(agent.curiosity.predict_reward(roll, out), paid)
     after = agent.curiosity.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     data.env.close()
@@ -127,7 +132,7 @@ def test_observations_come_back_from_their_codes() -> None:
 
 def test_a_policy_planned_anew_forgets() -> None:
     """The same on every rank, whatever its generator: numbers depend on the seed and on the steps alone."""
-    agents = [dreamer("policy.dream.anew=true")[0] for _ in range(2)]
+    agents = [dreamer("policy.imagination.reset_actor=true")[0] for _ in range(2)]
     old = copy.deepcopy(dict(agents[0].policy.named_parameters()))
     for number, agent in enumerate(agents):
         optimizer = torch.optim.Adam(agent.parameters())
@@ -136,7 +141,7 @@ def test_a_policy_planned_anew_forgets() -> None:
         agent.trainer.optimizers = [optimizer]
         torch.manual_seed(number)
         learnt = agent.policy.critic.weight.clone()
-        agent.dream.begin(agent)
+        agent.imagination.begin(agent)
         assert torch.equal(agent.policy.critic.weight, learnt) and agent.policy.critic.weight in optimizer.state
         assert agent.policy.actor.weight not in optimizer.state
     a, b = (agent.policy.actor.weight for agent in agents)
@@ -146,14 +151,17 @@ def test_a_policy_planned_anew_forgets() -> None:
 @pytest.mark.parametrize(
     "overrides, words",
     [
-        (["model.observation=false"], "policy.dream with model.observation=false: allowed is true"),
+        (["heads=none"], "policy.dream with heads=none: allowed is true"),
         (["curiosity=rnd"], "policy.dream with curiosity RND, which looks at what came: allowed are disagreement, "),
         (
             ["policy.actor.memory_gradient=true"],
             "policy.actor.memory_gradient=true: allowed with policy.dream is false",
         ),
         (["data.replay_batch=0", "data.replay_capacity=0"], "data.replay_capacity=0: allowed with policy.dream are"),
-        (["policy.dream.passes=0"], "policy.dream.passes=0: allowed are whole numbers from 1"),
+        (
+            ["policy.imagination.updates_per_batch=0"],
+            "policy.imagination.updates_per_batch=0: allowed are whole numbers from 1",
+        ),
     ],
 )
 def test_what_a_dream_needs(overrides: list[str], words: str) -> None:
@@ -168,7 +176,7 @@ def test_what_a_dream_needs(overrides: list[str], words: str) -> None:
 def test_a_run_that_dreams_goes_on_as_if_never_stopped(world: str, policy: str, cli, tmp_path: Path) -> None:
     own = CHAIN if world == "chain" else ["env.engine=gymnasium", "data.replay_batch=1", "data.replay_capacity=8"]
     settings = [*own, *(x for x in DREAM if world == "chain" or not x.startswith("data.")), f"policy={policy}"]
-    settings += ["policy.dream.anew=true"] if policy == "dream" else []
+    settings += ["policy.imagination.reset_actor=true"] if policy == "dream" else []
     steps = 80 if world == "chain" else 32
     for run, totals in (("whole", [3 * steps]), ("parts", [steps, 3 * steps])):
         for number, total in enumerate(totals):

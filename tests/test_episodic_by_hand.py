@@ -131,7 +131,7 @@ def test_the_contrast_of_a_few_pairs_is_that_of_all() -> None:
     roll = rollout(views([list(range(41))]), [[0] * 20 + [1] * 21])
     etd = signal(ETD, dim=16, hidden=16, width=8, pairs=8)
     few = torch.stack([etd.losses(roll, None)["etd"] for _ in range(20)])
-    mask = roll.tail(roll.mask)
+    mask = roll.new_steps(roll.mask)
     assert ((few != 0).sum((1, 2)) == 8).all() and (few[:, ~mask] == 0).all()
     assert 0.5 * log(8) < masked_mean(few.mean(0), mask) < 2 * log(8)  # what 8 candidates cost, not 8 / 39 of it
     nothing = rollout(views([[1, 2, 3]]), [[0, 1, 2]])

@@ -67,11 +67,10 @@ def test_no_reward_over_a_reset(name: str) -> None:
 def test_a_masked_step_is_paid_nothing(name: str) -> None:
     agent, data, _ = tiny_agent(f"curiosity={name}", *EASY)
     for _ in range(2):
-        roll = data.collector.collect()
-        agent.score(roll)
-        mask = roll.tail(roll.mask)
+        roll = agent.score(data.collector.collect())
+        mask = roll.new_steps(roll.mask)
         assert not mask.all() and (roll.rew_int[~mask] == 0).all() and (roll.rew_int[mask] != 0).any()
-    data.teardown("fit")
+    data.close()
 
 
 def test_where_a_rollout_is_cut_makes_no_difference(name: str) -> None:
@@ -127,7 +126,7 @@ def fit(curiosity: Curiosity, roll, steps: int) -> list[float]:
     history = []
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = sum(masked_mean(x, roll.tail(roll.mask)) for x in curiosity.losses(roll, None).values())
+        loss = sum(masked_mean(x, roll.new_steps(roll.mask)) for x in curiosity.losses(roll, None).values())
         loss.backward()
         optimizer.step()
         history.append(loss.item())
@@ -177,7 +176,7 @@ def test_episodes_played_again_are_paid_again(name: str) -> None:
     agent, data, cfg = tiny_agent(f"curiosity={name}", *EASY)
     for _ in range(2):
         agent.score(data.collector.collect())
-    data.teardown("fit")
+    data.close()
     freeze(agent, 3)
     before = {k: v.clone() for k, v in agent.curiosity.state_dict().items()}
     paid = []
@@ -198,11 +197,11 @@ def test_episodes_played_again_are_paid_again(name: str) -> None:
 def test_gradients_stay_in_the_signal(name: str) -> None:
     agent, data, _ = tiny_agent(f"curiosity={name}", *EASY)
     roll = clone(data.collector.collect())
-    data.teardown("fit")
+    data.close()
     losses = agent.curiosity.losses(roll, agent.model(roll))
     assert all(x.shape == roll.logp.shape for x in losses.values()) and bool(losses) == (name != "count")
     if losses:
-        sum(masked_mean(x, roll.tail(roll.mask)) for x in losses.values()).backward()
+        sum(masked_mean(x, roll.new_steps(roll.mask)) for x in losses.values()).backward()
     learns = [p for p in agent.curiosity.parameters() if p.requires_grad]
     assert bool(learns) == bool(losses)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in learns)

@@ -130,7 +130,7 @@ def test_curiosity_is_scored_as_in_training_by_frozen_statistics():
     for roll, out in play(agent, env, tally, context=4, horizon=8, greedy=False):
         counted = tally.number(roll)[1]
         raw = agent.curiosity.reward(roll, out)[counted]
-        scale = agent.reward_scale
+        scale = agent.reward_normalizer
         torch.testing.assert_close(roll.rew_int[counted], raw / before["reward_scale.moments.var"].sqrt() * scale.scale)
         raws, rews, steps = raws + raw.sum(), rews + roll.rew_int[counted].sum(), steps + int(counted.sum())
     assert steps == tally.length.sum() and raws != 0

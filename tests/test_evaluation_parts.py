@@ -24,7 +24,7 @@ from worldmodel.analysis.report.recorded import Kept, grouped, spread
 from worldmodel.analysis.report.returns import coverage, returns, solved_at_start, summary
 from worldmodel.analysis.report.skill import skill
 from worldmodel.analysis.report.transitions import Transitions
-from worldmodel.training.config import ConfigError
+from worldmodel.errors import ConfigError
 from worldmodel.types import Sequences
 
 
@@ -284,7 +284,7 @@ def test_cut_memory(study: Study):
     model, part = study.module.model, study.play("sampled").kept[1]
     window = part.window
     with torch.no_grad():
-        acting = model.outcome(part.h, window.seq.act[:, -9:-1], window.y, window.y)
+        acting = model.predict_and_compare(part.h, window.seq.act[:, -9:-1], window.y, window.y)
     for context in (0, 2, 4):
         starts = list(range(8))
         error, base = errors(model, part, starts, cut(model, part, starts, context))

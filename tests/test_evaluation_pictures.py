@@ -54,7 +54,7 @@ def test_film(study: Study):
     assert "view" in shown and len(tiles) == len(frames) and tiles[0].shape == (2, 7, 7, 3)
     assert len(frames) == len(rew_int) >= 2 and frames[0].dtype == np.uint8 and frames[0].shape[2] == 3
     assert len(frames) <= 2 * 6  # two episodes of 6 steps at most, without the steps that reset
-    assert len(study.module.reward_scale.sum) == study.num_envs  # as before the film
+    assert len(study.module.reward_normalizer.sum) == study.num_envs  # as before the film
     assert study.play("sampled") is study.play("sampled")
 
 

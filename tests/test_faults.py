@@ -73,18 +73,18 @@ def test_rows_of_a_fault() -> None:
     overrides = ["env=cartpole", "env.id=Breaking-v0", "+env.after=3", "encoder=mlp", "encoder.hidden=[16]"]
     agent, data, _ = tiny_agent(*overrides)
     roll = data.collector.collect()
-    mask, trunc, episode, valid, rew = (roll.tail(x)[0].tolist() for x in (
+    mask, trunc, episode, valid, rew = (roll.new_steps(x)[0].tolist() for x in (
         roll.mask, roll.trunc, roll.episode, roll.valid, roll.rew_ext
     ))  # fmt: skip
     assert mask == [1, 1, 0, 1, 1, 0, 1, 1] and all(valid) and rew == [1, 1, 0, 1, 1, 0, 1, 1]
     assert trunc == [0, 1, 0, 0, 1, 0, 0, 0] and episode == [0, 0, 0, 1, 1, 1, 2, 2]
-    names = roll.tail(roll.obs)[0, :, 0]
+    names = roll.new_steps(roll.obs)[0, :, 0]
     assert len(names.unique()) == 3 and names[0] == names[2] != names[3]
     assert data.collector.episodes.faults == 8 and not data.collector.episodes.finished
-    agent.ppo.add_returns(_scored(roll))
+    agent.objective.add_returns(_scored(roll))
     data.env.close()
     # the step before is bootstrapped from the value of the observation that broke, and no further
-    expected = rew[1] + agent.ppo.gamma_ext * roll.value_ext[0, 2] - roll.value_ext[0, 1]
+    expected = rew[1] + agent.objective.gamma_ext * roll.value_ext[0, 2] - roll.value_ext[0, 1]
     torch.testing.assert_close((roll.ret_ext - roll.value_ext[:, :-1])[0, 1], expected)
 
 

@@ -34,7 +34,7 @@ OTHERS = [
         "memory.position=learned",
         "memory.attention=flex memory.dim=32",
     ),
-    *("model.observation=true", "model.recall=true", "policy=random", "optimizer=muon", "experiment=cartpole"),
+    *("heads=observation", "heads=recall", "policy=random", "optimizer=muon", "experiment=cartpole"),
     *(f"experiment={x} data.replay_capacity=8 data.replay_batch=1" for x in ("chain_dream", "chain_plan")),
     *("experiment=mess3", "experiment=pendulum", "experiment=multiroom", "env.tv=action", "resets=periodic"),
     *("trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2", "compile=true"),
@@ -69,7 +69,7 @@ def test_a_run_repeats_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_report(tmp_path: Path) -> None:
-    run = trained(tmp_path / "run", *EASY, "model.observation=true")
+    run = trained(tmp_path / "run", *EASY, "heads=observation")
     films = ",imagination" if find_spec("imageio_ffmpeg") else ""
     parts = f"parts=[returns,prediction,curiosity,memory,compression{films}]"
     asked = [f"checkpoint={run / 'checkpoints' / 'last.ckpt'}", "episodes=8", "num_envs=4", "horizons=[1,2]", parts]
@@ -82,7 +82,7 @@ def test_a_report(tmp_path: Path) -> None:
     assert first.keys() == cpu.keys() and first["compression"]["bit_exact"]
 
 
-@pytest.mark.parametrize("overrides", [[], ["memory=gru"], ["memory.kv_heads=2"], ["model.observation=true"]], ids=str)
+@pytest.mark.parametrize("overrides", [[], ["memory=gru"], ["memory.kv_heads=2"], ["heads=observation"]], ids=str)
 def test_it_computes_what_the_cpu_does(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # a GRU's products have ten bits else
     torch.manual_seed(0)

@@ -37,7 +37,7 @@ def study_of(*overrides: str) -> Study:
 
 @pytest.fixture(scope="module")
 def mess3() -> Study:
-    return study_of("env=mess3", "env.vectorization=vector_entry_point", "model.observation=true", "data.context=16")
+    return study_of("env=mess3", "env.vectorization=vector_entry_point", "heads=observation", "data.context=16")
 
 
 class Ideal:

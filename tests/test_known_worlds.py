@@ -161,8 +161,8 @@ def test_rollouts_carry_what_was_told() -> None:
         roll = data.collector.collect()
         assert roll.info["belief"].shape == (4, 9, 3) and roll.info["entropy"].shape == (4, 9, 3)
         before = roll.info["belief"][:, :-1].numpy()
-        obs, act, mask = roll.obs[:, -roll.new :], roll.tail(roll.act), roll.tail(roll.mask)
-        for t in range(roll.new):
+        obs, act, mask = roll.obs[:, -roll.num_new :], roll.new_steps(roll.act), roll.new_steps(roll.mask)
+        for t in range(roll.num_new):
             after = process.update(before[:, t], act[:, t].numpy(), obs[:, t].numpy())
             fresh = process.update(np.full((4, 3), 1 / 3), np.zeros(4, int), obs[:, t].numpy())
             expected = np.where(mask[:, t, None], after, fresh)

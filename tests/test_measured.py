@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from worldmodel.errors import ConfigError
 from worldmodel.measure.gpu import command as gpu
 from worldmodel.measure.runner import measure
-from worldmodel.training.config import ConfigError
 
 
 def counted(folder: Path, scale: float) -> dict:

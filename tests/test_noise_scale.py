@@ -167,7 +167,7 @@ def test_the_half_is_every_other_sequence(reaches: bool) -> None:
     agent, data, _ = tiny_agent(*EASY, *overrides)
     agent.weights |= {"end": 3.0}
     batch = next(iter(data.train_dataloader()))
-    data.teardown("fit")
+    data.close()
     context = SimpleNamespace(forward_context=torch.enable_grad)
     scale = NoiseScale()
     scale.batch, trainer = batch, SimpleNamespace(precision_plugin=context)

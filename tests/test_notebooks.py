@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tiny import REPO
 
+from worldmodel.errors import ConfigError
 from worldmodel.experiments.notebook import scale, sized, trained
-from worldmodel.training.config import ConfigError
 
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 

@@ -84,26 +84,26 @@ def test_an_open_gate_lets_each_cell_of_a_view_stay() -> None:
 
 def test_an_encoder_without_codes_is_refused() -> None:
     space = Box(-1, 1, (3,))
-    with pytest.raises(ValueError, match=r"model.observation=true with encoder=MLP: allowed are encoders of codes"):
+    with pytest.raises(ValueError, match=r"heads=observation with encoder=MLP: allowed are encoders of codes"):
         ObservationHead(4, MLP(space, dim=4), space)
 
 
 def test_off_by_default_and_free() -> None:
     agent, data, _ = tiny_agent(*EASY)
     roll = data.collector.collect()
-    data.teardown("fit")
+    data.close()
     assert not any("observation" in k for k in agent.state_dict())
     assert "observation" not in agent.model.losses(agent.model(roll), roll)
 
 
 def test_trained_with_the_model_it_shapes_the_memory_and_learns() -> None:
     torch.manual_seed(0)
-    agent, data, _ = tiny_agent(*EASY, "model.observation=true")
+    agent, data, _ = tiny_agent(*EASY, "heads=observation")
     roll = data.collector.collect()
-    data.teardown("fit")
-    model, mask = agent.model, roll.tail(roll.mask)
+    data.close()
+    model, mask = agent.model, roll.new_steps(roll.mask)
     assert bool(agent.state_dict()["model.observation.joint"])
-    by_hand = model.symbols(roll.obs[:, -roll.new :])
+    by_hand = model.symbols(roll.obs[:, -roll.num_new :])
     assert by_hand.shape == (4, 8, 49, 3) and torch.equal(by_hand[0, 0].view(7, 7, 3), roll.obs[0, -8].long())
 
     def loss() -> torch.Tensor:
@@ -122,12 +122,12 @@ def test_trained_with_the_model_it_shapes_the_memory_and_learns() -> None:
 
 
 def test_by_a_switch_of_the_command_line(cli: Callable, tmp_path: Path) -> None:
-    ended = cli("total_steps=32", "model.observation=true", f"run_dir={tmp_path / 'run'}")
+    ended = cli("total_steps=32", "heads=observation", f"run_dir={tmp_path / 'run'}")
     assert ended.code == 0, ended.err
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     uniform = math.log(11) + math.log(6) + math.log(4)  # nats a cell
     assert uniform - 0.3 < float(row["loss_observation"]) < uniform + 1.5  # random logits cost more than uniform ones
-    ended = cli("env=cartpole", "encoder=mlp", "model.observation=true", f"run_dir={tmp_path / 'other'}")
+    ended = cli("env=cartpole", "encoder=mlp", "heads=observation", f"run_dir={tmp_path / 'other'}")
     assert ended.code == 2 and len(ended.err.strip().splitlines()) == 1
-    assert "model.observation=true with encoder=MLP: allowed are encoders of codes" in ended.err
+    assert "heads=observation with encoder=MLP: allowed are encoders of codes" in ended.err

@@ -8,8 +8,8 @@ from tiny import EASY, tiny_agent
 
 from worldmodel.analysis.report.open_loop import Window, imagine, imagines_latents, open_loop
 from worldmodel.analysis.report.skill import skill
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.learner.run_episodes import freeze
-from worldmodel.training.module import CuriousAgent
 from worldmodel.types import Rollout
 
 LONG = [EASY[0], "+env.max_episode_steps=100"]
@@ -20,8 +20,7 @@ def lived(*overrides: str, easy: list[str] = EASY) -> tuple[CuriousAgent, Rollou
     torch.manual_seed(1)
     agent, data, _ = tiny_agent(*easy, *overrides)
     for _ in range(2):
-        roll = data.collector.collect()
-        agent.score(roll)
+        roll = agent.score(data.collector.collect())
     data.env.close()
     return agent, roll
 
@@ -29,16 +28,16 @@ def lived(*overrides: str, easy: list[str] = EASY) -> tuple[CuriousAgent, Rollou
 def view(agent: CuriousAgent, roll: Rollout) -> Window:
     """The rollout as a frozen agent sees it."""
     freeze(agent, len(roll))
-    return Window.of(agent.model, roll, agent.model.review(roll).y)
+    return Window.of(agent.model, roll, agent.model.score_rollout(roll).y)
 
 
 def test_one_step_ahead_is_the_training_metric():
     agent, roll = lived()
     logged = agent.row["delta_skill"]
     window = view(agent, roll)
-    everywhere = torch.ones_like(roll.tail(roll.mask))
-    errors = open_loop(agent.model, window, range(8), [1], roll.tail(roll.episode), everywhere)[1]
-    assert len(errors.episode) == int(roll.tail(roll.mask).sum()) < 32  # some rows close an episode
+    everywhere = torch.ones_like(roll.new_steps(roll.mask))
+    errors = open_loop(agent.model, window, range(8), [1], roll.new_steps(roll.episode), everywhere)[1]
+    assert len(errors.episode) == int(roll.new_steps(roll.mask).sum()) < 32  # some rows close an episode
     assert skill(errors.by["model"], errors.by["still"], errors.episode, 0)["skill"] == pytest.approx(logged, abs=1e-4)
 
 
@@ -52,7 +51,7 @@ def test_skill_by_hand(monkeypatch: pytest.MonkeyPatch, share: float, expected: 
     number, counted = torch.arange(4)[:, None].expand(4, 8), torch.ones(4, 8, dtype=torch.bool)
     counted[3] = False
     found = open_loop(agent.model, window, [0, 2, 3, 6], [1, 3, 4, 8], number, counted)
-    real = roll.tail(roll.mask)[:3]
+    real = roll.new_steps(roll.mask)[:3]
     for h, errors in found.items():
         fits = sum(int(real[b, s : s + h].all()) for b in range(3) for s in (0, 2, 3, 6) if s + h <= 8)
         assert len(errors.episode) == fits
@@ -91,7 +90,7 @@ def test_imagined_memory_is_the_real_one_where_predictions_are_right(monkeypatch
     path = imagine(model, window, 1, 5)
     torch.testing.assert_close(path, window.y[:, 2:7])
     with torch.no_grad():
-        h = model.remember(window.z[:, :-1], roll)[:, 5:10]  # rows 4 + 1 and on
+        h = model.encode_sequence(window.z[:, :-1], roll)[:, 5:10]  # rows 4 + 1 and on
     goes_on = roll.mask[:, 5:10].all(1)
     assert goes_on.any()
     torch.testing.assert_close(torch.stack(seen, 1)[goes_on], h[goes_on], atol=1e-5, rtol=1e-4)

@@ -13,7 +13,7 @@ from worldmodel.training.optimizer import MATRICES, make_adamw, make_muon
 @pytest.fixture(scope="module")
 def agent():
     agent, data, _ = tiny_agent("memory.position=learned", "target=inverse", "env=mujoco", "encoder=mlp")
-    data.teardown("fit")
+    data.close()
     return agent
 
 

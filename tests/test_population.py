@@ -22,7 +22,7 @@ from worldmodel.experiments.population.command import main
 from worldmodel.experiments.population.member import Plan, Start, advance, checkpoint_of, lineage
 from worldmodel.experiments.population.report import write_report
 from worldmodel.experiments.population.space import spread, within
-from worldmodel.training.module import CuriousAgent
+from worldmodel.learner.curious_agent import CuriousAgent
 
 SPACE = {"optimizer.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "weights.entropy": {"low": 0.0, "high": 0.1}}
 HELD = {"optimizer.part_lr.policy": "null", "optimizer.warmup": 0}

@@ -131,8 +131,7 @@ def test_policy_and_world_model_share_a_backward_pass_in_this_order(monkeypatch:
         agent.curiosity.net = nn.Linear(16, 1)
         reads = lambda roll, out: {"own": agent.curiosity.net(out.h).squeeze(-1).square()}  # noqa: E731
         monkeypatch.setattr(agent.curiosity, "losses", reads)
-    roll = data.collector.collect()
-    agent.score(roll)
+    roll = agent.score(data.collector.collect())
     data.env.close()
     watch = Watch(1, 2)
     callbacks = SimpleNamespace(lightning_module=agent, datamodule=data, optimizers=[], callbacks=[])
@@ -142,7 +141,7 @@ def test_policy_and_world_model_share_a_backward_pass_in_this_order(monkeypatch:
         if parameter.requires_grad:
             record = lambda p, name=name: during.update({name: watch.watch.stack[-1]})  # noqa: E731
             parameter.register_post_accumulate_grad_hook(record)
-    agent.backward(agent.training_step(Minibatch(roll, roll), 0))
+    agent.backward(joint_loss(agent, Minibatch(roll, roll)))
     parts = {"policy": "policy backward", "model": "world model backward", "curiosity": "curiosity learning"}
     assert during == {name: parts[name.split(".")[0]] for name in during}
     assert {name.split(".")[0] for name in during} == {"policy", "model"} | ({"curiosity"} if curious else set())

@@ -29,9 +29,9 @@ def test_what_earlier_rows_have_shown_by_hand() -> None:
 
 
 def test_symbols_of_a_view_are_found_wherever_they_are() -> None:
-    agent, data, _ = tiny_agent(*EASY, "model.recall=true")
+    agent, data, _ = tiny_agent(*EASY, "heads=recall")
     roll = data.collector.collect()
-    data.teardown("fit")
+    data.close()
     head, codes = agent.model.recall, agent.model.symbols(roll.obs)  # codes (4, 13, 49, 3) of 11, 6 and 4 values
     seen = head.earlier(codes, roll.starts, roll.valid)
     checked = 0
@@ -83,21 +83,21 @@ def test_a_transformer_learns_to_keep_a_symbol_and_one_without_a_past_cannot(dep
 def test_it_shapes_the_memory_and_is_off_by_default() -> None:
     agent, data, _ = tiny_agent(*EASY)
     roll = data.collector.collect()
-    data.teardown("fit")
+    data.close()
     assert not any("recall" in k for k in agent.state_dict())
     assert "recall" not in agent.model.losses(agent.model(roll), roll)
-    agent, data, _ = tiny_agent(*EASY, "model.recall=true")
+    agent, data, _ = tiny_agent(*EASY, "heads=recall")
     roll = data.collector.collect()
-    data.teardown("fit")
+    data.close()
     model = agent.model
-    masked_mean(model.losses(model(roll), roll)["recall"], roll.tail(roll.mask)).backward()
+    masked_mean(model.losses(model(roll), roll)["recall"], roll.new_steps(roll.mask)).backward()
     assert all(p.grad.abs().sum() > 0 for p in model.memory.parameters())
     assert model.heads.trunk.weight.grad is None
 
 
 def test_an_encoder_without_codes_is_refused(cli: Callable, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"model.recall=true with encoder=MLP: allowed are encoders of codes"):
+    with pytest.raises(ValueError, match=r"heads=recall with encoder=MLP: allowed are encoders of codes"):
         RecallHead(4, MLP(Box(-1, 1, (3,)), dim=4))
-    ended = cli("env=cartpole", "encoder=mlp", "model.recall=true", f"run_dir={tmp_path / 'run'}")
+    ended = cli("env=cartpole", "encoder=mlp", "heads=recall", f"run_dir={tmp_path / 'run'}")
     assert ended.code == 2 and len(ended.err.strip().splitlines()) == 1
-    assert "model.recall=true with encoder=MLP: allowed are encoders of codes" in ended.err
+    assert "heads=recall with encoder=MLP: allowed are encoders of codes" in ended.err

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from worldmodel.errors import ConfigError
 from worldmodel.measure.reliability.command import PARTS, reliability
-from worldmodel.training.config import ConfigError
 
 QUICK = ["killed", "saves", "faults", "malformed"]
 OTHERS = [part for part in PARTS if part not in QUICK]

@@ -24,9 +24,8 @@ def everything(replay: Replay) -> Rollout:
 def scored(request) -> tuple:
     """An agent and a rollout with its rewards and returns."""
     agent, data, _ = tiny_agent(f"env={request.param}", f"encoder={'dict' if request.param == 'dict' else 'grid'}")
-    roll = data.collector.collect()
-    agent.score(roll)
-    data.teardown("fit")
+    roll = agent.score(data.collector.collect())
+    data.close()
     return agent, roll
 
 
@@ -39,7 +38,7 @@ def test_keeps_what_the_world_model_learns_from(scored) -> None:
         if field.name != "obs":
             assert torch.equal(getattr(kept, field.name), getattr(roll, field.name))
     assert torch.equal(first_leaf(kept.obs), first_leaf(roll.obs))
-    assert kept.new == roll.new and kept.h is None and kept.z is None and kept.adv is None
+    assert kept.new == roll.num_new and kept.h is None and kept.z is None and kept.adv is None
     torch.testing.assert_close(agent.model(kept).error, agent.model(roll).error)
 
 
@@ -97,4 +96,4 @@ def test_fresh_and_old_sequences_join_on_what_both_have(scored) -> None:
     replay = Replay(8)
     replay.add(roll)
     joined = concatenate([roll, replay.sample(3, torch.device("cpu"))[0]])
-    assert isinstance(joined, Rollout) and len(joined) == 7 and joined.h is None and joined.new == roll.new
+    assert isinstance(joined, Rollout) and len(joined) == 7 and joined.h is None and joined.new == roll.num_new

@@ -13,9 +13,9 @@ from test_replay import everything
 from test_train import last, rows
 from tiny import EASY, clone, tiny_agent
 
+from worldmodel.errors import ConfigError
 from worldmodel.experience.replay import CuriousReplayPriority, Replay
 from worldmodel.experience.replay.disk import Disk
-from worldmodel.training.config import ConfigError
 from worldmodel.types import Rollout, first_leaf
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def roll() -> Rollout:
     _, data, _ = tiny_agent(*EASY)
-    data.teardown("fit")
+    data.close()
     return data.collector.collect()
 
 
@@ -55,7 +55,7 @@ def _segment(folder: Path) -> str:
 def test_disk_and_memory_hold_the_same(tmp_path: Path, options: tuple[str, ...]) -> None:
     _, data, _ = tiny_agent(*options)
     roll = data.collector.collect()
-    data.teardown("fit")
+    data.close()
     there, here = Replay(6, folder=tmp_path / "replay"), Replay(6)
     for i in range(2):
         for replay in (there, here):

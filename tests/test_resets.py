@@ -22,11 +22,10 @@ def made(parts: list[str], **settings) -> tuple:
     """An agent that has learnt a step, its optimiser, and the callback."""
     torch.manual_seed(0)
     agent, data, cfg = tiny_agent(*SETTINGS)
-    roll = data.collector.collect()
-    agent.score(roll)
-    data.teardown("fit")
+    roll = agent.score(data.collector.collect())
+    data.close()
     optimizer = agent.configure_optimizers()["optimizer"]
-    agent.training_step(Minibatch(roll, roll), 0).backward()
+    joint_loss(agent, Minibatch(roll, roll)).backward()
     optimizer.step()
     metrics = SimpleNamespace(row={})
     resets = Resets(metrics, lambda: build_agent(cfg, env_spec(cfg)), 3, parts, **({"every": 1} | settings))
@@ -62,7 +61,7 @@ def test_these_parts_and_no_others(parts: list[str], begins: list[str]) -> None:
         if parameter.requires_grad and parameter.grad is not None:
             assert (parameter in optimizer.state) == (name not in gone), name
     agent.zero_grad()
-    agent.training_step(Minibatch(roll, roll), 0).backward()
+    joint_loss(agent, Minibatch(roll, roll)).backward()
     optimizer.step()  # the moments of what began anew begin anew, too
     steps = {n: int(optimizer.state[p]["step"]) for n, p in parameters.items() if p in optimizer.state}
     assert {n for n, s in steps.items() if s == 1} == gone & steps.keys() and max(steps.values()) == 2

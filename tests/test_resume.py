@@ -14,8 +14,8 @@ import torch
 from test_train import STEPS, last, record, rows
 from tiny import EASY, REPO, TINY
 
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.callbacks.signals import SIGNALS
-from worldmodel.training.module import CuriousAgent
 
 KEPT = [
     ["env=cartpole", "env.engine=gymnasium", "encoder=mlp"],

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import tiny_agent
 
-from worldmodel.training.config import ConfigError
+from worldmodel.errors import ConfigError
 from worldmodel.training.loading import Agent
 
 
@@ -21,7 +21,7 @@ def agent() -> Agent:
     torch.manual_seed(0)
     module, data, cfg = tiny_agent("env=cartpole", "encoder=mlp", "encoder.hidden=[16]", "target=ema")
     agent = Agent(module.eval(), cfg, data.env.obs_space, data.env.act_space)
-    data.teardown("fit")
+    data.close()
     return agent
 
 

@@ -11,7 +11,6 @@ from omegaconf import OmegaConf
 from tiny import EASY, clone, tiny_agent
 
 from worldmodel.curiosity import BYOLExplore
-from worldmodel.experience.replay import rehearsal
 from worldmodel.learner.run_episodes import freeze
 from worldmodel.masked import masked_mean
 from worldmodel.training.checkpoint import read_checkpoint
@@ -42,16 +41,16 @@ def signal(request: pytest.FixtureRequest) -> str:
 
 
 def trained_by(terms: dict[str, torch.Tensor], roll: Rollout) -> torch.Tensor:
-    return sum(masked_mean(x, roll.tail(roll.mask)) for x in terms.values())
+    return sum(masked_mean(x, roll.new_steps(roll.mask)) for x in terms.values())
 
 
 class Learner:
     """An agent that lives through the same rollouts again and again, scoring one before every 20 steps on it."""
 
     def __init__(self, signal: str):
-        self.agent, data, _ = make(signal, "data.horizon=16", "env.num_envs=8", "memory.dim=32")
+        self.agent, data, _ = make(signal, "data.rollout_length=16", "env.num_envs=8", "memory.dim=32")
         self.old, self.new = clone(data.collector.collect()), clone(data.collector.collect())
-        data.teardown("fit")
+        data.close()
         self.new.obs[..., 0] = (self.new.obs[..., 0] + 3) % 11  # a world that looks otherwise
         self.optimizer = torch.optim.Adam([p for p in self.agent.parameters() if p.requires_grad], 3e-3)
 
@@ -60,8 +59,8 @@ class Learner:
         agent, paid = self.agent, []
         for _ in range(rounds):
             with torch.no_grad():
-                rew = agent.curiosity.reward(roll, agent.model.review(roll))
-            paid.append(float(masked_mean(rew, roll.tail(roll.mask))))
+                rew = agent.curiosity.reward(roll, agent.model.score_rollout(roll))
+            paid.append(float(masked_mean(rew, roll.new_steps(roll.mask))))
             for _ in range(20):
                 out = agent.model(roll)
                 losses = {"delta": agent.model.losses(out, roll)["delta"]} | agent.curiosity.losses(roll, out)
@@ -77,7 +76,7 @@ class Learner:
         signal = copy.deepcopy(self.agent.curiosity).eval()
         # BYOL-Explore pays what is above the average of its past; here, what that is taken from
         raw = signal.errors(roll) if isinstance(signal, BYOLExplore) else signal.reward(roll, self.agent.model(roll))
-        return float(masked_mean(raw, roll.tail(roll.mask)))
+        return float(masked_mean(raw, roll.new_steps(roll.mask)))
 
 
 @pytest.mark.parametrize("signal", [s for s in SIGNALS if s != "learning_progress"], indirect=True)
@@ -105,9 +104,9 @@ def test_byol_explore_pays_what_is_above_its_average() -> None:
 def test_gradients_stay_with_the_signal(signal: str) -> None:
     agent, data, _ = make(signal, "target=sigreg")  # whose y carries gradients
     roll = data.collector.collect()
-    data.teardown("fit")
+    data.close()
     agent.score(roll)
-    old = rehearsal(roll)  # as the replay gives it: no h, no z, no rewards
+    old = roll.as_sequences()  # as the replay gives it: no h, no z, no rewards
     out = agent.model(old)
     losses = agent.curiosity.losses(old, out)
     assert out.h.requires_grad and out.y.requires_grad
@@ -123,18 +122,18 @@ def test_gradients_stay_with_the_signal(signal: str) -> None:
 def test_losses_have_names_of_their_own_and_weights_reach_them(signal: str) -> None:
     agent, data, _ = make(signal, "target=inverse")
     roll = data.collector.collect()
-    data.teardown("fit")
+    data.close()
     agent.score(roll)
     out = agent.model(roll)
     names = agent.curiosity.losses(roll, out).keys()
     assert names and all(key.startswith(signal) for key in names)
-    rest = agent.model.losses(out, roll).keys() | agent.ppo.losses(agent.policy, roll.h, roll.z, roll).keys()
+    rest = agent.model.losses(out, roll).keys() | agent.objective.losses(agent.policy, roll.h, roll.z, roll).keys()
     assert not names & rest
 
     def gradients() -> list[torch.Tensor]:
         agent.zero_grad()
         torch.manual_seed(1)
-        agent.training_step(Minibatch(roll, roll), 0).backward()
+        joint_loss(agent, Minibatch(roll, roll)).backward()
         return [p.grad.clone() for p in agent.curiosity.parameters() if p.requires_grad]
 
     plain = gradients()
@@ -150,12 +149,12 @@ def test_a_state_dict_holds_all_there_is(signal: str) -> None:
     for _ in range(2):
         roll = clone(data.collector.collect())
         agent.score(roll)
-        agent.training_step(Minibatch(roll, roll), 0).backward()
+        joint_loss(agent, Minibatch(roll, roll)).backward()
         optimizer.step()
         agent.curiosity.update()
-    data.teardown("fit")
+    data.close()
     other.load_state_dict(agent.state_dict())
-    out = agent.model.review(roll)
+    out = agent.model.score_rollout(roll)
     with torch.no_grad():
         assert torch.equal(agent.curiosity.reward(roll, out), other.curiosity.reward(roll, out))
         assert torch.equal(agent.curiosity.reward(roll, out), other.curiosity.reward(roll, out))
@@ -164,33 +163,31 @@ def test_a_state_dict_holds_all_there_is(signal: str) -> None:
 def test_an_evaluation_leaves_no_trace(signal: str) -> None:
     agent, data, _ = make(signal)
     roll, later = (clone(data.collector.collect()) for _ in range(2))
-    data.teardown("fit")
+    data.close()
     agent.score(roll)
     freeze(agent, 4)
     before = {k: v.clone() for k, v in agent.curiosity.state_dict().items()}
-    reward = agent.curiosity.reward(later, agent.model.review(later))
+    reward = agent.curiosity.reward(later, agent.model.score_rollout(later))
     assert reward.isfinite().all() and reward.shape == later.logp.shape
     assert all(torch.equal(v, before[k]) for k, v in agent.curiosity.state_dict().items())
-    assert torch.equal(reward, agent.curiosity.reward(later, agent.model.review(later)))
+    assert torch.equal(reward, agent.curiosity.reward(later, agent.model.score_rollout(later)))
 
 
 def test_no_reward_for_a_reset(signal: str) -> None:
     agent, data, _ = make(signal)
     for _ in range(2):
-        roll = data.collector.collect()
-        agent.score(roll)
-    data.teardown("fit")
-    mask = roll.tail(roll.mask)
+        roll = agent.score(data.collector.collect())
+    data.close()
+    mask = roll.new_steps(roll.mask)
     assert not mask.all() and (roll.rew_int[~mask] == 0).all() and (roll.rew_int[mask] != 0).any()
 
 
 @pytest.mark.parametrize("experiment", ["cartpole", "mujoco", "dict", "frozenlake"])
 def test_other_observations_and_actions(signal: str, experiment: str) -> None:
     agent, data, _ = tiny_agent(f"curiosity={signal}", *SMALL.get(signal, OTHERS), f"experiment={experiment}")
-    roll = data.collector.collect()
-    agent.score(roll)
-    loss = agent.training_step(Minibatch(roll, roll), 0)
-    data.teardown("fit")
+    roll = agent.score(data.collector.collect())
+    loss = joint_loss(agent, Minibatch(roll, roll))
+    data.close()
     assert loss.isfinite() and roll.rew_int.isfinite().all()
 
 
@@ -211,13 +208,13 @@ def test_training(signal: str, cli, tmp_path: Path) -> None:
 def test_a_loud_signal_does_not_slow_the_others_down() -> None:
     agent, data, _ = make("rnd")
     roll = data.collector.collect()
-    data.teardown("fit")
+    data.close()
     agent.score(roll)
 
     def clipped(weight: float) -> tuple[list[torch.Tensor], torch.Tensor]:
         agent.zero_grad()
         agent.weights["rnd"] = weight
-        agent.training_step(Minibatch(roll, roll), 0).backward()
+        joint_loss(agent, Minibatch(roll, roll)).backward()
         agent.configure_gradient_clipping(None, 0.1, None)
         rest = [p.grad.clone() for part in (agent.model, agent.policy) for p in part.parameters() if p.grad is not None]
         own = torch.stack([p.grad.norm() for p in agent.curiosity.parameters() if p.grad is not None]).norm()

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from worldmodel.errors import ConfigError
 from worldmodel.measure.transformer_speed import (
     ROWS,
     acting,
@@ -16,7 +17,6 @@ from worldmodel.measure.transformer_speed import (
     trainer,
 )
 from worldmodel.model.memory import Transformer
-from worldmodel.training.config import ConfigError
 
 
 def test_train_flops_by_hand():

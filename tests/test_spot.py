@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from worldmodel.errors import ConfigError
 from worldmodel.training.callbacks.signals import RESUMABLE
-from worldmodel.training.config import ConfigError
 from worldmodel.training.preemption import PROVIDERS, spot_notices
 
 

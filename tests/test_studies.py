@@ -19,12 +19,13 @@ from tiny import EASY, TINY
 from worldmodel import evaluate, study
 from worldmodel.envs.worlds.chaos import rk4
 from worldmodel.envs.worlds.pendulum import flow, outputs_of, sample_states
+from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.runner import finished
 from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
 from worldmodel.experiments.studies.behaviour import cross_skill, skills, train_on
 from worldmodel.experiments.studies.runner import Lab
 from worldmodel.experiments.studies.sim_scale import horizon, simulate
-from worldmodel.training.config import CONFIG_DIR, ConfigError
+from worldmodel.training.config import CONFIG_DIR
 from worldmodel.training.loading import load_agent
 from worldmodel.training.run import continued, train
 
@@ -153,14 +154,14 @@ def test_negative_bias(lab: Lab) -> None:
     assert [r[:2] for r in rows] == [["pretrained", "96"], ["scratch", "96"], ["longer", "160"]]
     runs = {p.name: OmegaConf.load(p / "config.yaml") for p in (lab.out / "runs").iterdir()}
     explored, tuned = (runs[f"{name}_seed100"] for name in ("exploration", "pretrained"))
-    assert explored.policy.ppo.weight_ext == explored.weights.rew == 0 and tuned.policy.ppo.weight_ext == 2
+    assert explored.policy.objective.weight_ext == explored.weights.rew == 0 and tuned.policy.objective.weight_ext == 2
     assert tuned.weights.rew == runs["scratch_seed100"].weights.rew > 0 and tuned.env.levels == 3
     with (lab.out / "runs" / "pretrained_seed100" / "metrics.csv").open(newline="") as file:
         assert [int(r["env_steps"]) for r in csv.DictReader(file)] == [96, 128, 160], "it goes on from the checkpoint"
 
 
 def test_curriculum(lab: Lab) -> None:
-    lessons = {"easy": ["policy.ppo.gamma_ext=0.9", "total_steps=64"], "hard": ["total_steps=96"]}
+    lessons = {"easy": ["policy.objective.gamma_ext=0.9", "total_steps=64"], "hard": ["total_steps=96"]}
     common = [x for x in COMMON if x != "total_steps=64"]
     rules = {"agents": {"agent": []}, "lessons": lessons, "common": common, "seeds": [100, 101]}
     load("curriculum", **rules, threshold=2.0)(lab=lab)
@@ -171,7 +172,7 @@ def test_curriculum(lab: Lab) -> None:
         with (folder / "metrics.csv").open(newline="") as file:
             assert [int(r["env_steps"]) for r in csv.DictReader(file)] == [96], "it goes on from the lesson before"
         cfg = OmegaConf.load(folder / "config.yaml")
-        assert (cfg.seed, cfg.policy.ppo.gamma_ext, cfg.stop_return) == (seed, 0.9, 2.0)
+        assert (cfg.seed, cfg.policy.objective.gamma_ext, cfg.stop_return) == (seed, 0.9, 2.0)
         run = json.loads((folder / "run.json").read_text())
         assert (run["env_steps"], run["steps_before"]) == (96, 64)
         assert run["steps_per_s"] == pytest.approx(32 / run["wall_s"], abs=0.06), (
@@ -183,8 +184,8 @@ def test_curriculum(lab: Lab) -> None:
 
 def test_sim_scale(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worldmodel.experiments.studies.sim_scale.Pendulums.lyapunov_time", lambda self: (1.1, 0.0))
-    common = [x for x in TINY if x not in ("data.horizon=8", "target.dim=8")]
-    common += ["experiment=pendulum", "env.interval=0.1", "data.horizon=64", "total_steps=256"]
+    common = [x for x in TINY if x not in ("data.rollout_length=8", "target.dim=8")]
+    common += ["experiment=pendulum", "env.interval=0.1", "data.rollout_length=64", "total_steps=256"]
     sizes = {"steps": [0.01, 0.1], "dims": [2], "resolutions": [0.0], "copies": 8, "ahead": 10, "reference": 0.01}
     load("sim_scale", common=common, **sizes)(lab=lab)
     header, fine, coarse = table(lab)

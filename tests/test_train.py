@@ -12,10 +12,10 @@ import torch
 from omegaconf import OmegaConf
 from tiny import EASY
 
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.callbacks.metrics import COLUMNS
 from worldmodel.training.checkpoint import read_checkpoint
 from worldmodel.training.datamodule import SequenceData
-from worldmodel.training.module import CuriousAgent
 
 STEPS = 32  # an update of the tiny configuration
 
@@ -61,7 +61,7 @@ def test_config_is_resolved_and_complete(tiny_run: Path) -> None:
     text = (tiny_run / "config.yaml").read_text()
     assert "${" not in text and "???" not in text
     cfg = OmegaConf.create(text)
-    assert cfg.run_dir == str(tiny_run) and cfg.logger.save_dir == str(tiny_run) and cfg.data.horizon == 8
+    assert cfg.run_dir == str(tiny_run) and cfg.logger.save_dir == str(tiny_run) and cfg.data.rollout_length == 8
 
 
 def test_video(tiny_run: Path) -> None:

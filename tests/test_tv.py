@@ -209,7 +209,7 @@ def test_the_added_action_is_one_more_for_the_agent() -> None:
     _, data, _ = tiny_agent("env.tv=action", *EASY)
     assert data.env.act_space.n == 8
     roll = data.collector.collect()
-    assert (roll.info["tv_act"][:, 1:] == ((roll.tail(roll.act) == 7) & roll.tail(roll.mask))).all()
+    assert (roll.info["tv_act"][:, 1:] == ((roll.new_steps(roll.act) == 7) & roll.new_steps(roll.mask))).all()
 
 
 @pytest.mark.parametrize(

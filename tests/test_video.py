@@ -19,7 +19,7 @@ iio = pytest.importorskip("imageio.v3")
 def pong():
     """An agent in an environment that only envpool knows."""
     agent, data, cfg = tiny_agent("env=atari", "encoder=conv", "env.num_envs=2")
-    data.teardown("fit")
+    data.close()
     return agent, cfg
 
 
@@ -31,7 +31,7 @@ def test_films_with_the_engine_that_can(pong, tmp_path: Path) -> None:
 
 def test_a_film_ends_with_its_episodes() -> None:
     agent, data, cfg = tiny_agent("env.id=MiniGrid-Empty-5x5-v0", "+env.max_episode_steps=6")
-    data.teardown("fit")
+    data.close()
     frames = play(agent, cfg, "gymnasium", episodes=2, max_steps=100)
     assert 2 <= len(frames) <= 13 and frames[0].dtype == np.uint8
 

@@ -24,14 +24,16 @@ VIEW = Box(0, 255, (7, 7, 3), np.uint8)
 def grid() -> tuple:
     agent, data, rolls = recorded(*EASY, episodes=24)
     head = fit_observation_head(agent.model, read(agent.model, rolls), VIEW, hidden=64, steps=300, batch=64)
-    return WorldCoder(agent, head, VIEW, Discrete(7), context=data.context, horizon=data.horizon), rolls
+    return WorldCoder(agent, head, VIEW, Discrete(7), context=data.context, rollout_length=data.rollout_length), rolls
 
 
 @pytest.fixture(scope="module")
 def tokens() -> tuple:
     agent, data, rolls = recorded(*MESS3, "env.num_envs=16", episodes=64)
     head = fit_observation_head(agent.model, read(agent.model, rolls), Discrete(3), hidden=32, steps=200)
-    return WorldCoder(agent, head, Discrete(3), Discrete(1), context=data.context, horizon=data.horizon), rolls
+    return WorldCoder(
+        agent, head, Discrete(3), Discrete(1), context=data.context, rollout_length=data.rollout_length
+    ), rolls
 
 
 @pytest.mark.parametrize("world", ["grid", "tokens"])
@@ -50,10 +52,10 @@ def test_trajectories_come_back_at_the_model_s_own_rate(world: str, request: pyt
 def test_rows_hold_what_was_seen_and_done(grid: tuple) -> None:
     coder, rolls = grid
     rows = coder.symbols(rolls)
-    seen = torch.cat([r.tail(r.obs) for r in rolls], 1)
+    seen = torch.cat([r.new_steps(r.obs) for r in rolls], 1)
     assert np.array_equal(rows[..., :-2].reshape(*rows.shape[:2], 7, 7, 3), seen.numpy())
-    over = torch.cat([~r.tail(r.mask) for r in rolls], 1).numpy()
-    act = torch.cat([r.tail(r.act) for r in rolls], 1).numpy()
+    over = torch.cat([~r.new_steps(r.mask) for r in rolls], 1).numpy()
+    act = torch.cat([r.new_steps(r.act) for r in rolls], 1).numpy()
     assert over.any() and np.array_equal(rows[..., -2], over)
     assert np.array_equal(rows[..., -1][~over], act[~over]) and not rows[..., -1][over].any()
 
@@ -94,7 +96,9 @@ def test_openings_are_learnt_from_one_another() -> None:
 def test_another_agent_cannot_read_it(tokens: tuple) -> None:
     coder, rolls = tokens
     agent, data, _ = recorded(*MESS3, "env.num_envs=16", "memory.depth=2", episodes=1)
-    other = WorldCoder(agent, coder.head, Discrete(3), Discrete(1), context=data.context, horizon=data.horizon)
+    other = WorldCoder(
+        agent, coder.head, Discrete(3), Discrete(1), context=data.context, rollout_length=data.rollout_length
+    )
     with pytest.raises(ValueError, match="another predictor"):
         decompress(other, compress(coder, coder.symbols(rolls)).data)
 

@@ -18,8 +18,8 @@ def make(*overrides: str) -> tuple:
     torch.manual_seed(0)
     agent, data, _ = tiny_agent(*EASY, *overrides)
     rolls = [data.collector.collect() for _ in range(2)]
-    data.teardown("fit")
-    agent.model.review(rolls[0])
+    data.close()
+    agent.model.score_rollout(rolls[0])
     return agent.model, rolls[1]
 
 
@@ -34,10 +34,10 @@ def test_h_knows_the_action_before_and_not_the_one_to_come(pair) -> None:
     before = model(roll)
     t = 3
     other = clone(roll)
-    other.act[:, -roll.new - 1 + t] = (other.act[:, -roll.new - 1 + t] + 1) % 7
+    other.act[:, -roll.num_new - 1 + t] = (other.act[:, -roll.num_new - 1 + t] + 1) % 7
     after = model(other)
     assert torch.equal(after.h[:, : t + 1], before.h[:, : t + 1])
-    goes_on = roll.tail(roll.mask)[:, t]
+    goes_on = roll.new_steps(roll.mask)[:, t]
     assert goes_on.any() and (after.h[goes_on, t + 1] != before.h[goes_on, t + 1]).any(-1).all()
     assert (after.pred.mean[:, t] != before.pred.mean[:, t]).any(-1).all()
 
@@ -67,7 +67,7 @@ def test_errors_in_units_of_the_scales(pair) -> None:
     model, _ = pair
     y = torch.randn(2, 4, 8)
     h, act = torch.randn(2, 3, 16), torch.randint(7, (2, 3))
-    out = model.outcome(h, act, y, y)
+    out = model.predict_and_compare(h, act, y, y)
     delta, std = y[:, 1:] - y[:, :-1], model.delta_scale.std
     torch.testing.assert_close(out.error, delta / std - out.pred.mean)
     torch.testing.assert_close(out.skill_error, out.error.square().mean(-1))
@@ -89,9 +89,9 @@ def test_absolute_prediction_measures_its_skill_in_the_same_units() -> None:
 def test_review_is_the_forward_pass_after_bringing_the_scales_up_to_date(pair) -> None:
     model, roll = pair
     count = float(model.delta_scale.count)
-    seen = model.review(roll)
+    seen = model.score_rollout(roll)
     out = model(roll)
-    assert model.delta_scale.count == count + roll.tail(roll.mask).sum()
+    assert model.delta_scale.count == count + roll.new_steps(roll.mask).sum()
     torch.testing.assert_close(seen.error, out.error, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(seen.pred.logvar, out.pred.logvar, atol=1e-4, rtol=1e-4)
 
@@ -100,8 +100,8 @@ def test_scales_are_those_of_real_transitions() -> None:
     torch.manual_seed(0)
     agent, data, _ = tiny_agent(*EASY)
     roll = data.collector.collect()
-    data.teardown("fit")
-    out, mask = agent.model.review(roll), roll.tail(roll.mask)
+    data.close()
+    out, mask = agent.model.score_rollout(roll), roll.new_steps(roll.mask)
     delta = (out.y[:, 1:] - out.y[:, :-1])[mask]
     assert not mask.all()
     torch.testing.assert_close(agent.model.delta_scale.std, delta.square().mean(0).sqrt(), atol=1e-4, rtol=1e-4)
@@ -109,7 +109,7 @@ def test_scales_are_those_of_real_transitions() -> None:
 
 def test_losses_by_hand(pair) -> None:
     model, roll = pair
-    lead = roll.act[:, -roll.new - 1 : -1].shape
+    lead = roll.act[:, -roll.num_new - 1 : -1].shape
     error = torch.full((*lead, 2), 3.0)
     logvar = torch.tensor([0.0, 2.0]).expand(*lead, 2).clone().requires_grad_()
     pred = Prediction(error, logvar, torch.full(lead, 0.5), torch.zeros(lead))
@@ -139,7 +139,7 @@ def test_a_local_change_of_a_map_has_a_local_effect() -> None:
     out = model(roll)
     assert out.y.shape[2:] == (8, 7, 7) and out.error.shape[2:] == (8, 7, 7)
     y = out.y[:, :-1].clone()
-    act = roll.tail(roll.act)
+    act = roll.new_steps(roll.act)
     before = model.predict(out.h, act, y).mean
     y[..., 0, 0] += 1
     change = (model.predict(out.h, act, y).mean - before).abs().amax((0, 1, 2))
@@ -149,7 +149,7 @@ def test_a_local_change_of_a_map_has_a_local_effect() -> None:
 @pytest.mark.parametrize("overrides", [[], SPATIAL, ["model.predicts=absolute"]], ids=["vector", "map", "absolute"])
 def test_it_learns_to_predict(overrides: list[str]) -> None:
     model, roll = make(*overrides)
-    optimizer, mask = torch.optim.Adam(model.parameters(), 1e-2), roll.tail(roll.mask)
+    optimizer, mask = torch.optim.Adam(model.parameters(), 1e-2), roll.new_steps(roll.mask)
 
     def skill(out: Outputs) -> float:
         return 1 - float(masked_mean(out.skill_error, mask) / masked_mean(out.skill_base, mask))
@@ -170,5 +170,5 @@ def test_what_is_no_prediction_is_refused() -> None:
 
 def test_rollout_types() -> None:
     roll = Rollout(*[torch.arange(12.0).view(2, 6)] * 8, logp=torch.zeros(2, 4))
-    assert roll.new == 4 and roll.tail(roll.rew_ext).tolist() == [[1, 2, 3, 4], [7, 8, 9, 10]]
+    assert roll.num_new == 4 and roll.new_steps(roll.rew_ext).tolist() == [[1, 2, 3, 4], [7, 8, 9, 10]]
     assert len(roll[1:]) == 1 and roll[1:].h is None

@@ -5,20 +5,28 @@ from __future__ import annotations
 import copy
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
+from worldmodel.experience.stream import ExperienceStream
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.build import build_agent, build_data, env_spec
 from worldmodel.training.config import CONFIG_DIR
-from worldmodel.training.datamodule import SequenceData
-from worldmodel.training.module import CuriousAgent
-from worldmodel.types import Rollout
+from worldmodel.training.datamodule import Minibatches
+from worldmodel.types import Minibatch, Rollout
 
 REPO = Path(__file__).parents[1]
 TINY = [
-    *("env.num_envs=4", "data.horizon=8", "data.context=4", "data.batch=2", "data.epochs=2", "data.model_every=1"),
+    *(
+        "env.num_envs=4",
+        "data.rollout_length=8",
+        "data.context=4",
+        "data.batch=2",
+        "data.epochs=2",
+        "data.model_every=1",
+    ),
     *("data.model_batch=null", "data.replay_batch=0", "data.replay_capacity=0", "memory.dim=16", "memory.depth=1"),
     *("memory.heads=2", "target.dim=8", "encoder.dim=16", "model.hidden=16", "policy.actor.hidden=16", "threads=1"),
     *("video=false", "logger=none"),
@@ -50,20 +58,28 @@ def _composed(*overrides: str) -> DictConfig:
     return cfg
 
 
-def tiny_agent(*overrides: str, tiny: list[str] = TINY) -> tuple[CuriousAgent, SequenceData, DictConfig]:
-    """An untrained agent beside its data stream, joined as Lightning would join them; close `data` afterwards."""
+def tiny_agent(*overrides: str, tiny: list[str] = TINY) -> tuple[CuriousAgent, ExperienceStream, DictConfig]:
+    """An untrained agent beside its stream of experience; close the stream afterwards."""
     cfg = tiny_config(*overrides, tiny=tiny)
-    agent, data = build_agent(cfg, env_spec(cfg)), build_data(cfg)
-    attach(agent, data)
-    return agent, data, cfg
+    agent = build_agent(cfg, env_spec(cfg))
+    return agent, open_stream(agent, cfg), cfg
 
 
-def attach(agent: CuriousAgent, data: SequenceData) -> None:
-    """A stand-in for the trainer."""
-    strategy = SimpleNamespace(root_device=agent.device)
-    trainer = SimpleNamespace(lightning_module=agent, datamodule=data, global_rank=0, world_size=1, strategy=strategy)
-    agent._trainer = data.trainer = trainer
-    data.setup("fit")
+def open_stream(agent: CuriousAgent, cfg: DictConfig, rank: int = 0, ranks: int = 1) -> ExperienceStream:
+    """The stream of experience of a configuration, with the agent acting in it."""
+    stream = build_data(cfg).stream
+    stream.open(agent.model, agent.policy, agent.device, rank=rank, ranks=ranks)
+    return stream
+
+
+def minibatches(agent: CuriousAgent, stream: ExperienceStream, cfg: DictConfig) -> Minibatches:
+    """The minibatches of one update after another."""
+    return Minibatches(agent, stream, build_data(cfg).batching)
+
+
+def joint_loss(agent: CuriousAgent, batch: Minibatch) -> Tensor:
+    """The weighted sum of all losses of a minibatch."""
+    return agent.weighted_sum(agent.losses(batch).terms)
 
 
 def clone(roll: Rollout) -> Rollout:

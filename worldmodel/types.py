@@ -139,14 +139,16 @@ class PlannedRollout(Rollout):
 
 @dataclass
 class Minibatch:
-    """One step of the optimizer: sequences for the policy, and sequences for the world model unless this is not its turn.
+    """One step of the optimizer: sequences for the policy, and sequences for the world model in its turn.
 
     Where the policy's gradient reaches the memory, the first sequences of `model` are those of `policy`.
     """
 
     model: Sequences | None
     policy: ScoredRollout | PlannedRollout
-    replayed: NDArray[np.int64] | None = None  # numbers of the last sequences of `model`, where the replay ranks by loss
+    replayed: NDArray[np.int64] | None = (
+        None  # numbers of the last sequences of `model`, where the replay ranks by loss
+    )
     reset: Sequence[nn.Parameter] = field(default_factory=tuple)  # parameters that were re-initialised before this step
 
 
@@ -161,6 +163,7 @@ def concatenate(parts: Sequence[Sequences]) -> Sequences:
     if len(shared) == 1:
         return shared[0]
     joined = {
-        name: map_obs(lambda *x: torch.cat(x), *(getattr(part, name) for part in shared)) for name in shared[0].tensors()
+        name: map_obs(lambda *x: torch.cat(x), *(getattr(part, name) for part in shared))
+        for name in shared[0].tensors()
     }
     return Sequences(**joined, num_new=shared[0].num_new)

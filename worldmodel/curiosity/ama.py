@@ -54,5 +54,5 @@ class AMA(Curiosity):
 
     def _predict(self, phi: Tensor, roll: Rollout) -> tuple[Tensor, Tensor]:
         """Return the squared errors and log-variances, (B, T, width) each, for phi (B, T+1, width)."""
-        mean, raw = self.model(phi[:, :-1], roll.tail(roll.act))[0].chunk(2, -1)
+        mean, raw = self.model(phi[:, :-1], roll.new_steps(roll.act))[0].chunk(2, -1)
         return (phi[:, 1:] - mean).square(), bound_logvar(raw)

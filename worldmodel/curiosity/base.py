@@ -16,10 +16,10 @@ class Curiosity(nn.Module):
     override the configuration, `space=` sets another space of the same kind), `target_shape`, `dim` (the width of h)
     and `complete` (builds a part from a partial constructor, with these same arguments).
 
-    most: the predicted reward of a transition of which nothing is known; None for signals without such an upper limit.
+    max_reward: the predicted reward of a transition of which nothing is known; None without an upper limit.
     """
 
-    most: float | None = None
+    max_reward: float | None = None
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         """Return the raw intrinsic reward (B, T) of the transitions t -> t+1, under the frozen model that acted.
@@ -28,7 +28,7 @@ class Curiosity(nn.Module):
         """
         raise NotImplementedError
 
-    def foresee(self, roll: Rollout, out: Outputs) -> Tensor:
+    def predict_reward(self, roll: Rollout, out: Outputs) -> Tensor:
         """Return the predicted raw reward (B, T) of imagined transitions, without changing any state.
 
         Policies that learn in imagination use it. Signals that need the real next observation or the episode's history

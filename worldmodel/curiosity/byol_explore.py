@@ -69,7 +69,7 @@ class BYOLExplore(Curiosity):
         self.error, self.square, self.level = (RunningMean(reward_decay) for _ in range(3))
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        error, mask = self.errors(roll), roll.tail(roll.mask)
+        error, mask = self.errors(roll), roll.new_steps(roll.mask)
         mean, square = self.error(error, mask), self.square(error.square(), mask)
         error = error / (square - mean.square()).clamp_min(1e-8).sqrt()
         return (error - self.level(error, mask)).clamp_min(0.0)
@@ -82,7 +82,7 @@ class BYOLExplore(Curiosity):
 
     def errors(self, roll: Rollout) -> Tensor:
         """Return the summed error of each new transition: (B, T)."""
-        count, new, last = len(roll), roll.new, roll.mask.shape[1] - 1
+        count, new, last = len(roll), roll.num_new, roll.mask.shape[1] - 1
         goal = F.normalize(self.slow(roll.obs), dim=-1)  # (B, L+1, width)
         belief, code = self._beliefs(roll)
         first = max(0, last - new - self.horizon + 1)  # the first row from which a new transition is predicted

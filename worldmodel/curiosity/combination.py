@@ -70,7 +70,7 @@ class WeightedSum(Combination):
         )
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        mask = roll.tail(roll.mask)
+        mask = roll.new_steps(roll.mask)
         scaled = {name: self.scales[name](raw, mask) for name, raw in self.rewards(roll, out).items()}
         return sum(self.weights[name] * x for name, x in scaled.items())
 

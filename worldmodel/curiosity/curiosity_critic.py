@@ -36,7 +36,7 @@ class CuriosityCritic(Curiosity):
         nn.init.zeros_(self.critic[-1].weight)
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        self.state.update(out.y[:, :-1].flatten(2), roll.tail(roll.valid))
+        self.state.update(out.y[:, :-1].flatten(2), roll.new_steps(roll.valid))
         return self._error(out) - self._baseline(roll, out)
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
@@ -47,4 +47,4 @@ class CuriosityCritic(Curiosity):
 
     def _baseline(self, roll: Rollout, out: Outputs) -> Tensor:
         y = self.state(out.y[:, :-1].detach().flatten(2))
-        return self.critic(torch.cat([out.h.detach(), y, self.code(roll.tail(roll.act))], -1))[..., 0]
+        return self.critic(torch.cat([out.h.detach(), y, self.code(roll.new_steps(roll.act))], -1))[..., 0]

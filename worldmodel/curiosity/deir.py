@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from encoders import Encoder
 from encoders.encoder import perceptron
 from worldmodel.curiosity.base import Curiosity, PerEnvState
-from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances, new_rows
+from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances
 from worldmodel.curiosity.blocks.features import Flat, new_obs, next_obs
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.memory.gru import GRU
@@ -37,7 +37,7 @@ class DEIR(Curiosity):
       observations.
     - In the loss, the GRU starts at the window's first row, not from the state that acting reached.
 
-    The paper standardises the reward, subtracts the mean and weights it by 0.01 (curiosity=deir_published). It has one
+    The paper standardises the reward, subtracts the mean and weights it by 0.01 (experiment=deir_published). It has one
     value function for the sum of both rewards. Here there are two, whose sum is equal if their discounts are equal.
     """
 
@@ -61,7 +61,7 @@ class DEIR(Curiosity):
         self.memory = EpisodicMemory(num_envs, (2 * width,), capacity)
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        e, episode = self.features(new_obs(roll)), new_rows(roll, roll.episode)
+        e, episode = self.features(new_obs(roll)), roll.new_rows(roll.episode)
         tau = self.trajectory(e, episode, self.gru.cells[0])
         past, seen = self.memory(torch.cat([e, tau], -1), episode)
         e_past, tau_past = past.chunk(2, -1)
@@ -71,9 +71,9 @@ class DEIR(Curiosity):
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
         e = self.features(roll.obs)  # (B, L+1, width)
-        tau = self.gru(e[:, :-1], roll.episode[:, :-1], roll.valid[:, :-1])[:, -roll.new :]  # (B, T, width)
-        true, act = e[:, -roll.new :], self.code(roll.tail(roll.act))
-        mask = roll.tail(roll.mask)
+        tau = self.gru(e[:, :-1], roll.episode[:, :-1], roll.valid[:, :-1])[:, -roll.num_new :]  # (B, T, width)
+        true, act = e[:, -roll.num_new :], self.code(roll.new_steps(roll.act))
+        mask = roll.new_steps(roll.mask)
         other, differs = others(next_obs(roll), mask)
         wrong = true.flatten(0, 1)[other]
 

@@ -23,7 +23,7 @@ class Disagreement(Curiosity):
     observation, so members that have all learned the mean of a noise source agree on it.
 
     The paper normalises the reward as RND does, does not cut its return at the episode's end
-    (policy.ppo.episodic_int=false) and uses no other reward (policy.ppo.weight_ext=0).
+    (policy.objective.episodic_int=false) and uses no other reward (policy.objective.weight_ext=0).
 
     Loss: disagreement, the sum of the members' mean squared errors. Each member drops a random share `drop` of its
     steps and the remaining ones are scaled up, as in the authors' code, so that members see different data.
@@ -54,13 +54,13 @@ class Disagreement(Curiosity):
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return self._spread(self.features.review(roll), roll)
 
-    def foresee(self, roll: Rollout, out: Outputs) -> Tensor:
+    def predict_reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return self._spread(self.features(roll), roll)
 
     def _spread(self, phi: Tensor, roll: Rollout) -> Tensor:
-        return self.model(phi[:, :-1], roll.tail(roll.act)).var(0, correction=0).mean(-1)
+        return self.model(phi[:, :-1], roll.new_steps(roll.act)).var(0, correction=0).mean(-1)
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
         phi = self.features(roll)
-        error = self.model(phi[:, :-1], roll.tail(roll.act)) - phi[:, 1:]  # (members, B, T, width)
+        error = self.model(phi[:, :-1], roll.new_steps(roll.act)) - phi[:, 1:]  # (members, B, T, width)
         return {"disagreement": F.dropout(error.square().mean(-1), self.drop).sum(0)}

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from encoders import Encoder
 from worldmodel.curiosity.base import Curiosity, PerEnvState
-from worldmodel.curiosity.blocks.episodic import new_rows
 from worldmodel.curiosity.blocks.features import InverseFeatures
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
@@ -47,7 +46,7 @@ class E3B(Curiosity):
         self.ellipse = Ellipse(num_envs, self.features.width, ridge)
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        return self.ellipse(self.features(roll), new_rows(roll, roll.episode))
+        return self.ellipse(self.features(roll), roll.new_rows(roll.episode))
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
         return {"e3b_inverse": self.features.loss(self.features(roll), roll)}

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from encoders import Encoder
 from encoders.encoder import perceptron
 from worldmodel.curiosity.base import Curiosity
-from worldmodel.curiosity.blocks.episodic import EpisodicMemory, new_rows
+from worldmodel.curiosity.blocks.episodic import EpisodicMemory
 from worldmodel.curiosity.blocks.features import Flat, new_obs
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
@@ -31,7 +31,7 @@ class ETD(Curiosity):
     should exceed that of x with other pairs' y and that of y with other pairs' x: symmetric InfoNCE at temperature 1,
     plus `logsumexp` times the squared log-sum-exp. At most `pairs` pairs of a minibatch are compared.
 
-    The paper standardises the reward, subtracts the mean and weights it by 0.01 (curiosity=etd_published).
+    The paper standardises the reward, subtracts the mean and weights it by 0.01 (experiment=etd_published).
     """
 
     def __init__(
@@ -62,16 +62,16 @@ class ETD(Curiosity):
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         x = self.embed(self.features(new_obs(roll)))
-        past, seen = self.memory(x, new_rows(roll, roll.episode))
+        past, seen = self.memory(x, roll.new_rows(roll.episode))
         # one step at a time: the distance goes through (N, M + T, width) numbers
         nearest = [
             quasimetric(past, x[:, t + 1, None]).masked_fill(~seen[:, t], torch.inf).min(-1).values
-            for t in range(roll.new)
+            for t in range(roll.num_new)
         ]
         return torch.where(seen.any(-1), torch.stack(nearest, 1), 0.0)
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
-        mask, episode = roll.tail(roll.mask), new_rows(roll, roll.episode)
+        mask, episode = roll.new_steps(roll.mask), roll.new_rows(roll.episode)
         later = sample_later(episode, self.gamma)  # (B, T)
         features = self.features(new_obs(roll))  # (B, T+1, features)
         # a random choice among the real transitions, without a device synchronisation for their number

@@ -52,5 +52,5 @@ class ICM(Curiosity):
         return {"icm_inverse": self.inverse_weight * inverse, "icm_forward": self.forward_weight * error}
 
     def _error(self, phi: Tensor, roll: Rollout) -> Tensor:
-        (expected,) = self.model(phi[:, :-1], roll.tail(roll.act))
+        (expected,) = self.model(phi[:, :-1], roll.new_steps(roll.act))
         return 0.5 * (expected - phi[:, 1:]).square().sum(-1)

@@ -72,8 +72,8 @@ class LearningProgress(Curiosity):
         }
 
     def _error(self, model: nn.Module, phi: Tensor, roll: Rollout) -> Tensor:
-        (expected,) = model(phi[:, :-1], roll.tail(roll.act))
+        (expected,) = model(phi[:, :-1], roll.new_steps(roll.act))
         return (expected - phi[:, 1:]).square().mean(-1)
 
     def _expected(self, phi: Tensor, roll: Rollout) -> Tensor:
-        return self.expected(torch.cat([phi[:, :-1], self.code(roll.tail(roll.act))], -1))[..., 0]
+        return self.expected(torch.cat([phi[:, :-1], self.code(roll.new_steps(roll.act))], -1))[..., 0]

@@ -49,22 +49,22 @@ class MAX(Curiosity):
         self.code = ActionCode(act_space)
         self.ensemble = Ensemble(members, [width + self.code.width, *[hidden] * layers, 2 * width])
         self.decay = decay
-        self.most = log(members)
+        self.max_reward = log(members)
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         y = out.y.flatten(2)
-        self.state.update(y[:, :-1], roll.tail(roll.valid))
-        self.delta.update(y[:, 1:] - y[:, :-1], roll.tail(roll.mask))
-        return self.foresee(roll, out)
+        self.state.update(y[:, :-1], roll.new_steps(roll.valid))
+        self.delta.update(y[:, 1:] - y[:, :-1], roll.new_steps(roll.mask))
+        return self.predict_reward(roll, out)
 
-    def foresee(self, roll: Rollout, out: Outputs) -> Tensor:
-        mean, logvar = self.predict(out.y[:, :-1].flatten(2), roll.tail(roll.act))
+    def predict_reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        mean, logvar = self.predict(out.y[:, :-1].flatten(2), roll.new_steps(roll.act))
         largest = exp(LOGVAR_MAX)
         return jensen_renyi(mean, largest - self.decay * (largest - logvar.exp()))
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
         y = out.y.detach().flatten(2)
-        mean, logvar = self.predict(y[:, :-1], roll.tail(roll.act))
+        mean, logvar = self.predict(y[:, :-1], roll.new_steps(roll.act))
         error = self.delta(y[:, 1:] - y[:, :-1]) - mean
         return {"max": (error.square() * torch.exp(-logvar) + logvar).mean(-1).sum(0)}
 

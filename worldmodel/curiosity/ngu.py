@@ -10,7 +10,7 @@ from torch import Tensor
 
 from encoders import Encoder
 from worldmodel.curiosity.base import Curiosity
-from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances, new_rows
+from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances
 from worldmodel.curiosity.blocks.features import InverseFeatures, next_obs
 from worldmodel.curiosity.rnd import Distillation
 from worldmodel.model.world_model import Outputs
@@ -70,14 +70,14 @@ class NGU(Curiosity):
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         phi = self.features(roll)
-        past, seen = self.memory(phi, new_rows(roll, roll.episode))
+        past, seen = self.memory(phi, roll.new_rows(roll.episode))
         d = distances(phi[:, 1:], past).masked_fill(~seen, torch.inf)
         d = d.topk(min(self.neighbours, d.shape[-1]), largest=False).values
         return self.episodic(d, roll) * self.alpha(roll)
 
     def episodic(self, d: Tensor, roll: Rollout) -> Tensor:
         """Return r_episodic (N, T) for d (N, T, k), the smallest distances, infinite beyond their number."""
-        there = d.isfinite() & roll.tail(roll.mask)[..., None]
+        there = d.isfinite() & roll.new_steps(roll.mask)[..., None]
         self.nearest.update(torch.where(there, d, 0.0), there)
         unit = d.square() / self.nearest.std.square()
         kernel = self.eps / ((unit - self.cluster).clamp_min(0.0) + self.eps)  # 0 for the infinite
@@ -89,7 +89,7 @@ class NGU(Curiosity):
         """Return the lifelong novelty of the observations in [1, limit]: (N, T)."""
         self.distillation.update(roll)
         error = self.distillation(next_obs(roll))
-        self.novelty.update(error, roll.tail(roll.mask))
+        self.novelty.update(error, roll.new_steps(roll.mask))
         return (1 + self.novelty(error)).clamp(1.0, self.limit)
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:

@@ -13,10 +13,10 @@ from worldmodel.types import Rollout
 class NoCuriosity(Curiosity):
     """Intrinsic reward of 0."""
 
-    most = 1.0  # any value: the predicted reward is 0
+    max_reward = 1.0  # any value: the predicted reward is 0
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return torch.zeros_like(roll.logp)
 
-    def foresee(self, roll: Rollout, out: Outputs) -> Tensor:
+    def predict_reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return torch.zeros_like(roll.logp)

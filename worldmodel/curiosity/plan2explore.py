@@ -46,15 +46,15 @@ class Plan2Explore(Curiosity):
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         y = out.y.flatten(2)
-        self.state.update(y[:, :-1], roll.tail(roll.valid))
-        return self.foresee(roll, out)
+        self.state.update(y[:, :-1], roll.new_steps(roll.valid))
+        return self.predict_reward(roll, out)
 
-    def foresee(self, roll: Rollout, out: Outputs) -> Tensor:
-        return self.predict(out.h, out.y[:, :-1].flatten(2), roll.tail(roll.act)).std(0, correction=0).mean(-1)
+    def predict_reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        return self.predict(out.h, out.y[:, :-1].flatten(2), roll.new_steps(roll.act)).std(0, correction=0).mean(-1)
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
         y = out.y.detach().flatten(2)
-        error = self.predict(out.h.detach(), y[:, :-1], roll.tail(roll.act)) - self.state(y[:, 1:])
+        error = self.predict(out.h.detach(), y[:, :-1], roll.new_steps(roll.act)) - self.state(y[:, 1:])
         return {"plan2explore": 0.5 * error.square().mean(-1).sum(0)}
 
     def predict(self, h: Tensor, y: Tensor, act: Tensor) -> Tensor:

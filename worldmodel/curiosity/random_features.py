@@ -20,7 +20,7 @@ class RandomFeatureError(Curiosity):
 
     Source: Burda et al. 2019, "Large-scale study of curiosity-driven learning", arXiv 1808.04355. Unlike `Error`, it
     uses its own forward model, whose input is a single observation without the past. The paper does not cut the
-    intrinsic return at the episode's end and uses no other reward (curiosity=random_features_published).
+    intrinsic return at the episode's end and uses no other reward (experiment=random_features_published).
 
     Loss: random_features.
     """
@@ -47,5 +47,5 @@ class RandomFeatureError(Curiosity):
         return {"random_features": self._error(self.features(roll), roll)}
 
     def _error(self, phi: Tensor, roll: Rollout) -> Tensor:
-        (expected,) = self.model(phi[:, :-1], roll.tail(roll.act))
+        (expected,) = self.model(phi[:, :-1], roll.new_steps(roll.act))
         return (expected - phi[:, 1:]).square().mean(-1)

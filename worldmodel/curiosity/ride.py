@@ -54,7 +54,7 @@ class RIDE(Curiosity):
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
         phi = self.features(roll)
-        (expected,) = self.model(phi[:, :-1], roll.tail(roll.act))
+        (expected,) = self.model(phi[:, :-1], roll.new_steps(roll.act))
         error = 0.5 * (expected - phi[:, 1:]).square().sum(-1)
         inverse = self.features.loss(phi, roll)
         return {"ride_inverse": self.inverse_weight * inverse, "ride_forward": self.forward_weight * error}

@@ -57,9 +57,9 @@ class RND(Curiosity):
 
     Observations unlike those seen before are rewarded, whatever action led there (Burda et al. 2018, arXiv 1810.12894).
 
-    curiosity=rnd_published has the paper's settings: divide by the std of the discounted sum (reward.normalise=return),
+    experiment=rnd_published has its settings: divide by the std of the discounted sum (reward.normalise=return),
     add with weight 1 to an extrinsic reward of weight 2, and do not cut the return at the episode's end
-    (policy.ppo.episodic_int=false). In each minibatch a newly drawn share `proportion` of the steps trains the
+    (policy.objective.episodic_int=false). In each minibatch a newly drawn share `proportion` of the steps trains the
     predictor. The paper uses 0.25 with 128 environments and 1 with up to 32, so that the predictor does not learn
     faster with more environments.
 

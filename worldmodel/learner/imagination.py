@@ -105,7 +105,9 @@ class ImaginedRollouts(Imagination):
             torch.stack(steps[name], 1) for name in ("act", "logp", "values", "h", "z", "y", "rew", "end")
         )
         alive = torch.cat([torch.ones_like(end[:, :1]), ~end[:, :-1]], 1).cumprod(1).bool()
-        rollout = imagined(obs, act, alive & state.real[:, None], h, z[:, :-1], rew=rew, end=end, logp=logp, value=value)
+        rollout = imagined(
+            obs, act, alive & state.real[:, None], h, z[:, :-1], rew=rew, end=end, logp=logp, value=value
+        )
         raw = agent.curiosity.predict_reward(rollout, model.predict_and_compare(h, act, z, y))
         rew_int = torch.where(rollout.new_steps(rollout.mask), agent.reward_normalizer.apply(raw), 0.0)
         return agent.objective.score(rollout, rew_int)

@@ -45,7 +45,7 @@ def update(
     rollout = gather(collector.collect)
     scored = gather(lambda: agent.score(rollout))
     for metric in metrics:
-        metric.add(rollout)
+        metric.add(scored)
     replay.add(rollout)
     reset = gather(agent.begin_update)
 

@@ -21,9 +21,9 @@ class ImaginedValueIteration(Imagination):
 
         q(h, a) = sum_k weight_k (r_k(h, a) + gamma_k (1 - p_end) (1 - u) V_k(h')),   k = extrinsic, intrinsic.
 
-    The policy moves to softmax(q / target_temperature) (`QDistillation`), and each V to the policy's mean q. The mean is used
-    instead of the maximum, which is partly the maximum of the noise and which values would feed on. One step looks at
-    all actions, where PPO must first sample the best: the policy's aim can change within a few steps once its goal is
+    The policy moves to softmax(q / target_temperature) (`QDistillation`), and each V to the policy's mean q. The mean
+    replaces the maximum, which is partly the maximum of the noise and which values would feed on. One step covers all
+    actions, where PPO must first sample the best: the policy's aim can change within a few steps once its goal is
     familiar (MAX, Shyam et al. 2019, plans by SAC on imagined steps).
 
     u is the share of novelty: the predicted curiosity of this action as a share of its maximum (`max`, and `none` with

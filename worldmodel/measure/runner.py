@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from worldmodel.errors import ConfigError
 from worldmodel.files import write_json, write_text
-from worldmodel.training.config import ConfigError
 from worldmodel.training.run_record import RunRecord
 
 Part = Callable[[Path, float], dict[str, Any]]

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worldmodel.errors import ConfigError
 from worldmodel.model.memory import Transformer
 from worldmodel.model.memory.linear import AVAILABLE, product
 from worldmodel.model.memory.mask import additive, visible
-from worldmodel.training.config import ConfigError
 from worldmodel.training.exit_codes import run_command
 
 ROWS, HEADS = 64, 4  # T of a training window, and number of heads of every model

@@ -33,7 +33,7 @@ class ImaginedState:
 
     @property
     def y(self) -> Tensor:
-        """(B, *target.shape)"""
+        """Target latent (B, *target.shape) of the present observation."""
         return self.model.target(self.obs, self.z)
 
     def step(self, act: Tensor, group_size: int = 1) -> None:

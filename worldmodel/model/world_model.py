@@ -34,8 +34,8 @@ class WorldModel(nn.Module):
     """One token a step: x_t = W z_t + E a_{t-1}; h_t = memory(x_<=t); heads read (h_t, a_t).
 
     h_t does not depend on a_t, so it is also the memory that the policy reads. `predicts` is what the Gaussian
-    head is about: the latent's `delta`, or the next latent itself (`absolute`). `heads` builds further heads, which train
-    beside the dynamics head and shape the memory.
+    head is about: the latent's `delta`, or the next latent itself (`absolute`). `heads` builds further heads,
+    which train beside the dynamics head and shape the memory.
     """
 
     def __init__(
@@ -67,7 +67,11 @@ class WorldModel(nn.Module):
     @property
     def observation(self) -> ObservationHead | None:
         """The head over the next observation's symbols, where there is one."""
-        return self.heads["observation"] if "observation" in self.heads else None
+        return self.head("observation")
+
+    def head(self, name: str) -> Head | None:
+        """A head by its name in the configuration; None where the model has none of that name."""
+        return dict(self.heads.items()).get(name)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """Weights of hidden layers: neither the inputs' tables nor the outputs."""
@@ -134,9 +138,9 @@ class WorldModel(nn.Module):
         obs = roll.new_rows(roll.obs)
         z = self.encoder(obs)
         y = self.target(obs, z)
-        self.delta_scale.update(y[:, 1:] - y[:, :-1], roll.tail(roll.mask))
-        self.latent_scale.update(y[:, :-1], roll.tail(roll.valid))
-        return self.predict_and_compare(roll.h, roll.tail(roll.act), z, y)
+        self.delta_scale.update(y[:, 1:] - y[:, :-1], roll.new_steps(roll.mask))
+        self.latent_scale.update(y[:, :-1], roll.new_steps(roll.valid))
+        return self.predict_and_compare(roll.h, roll.new_steps(roll.act), z, y)
 
     def losses(self, out: Outputs, roll: Sequences) -> dict[str, Tensor]:
         """Unreduced (B, T) losses of the heads and of the target, by name."""

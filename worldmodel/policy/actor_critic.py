@@ -78,7 +78,7 @@ class ActorCritic(nn.Module):
         self.critic = _linear(hidden, 2, 0.1)
 
     def reset_actor(self) -> list[nn.Parameter]:
-        """Re-initialise the layer that chooses, nearly uniformly; returns its parameters. The trunk and the values stay."""
+        """Re-initialise the layer that chooses, nearly uniformly; returns its parameters."""
         _begin(self.actor, CHOICE)
         return list(self.actor.parameters())
 

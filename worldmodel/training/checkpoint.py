@@ -17,10 +17,11 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import nn
 
+from worldmodel.errors import ConfigError
 from worldmodel.files import atomic_write
-from worldmodel.training.config import CONFIG_DIR, ConfigError
+from worldmodel.training.config import CONFIG_DIR
 
-FORMAT = 1  # grows when older code can't read what newer code writes
+FORMAT = 2  # grows when older code can't read what newer code writes
 NEWEST_FIRST = ("last.ckpt", "previous.ckpt")
 _MARK = b"\nsha256:"
 _SEAL = len(_MARK) + 64 + 1
@@ -144,6 +145,14 @@ def _check_seal(path: Path) -> None:
             with zipfile.ZipFile(path) as archive:
                 if bad := archive.testzip():
                     raise ValueError(f"damaged: the checksum of {bad} is another")
+
+
+def agent_state(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The state of the agent alone, from that of the module that trained it."""
+    state = checkpoint["state_dict"]
+    if not isinstance(state, dict):
+        return state
+    return {str(name).removeprefix("agent."): value for name, value in state.items()}
 
 
 def fit_check(state: Any, module: nn.Module, path: str | Path) -> None:

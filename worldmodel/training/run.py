@@ -21,13 +21,29 @@ from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.analysis.video import film
 from worldmodel.distributed import part_at_exit
+from worldmodel.errors import ConfigError, NonFiniteLoss
 from worldmodel.files import atomic_write
-from worldmodel.training.build import build_agent, build_data, env_spec
-from worldmodel.training.callbacks import CollapseGuard, Metrics, ProgressBar, StopOnSignal, StopWhenSolved
-from worldmodel.training.checkpoint import SealedFiles, fit_check, newest_checkpoint, read_checkpoint, run_dir_of
-from worldmodel.training.config import ConfigError, bad_input, check, fill
+from worldmodel.learner.curious_agent import CuriousAgent
+from worldmodel.training.build import build_agent, build_data, build_module, env_spec
+from worldmodel.training.callbacks import (
+    CollapseGuard,
+    Metrics,
+    ProgressBar,
+    ReplayPriorities,
+    StopOnSignal,
+    StopWhenSolved,
+)
+from worldmodel.training.checkpoint import (
+    SealedFiles,
+    agent_state,
+    fit_check,
+    newest_checkpoint,
+    read_checkpoint,
+    run_dir_of,
+)
+from worldmodel.training.config import bad_input, check, fill
+from worldmodel.training.datamodule import SequenceData
 from worldmodel.training.learning_curve import learning_curve
-from worldmodel.training.module import CuriousAgent, NonFiniteLoss
 from worldmodel.training.preemption import spot_notices
 from worldmodel.training.rollback import Rollback
 from worldmodel.training.run_record import RunRecord
@@ -69,17 +85,17 @@ def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Ro
     with bad_input():
         agent = build_agent(cfg, env_spec(cfg))
         data = build_data(cfg)
-        agent.configure_optimizers()  # only to hear now what it refuses
+        module = build_module(cfg, agent, rollback.limit)
     if cfg.compile:
         agent.model.compile()
-    agent.max_loss, notices = rollback.limit, spot_notices(cfg.spot)
+    notices = spot_notices(cfg.spot)
     record = RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None)
-    metrics, stop = Metrics(run_dir), StopOnSignal()
+    metrics, stop = Metrics(run_dir, data.stream), StopOnSignal()
     if checkpoint_path:
-        state = read_checkpoint(checkpoint_path, to_go_on=True)["state_dict"]
+        state = agent_state(read_checkpoint(checkpoint_path, to_go_on=True))
         fit_check(state, agent, checkpoint_path)
         if (steps := int(state["env_steps"])) >= cfg.total_steps:
-            return finished(cfg, agent, state, steps, record)
+            return finished(cfg, agent, state, metrics, record)
         record.begin_at(steps)
     with bad_input():
         checkpoints = fill(instantiate(cfg.save), run_dir=run_dir, metrics=metrics)
@@ -99,6 +115,7 @@ def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Ro
     callbacks = [
         *noise_scale,  # adds to the row that metrics writes
         metrics,
+        ReplayPriorities(data.stream),
         ProgressBar(metrics, cfg.total_steps),
         CollapseGuard(metrics),
         StopWhenSolved(metrics, cfg.stop_return),
@@ -120,7 +137,7 @@ def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Ro
         record.write()
     try:
         with notices:
-            trainer.fit(agent, data, ckpt_path=checkpoint_path, weights_only=True)
+            trainer.fit(module, data, ckpt_path=checkpoint_path, weights_only=True)
     except BaseException as error:
         if main:
             ended = {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
@@ -149,7 +166,7 @@ def conclude(cfg: DictConfig, agent: CuriousAgent, record: RunRecord) -> None:
     atomic_write(run_dir / DONE, lambda file: file.write(f"{record.data['env_steps']}\n".encode()))
 
 
-def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: L.LightningDataModule) -> L.Trainer:
+def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: SequenceData) -> L.Trainer:
     """Lightning's Trainer with our callbacks; as many epochs as `total_steps` needs."""
     loggers = [instantiate(cfg.logger)] if "_target_" in cfg.logger else False
     with bad_input():
@@ -173,9 +190,9 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: L.Lightning
     if isinstance(trainer.strategy, DDPStrategy):
         # statistics agree by themselves; the sums in which rewards are measured are each rank's own
         trainer.strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
-        if data.model_every > 1:  # steps of the policy alone leave the world model's parameters out
+        if data.batching.model_every > 1:  # steps of the policy alone leave the world model's parameters out
             trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
-    per_update = cfg.env.num_envs * data.horizon * trainer.world_size
+    per_update = cfg.env.num_envs * data.stream.rollout_length * trainer.world_size
     trainer.fit_loop.max_epochs = math.ceil(cfg.total_steps / per_update)
     return trainer
 
@@ -214,17 +231,17 @@ def only_if_used(run_dir: Path) -> Iterator[None]:
 
 
 def finished(
-    cfg: DictConfig, agent: CuriousAgent, state: dict[str, Any], steps: int, record: RunRecord
+    cfg: DictConfig, agent: CuriousAgent, state: dict[str, Any], metrics: Metrics, record: RunRecord
 ) -> dict[str, Any]:
-    """NoCuriosity is left to learn, which is fine for a run that was done, or killed after its last checkpoint."""
-    run_dir, before = Path(cfg.run_dir), record.before
+    """End a run that has no steps left: one that was done, or killed after its last checkpoint."""
+    run_dir, before, steps = Path(cfg.run_dir), record.before, int(state["env_steps"])
     if before.get("status") == "done" and (run_dir / DONE).exists():
         print(f"done before: {steps:,} steps of total_steps={cfg.total_steps:,}")
         return before
     if before.get("status") not in ("running", "done"):
         raise ConfigError(f"total_steps={cfg.total_steps}: the checkpoint has {steps} steps already, allowed are more")
     agent.load_state_dict(state)
-    row = Metrics(run_dir).read()[-1]
+    row = metrics.read()[-1]
     record.write(status="done", signal=None, **record.speed({k: float(row[k]) for k in ("env_steps", "wall_s")}))
     learning_curve(run_dir)
     conclude(cfg, agent, record)

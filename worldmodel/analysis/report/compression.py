@@ -35,7 +35,7 @@ def compression(study: Study) -> Section | None:
     head = model.observation or fit_observation_head(
         model, read(model, fresh(study, FITTED, TO_FIT)), study.spec.obs_space, steps=FIT_STEPS, seed=study.seed
     )
-    window = {"context": study.cfg.data.context, "horizon": study.cfg.data.horizon}
+    window = {"context": study.cfg.data.context, "rollout_length": study.cfg.data.rollout_length}
     coder = WorldCoder(study.module, head, study.spec.obs_space, study.act_space, **window)
     rolls = fresh(study, FRESH, ROLLOUTS)
     try:
@@ -76,9 +76,9 @@ def fresh(study: Study, offset: int, rollouts: int) -> list[Rollout]:
     torch.manual_seed(study.seed)
     env = build_env(study.cfg, seed=SEED_OFFSET + offset + study.seed, num_envs=study.num_envs)
     data = study.cfg.data
-    tally = Tally(rollouts * data.horizon * study.num_envs)  # more episodes than so many steps can hold
+    tally = Tally(rollouts * data.rollout_length * study.num_envs)  # more episodes than so many steps can hold
     try:
-        playing = play(study.module, env, tally, context=data.context, horizon=data.horizon, greedy=False)
+        playing = play(study.module, env, tally, context=data.context, rollout_length=data.rollout_length, greedy=False)
         return [roll for roll, _ in islice(playing, rollouts)]
     finally:
         env.close()

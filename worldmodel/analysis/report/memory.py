@@ -74,7 +74,7 @@ def cut(model: WorldModel, kept: Kept, starts: list[int], context: int) -> Tenso
     def windows(x: Tensor) -> Tensor:
         return x[:, rows].flatten(0, 1)  # (N * S, context + 1, ...)
 
-    h = model.remember(windows(window.z), window.seq.map(windows))[:, -1]
+    h = model.encode_sequence(windows(window.z), window.seq.map(windows))[:, -1]
     return h.unflatten(0, (-1, len(starts)))
 
 
@@ -85,7 +85,7 @@ def errors(model: WorldModel, kept: Kept, starts: list[int], h: Tensor) -> tuple
     at = torch.tensor(starts, device=h.device)
     act = kept.window.seq.act[:, -kept.window.new - 1 : -1][:, at]
     y = kept.window.y[:, torch.stack([at, at + 1], 1)].flatten(0, 1)  # (N * S, 2, *latent)
-    out = model.outcome(h.flatten(0, 1)[:, None], act.flatten(0, 1)[:, None], y, y)
+    out = model.predict_and_compare(h.flatten(0, 1)[:, None], act.flatten(0, 1)[:, None], y, y)
     real = kept.real[:, at].flatten()
     return tuple(x[:, 0][real].cpu().numpy() for x in (out.skill_error, out.skill_base))
 

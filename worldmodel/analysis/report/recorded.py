@@ -28,7 +28,7 @@ class Kept:
     @classmethod
     def of(cls, model: WorldModel, roll: Rollout, out: Outputs, number: Tensor, counted: Tensor) -> Kept:
         """Without the observations' pixels."""
-        obs = roll.obs[:, -roll.new - 1 :] if hasattr(model.encoder, "codes") else None
+        obs = roll.obs[:, -roll.num_new - 1 :] if hasattr(model.encoder, "codes") else None
         return cls(Window.of(model, roll, out.y), number, counted, roll.info, roll.h, obs)
 
     @classmethod

@@ -10,8 +10,8 @@ from worldmodel.analysis.report.context import Played, Study
 from worldmodel.analysis.report.section import Figure, Section, Table, canvas
 from worldmodel.analysis.report.skill import rounded
 from worldmodel.analysis.statistics import ratio_interval
+from worldmodel.errors import ConfigError
 from worldmodel.training.checkpoint import run_dir_of
-from worldmodel.training.config import ConfigError
 from worldmodel.training.learning_curve import read_metrics
 
 KEYS = ("return_mean", "return_ci", "success", "success_ci", "length", "coverage", "refused")
@@ -36,7 +36,7 @@ def returns(study: Study, sticky: float) -> Section:
     if (at := logged(study)) is not None:
         numbers["training"] = dict.fromkeys(KEYS) | {"return_mean": at}
         words += (
-            f" Training is what was logged at the checkpoint's step: the mean of the {study.cfg.data.episode_window} "
+            f" Training is what was logged at the checkpoint's step: the mean of the {study.cfg.data.stats_window} "
             "episodes before it, of a policy that was still changing."
         )
     rows = [[name, *(x[key] for key in KEYS)] for name, x in numbers.items()]

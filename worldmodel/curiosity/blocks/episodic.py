@@ -14,11 +14,6 @@ from worldmodel.curiosity.blocks.hashing import StateHash
 from worldmodel.types import Rollout
 
 
-def new_rows(roll: Rollout, x: Tensor) -> Tensor:
-    """Return the rows at both ends of the T new transitions: (B, L+1, ...) -> (B, T+1, ...)."""
-    return x[:, -roll.new - 1 :]
-
-
 class EpisodicMemory(PerEnvState):
     """The last `capacity` rows of each environment; a row reads those of its own episode.
 
@@ -90,5 +85,5 @@ class EpisodicVisits(nn.Module):
 
     def count(self, keys: Tensor, roll: Rollout) -> Tensor:
         """Return the counts (N, T) for the hashes (N, T+1) of the rollout's rows."""
-        past, seen = self.memory(keys, new_rows(roll, roll.episode))
+        past, seen = self.memory(keys, roll.new_rows(roll.episode))
         return 1 + (seen & (keys[:, 1:, None] == past[:, None])).sum(-1)

@@ -14,17 +14,17 @@ from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.curiosity.blocks.whitening import Whitening
 from worldmodel.model.targets.inverse import ActionHead
 from worldmodel.running_stats import RunningMeanStd
-from worldmodel.types import Obs, Rollout, map_obs
+from worldmodel.types import Obs, Rollout
 
 
 def new_obs(roll: Rollout) -> Obs:
     """Return the observations at both ends of the T new transitions; leaves (B, T+1, ...)."""
-    return map_obs(lambda x: x[:, -roll.new - 1 :], roll.obs)
+    return roll.new_rows(roll.obs)
 
 
 def next_obs(roll: Rollout) -> Obs:
     """Return the next observations of the T new transitions; leaves (B, T, ...)."""
-    return map_obs(lambda x: x[:, -roll.new :], roll.obs)
+    return roll.next_rows(roll.obs)
 
 
 class Flat(nn.Module):
@@ -56,7 +56,7 @@ class RandomFeatures(nn.Module):
         """Update the statistics with a new rollout, then return its features: (B, T+1, width)."""
         self.whitening.update(roll)
         phi = self._raw(roll)
-        self.scale.update(phi[:, :-1], roll.tail(roll.valid))
+        self.scale.update(phi[:, :-1], roll.new_steps(roll.valid))
         return self.scale(phi)
 
     def forward(self, roll: Rollout) -> Tensor:
@@ -86,4 +86,4 @@ class InverseFeatures(nn.Module):
     def loss(self, phi: Tensor, roll: Rollout) -> Tensor:
         """Return the loss of the action (B, T), zero where masked, for phi (B, T+1, width) from `forward`."""
         pairs = torch.cat([phi[:, :-1], phi[:, 1:]], -1)
-        return self.head.loss(pairs, roll.tail(roll.act), roll.tail(roll.mask))
+        return self.head.loss(pairs, roll.new_steps(roll.act), roll.new_steps(roll.mask))

@@ -45,10 +45,10 @@ class Whitening(nn.Module):
     @torch.no_grad()
     def update(self, roll: Rollout) -> None:
         """Update the statistics with the observations of a rollout's T new rows, each once."""
-        valid = roll.tail(roll.valid)
+        valid = roll.new_steps(roll.valid)
         leaves = roll.obs if isinstance(roll.obs, dict) else {"": roll.obs}
         for name, moments in self.moments.items():
-            obs = roll.tail(leaves[name.removeprefix("of_")])  # (B, T, *shape)
+            obs = roll.new_steps(leaves[name.removeprefix("of_")])  # (B, T, *shape)
             rows = max(1, CHUNK // max(1, obs[:, 0].numel()))
             for x, real in zip(obs.split(rows, 1), valid.split(rows, 1), strict=True):
                 moments.update(x, real)

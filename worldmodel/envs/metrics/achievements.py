@@ -30,7 +30,7 @@ class Achievements:
         told = {k: v for k, v in (roll.info or {}).items() if k.startswith(PREFIX)}
         if not told:
             return
-        over = roll.tail(roll.end | roll.trunc)
+        over = roll.new_steps(roll.end | roll.trunc)
         self.episodes += int(over.sum())
         for key, flags in told.items():
             self.unlocked[key] = self.unlocked.get(key, 0) + int(flags[:, 1:][over].sum())

@@ -36,7 +36,7 @@ class Coverage:
         if not roll.info or self.key not in roll.info:
             return
         place = roll.info[self.key].cpu().numpy()  # (N, T+1, k)
-        over = roll.tail(roll.end | roll.trunc).cpu().numpy()
+        over = roll.new_steps(roll.end | roll.trunc).cpu().numpy()
         copies, rows, _ = place.shape
         ordered = place.transpose(1, 0, 2).reshape(rows * copies, -1)  # by time, then by copy
         different, index = np.unique(ordered, axis=0, return_index=True)

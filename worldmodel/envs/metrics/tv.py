@@ -22,7 +22,7 @@ class TVShare:
     def add(self, roll: Rollout) -> None:
         if not roll.info or "tv_on" not in roll.info:
             return
-        mask, pressed = roll.tail(roll.mask), roll.info["tv_act"][:, 1:]
+        mask, pressed = roll.new_steps(roll.mask), roll.info["tv_act"][:, 1:]
         paid = (roll.rew_int * mask).clamp_min(0.0)
         watched = roll.info["tv_on"][:, 1:] | pressed
         self.found = {

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodel.errors import ConfigError
 from worldmodel.files import write_text
-from worldmodel.training.config import ConfigError
 
 SEGMENT = 2**26  # bytes, approximately
 

@@ -46,7 +46,7 @@ class CuriousReplayPriority:
         """Return slots (n,) in proportion to their priority, by shares (n,) in [0, 1)."""
         return self.tree.find(shares)
 
-    def learnt(self, slots: NDArray[np.int64], loss: NDArray[np.float64]) -> None:
+    def update(self, slots: NDArray[np.int64], loss: NDArray[np.float64]) -> None:
         """Update the priorities of these slots (n,) with the world model's loss on them (n,)."""
         np.add.at(self.visits, slots, 1)
         self.tree.put(slots, self.c * self.beta ** self.visits[slots] + (np.abs(loss) + self.eps) ** self.alpha)

@@ -12,23 +12,24 @@ from torch import Tensor
 
 from worldmodel.experience.replay.disk import Disk
 from worldmodel.experience.replay.priority import CuriousReplayPriority
-from worldmodel.experience.replay.records import records_of, rollout_of
+from worldmodel.experience.replay.records import records_of, sequences_of
 from worldmodel.experience.replay.ring_buffer import RingBuffer
-from worldmodel.types import Rollout, map_obs
+from worldmodel.types import Sequences
 
 
 class Replay:
     """The last `capacity` sequences, in CPU memory or in `folder`.
 
-    They are drawn uniformly, in O(1), or by `priority`, in O(log capacity). They contain the fields of `rehearsal`: not
-    the h, values or rewards of the time of recording.
+    They are drawn uniformly, in O(1), or by `priority`, in O(log capacity). They contain the
+    fields of `Sequences`, none of a later stage, and all have the same number of new steps.
     """
 
     def __init__(self, capacity: int, priority: CuriousReplayPriority | None = None, folder: Path | None = None):
         self.capacity, self.priority = capacity, priority
         self.store: RingBuffer | Disk = RingBuffer(capacity) if folder is None else Disk(folder)
         self.dtype: np.dtype | None = None  # of the stored records
-        self.told: list[tuple[np.ndarray, Tensor]] = []  # numbers and their losses, not yet processed
+        self.num_new = 0  # T of the stored sequences
+        self.pending: list[tuple[np.ndarray, Tensor]] = []  # numbers and their losses, not yet processed
         self.warned = False
         if priority is not None:
             priority.reset(capacity)
@@ -41,14 +42,15 @@ class Replay:
     def on_disk(self) -> bool:
         return isinstance(self.store, Disk)
 
-    def add(self, roll: Rollout) -> None:
-        """Store each of the rollout's B sequences."""
+    def add(self, seq: Sequences) -> None:
+        """Store each of the B sequences."""
         if self.capacity == 0:
             return
-        records = records_of(roll)
+        records = records_of(seq)
         if records.dtype != self.dtype:
             self.dtype = records.dtype
             self.store.begin(self.dtype)
+        self.num_new = seq.num_new
         self._weigh()  # before a slot is reused
         numbers = self.store.length + np.arange(len(records))
         try:
@@ -64,7 +66,7 @@ class Replay:
         if self.priority is not None:
             self.priority.add(numbers[-self.capacity :] % self.capacity)
 
-    def sample(self, count: int, device: torch.device) -> tuple[Rollout, np.ndarray]:
+    def sample(self, count: int, device: torch.device) -> tuple[Sequences, np.ndarray]:
         """Draw `count` sequences with replacement; return them and their numbers (count,)."""
         self._weigh()
         first = self.store.length - len(self)
@@ -73,25 +75,27 @@ class Replay:
         else:
             slots = self.priority.draw(torch.rand(count, dtype=torch.float64).numpy())
             numbers = first + (slots - first) % self.capacity
-        return rollout_of(self.store[numbers], device), numbers
+        return sequences_of(self.store[numbers], self.num_new, device), numbers
 
-    def learnt(self, numbers: np.ndarray, loss: Tensor) -> None:
+    def update_priorities(self, numbers: np.ndarray, loss: Tensor) -> None:
         """Record the world model's loss (B,) on these sequences.
 
         The loss is read later, so that its device computation may still be running.
         """
         if self.priority is not None:
-            self.told.append((numbers, loss.detach()))
+            self.pending.append((numbers, loss.detach()))
 
     def _weigh(self) -> None:
-        for numbers, loss in self.told:
-            self.priority.learnt(numbers % self.capacity, loss.double().cpu().numpy())
-        self.told = []
+        for numbers, loss in self.pending:
+            self.priority.update(numbers % self.capacity, loss.double().cpu().numpy())
+        self.pending = []
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sequences, or a reference to them on disk, and the priorities."""
         self._weigh()
         state = self.store.state_dict()
+        if state:
+            state["num_new"] = self.num_new
         if state and self.priority is not None:
             state["priority"] = self.priority.state_dict(self._live())
         return state
@@ -103,9 +107,9 @@ class Replay:
         if ("length" in state) != self.on_disk:
             return  # the replay moved between memory and disk
         weights = state.get("priority")
-        self.told = []
-        self.store.load_state_dict({k: v for k, v in state.items() if k != "priority"})
-        self.dtype = self.store.dtype
+        self.pending = []
+        self.store.load_state_dict({k: v for k, v in state.items() if k not in ("priority", "num_new")})
+        self.dtype, self.num_new = self.store.dtype, state["num_new"]
         if self.priority is None:
             return
         self.priority.reset(self.capacity)
@@ -120,11 +124,3 @@ class Replay:
 
     def close(self) -> None:
         self.store.close()
-
-
-def concatenate(rolls: list[Rollout]) -> Rollout:
-    """Join rollouts along the batch dimension; only fields present in all of them are kept."""
-    if len(rolls) == 1:
-        return rolls[0]
-    shared = [name for name in vars(rolls[0]) if all(getattr(r, name) is not None for r in rolls)]
-    return Rollout(**{name: map_obs(lambda *x: torch.cat(x), *(getattr(r, name) for r in rolls)) for name in shared})

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.plots import panels
 from worldmodel.experiments.benchmark.results import area
 from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.experiments.benchmark.tables import Table
 from worldmodel.experiments.studies.runner import Lab
-from worldmodel.training.config import ConfigError
 from worldmodel.training.learning_curve import read_metrics
 
 KEYS = ({"low", "high"}, {"low", "high", "log"}, {"choices"})

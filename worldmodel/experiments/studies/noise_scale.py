@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.plots import panels
 from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
 from worldmodel.experiments.benchmark.tables import Table
 from worldmodel.experiments.studies.runner import Lab
 from worldmodel.training.callbacks.noise_scale import PARTS
-from worldmodel.training.config import ConfigError
 from worldmodel.training.learning_curve import read_metrics
 
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from worldmodel.analysis.probes.scaling import draw_law, fit_power_law
+from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.plots import panels
 from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.experiments.benchmark.tables import Table
 from worldmodel.experiments.studies.runner import Lab, cpu_seconds, report_of
-from worldmodel.training.config import ConfigError
 from worldmodel.training.loading import load_agent
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from worldmodel.analysis.statistics import iqm_interval
+from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.plots import panels
 from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.experiments.benchmark.tables import Table
 from worldmodel.experiments.studies.runner import Lab, cpu_seconds, report_of
-from worldmodel.training.config import ConfigError
 
 CPU = "CPU seconds of training"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import random
 import signal
@@ -10,20 +11,17 @@ import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from worldmodel.errors import ConfigError
 from worldmodel.measure.reliability.runs import fingerprint, record, small_run, start, train_small
-from worldmodel.training.callbacks import Checkpoints, Metrics
+from worldmodel.training.callbacks import CheckpointFiles
 from worldmodel.training.callbacks.signals import RESUMABLE
 from worldmodel.training.checkpoint import SealedFiles, newest_checkpoint, read_checkpoint
-from worldmodel.training.config import ConfigError
 
 UPDATES = 12
-ALONE = SimpleNamespace(broadcast=lambda x: x, reduce_boolean_decision=lambda x: x)
-"""Strategy of one rank."""
 
 
 def killed(folder: Path, scale: float) -> dict[str, Any]:
@@ -99,18 +97,13 @@ def saves(folder: Path, scale: float, folders: Sequence[Path]) -> dict[str, Any]
 
 def save_on_and_on(run: Path, pipe: Connection) -> None:
     """Save checkpoints of 2 MB without a pause, and report each one through the pipe once it is complete."""
-    trainer = SimpleNamespace(is_global_zero=True, strategy=ALONE, global_step=0)
     keys = ("loops", "optimizer_states", "lr_schedulers", "callbacks", "SequenceData")
     content = {"state_dict": {"w": torch.zeros(500_000)}, "config": {}, "epoch": 0, **{key: {} for key in keys}}
-    trainer.save_checkpoint = lambda path: SealedFiles().save_checkpoint(
-        content | {"global_step": trainer.global_step}, path
-    )
-    trainer.lightning_module = torch.nn.Linear(1, 1)
-    callback = Checkpoints(run, Metrics(run))
-    while True:
-        trainer.global_step += 1
-        callback.save(trainer, must=True)
-        pipe.send(trainer.global_step)
+    files = CheckpointFiles(run / "checkpoints")
+    for step in itertools.count(1):
+        SealedFiles().save_checkpoint(content | {"global_step": step}, files.next)
+        files.publish(best=False)
+        pipe.send(step)
 
 
 def _uninterrupted(folder: Path) -> tuple[str, float]:

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
+from worldmodel.errors import ConfigError
 from worldmodel.measure.reliability.runs import small_config, small_run
 from worldmodel.training.build import build_agent, env_spec
 from worldmodel.training.checkpoint import SealedFiles, fit_check, read_checkpoint
-from worldmodel.training.config import ConfigError
 
 
 def malformed(folder: Path, scale: float) -> dict[str, Any]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.measure.reliability.runs import small_config, start
 from worldmodel.training.build import build_agent, build_data, env_spec
-from worldmodel.training.module import CuriousAgent
 from worldmodel.types import Minibatch, Rollout
 
 TARGETS = ("random", "inverse", "ema", "sigreg", "vicreg", "reconstruction")
@@ -38,7 +37,7 @@ def ranks(folder: Path, scale: float, device: str = "cpu") -> dict[str, Any]:
         roll.mask[0, -6:] = False
         roll.mask[1, -8:-2] = False
         torch.save(vars(roll), folder / f"{target}.roll")
-        torch.save(_gradients(agent, roll, 1), folder / f"{target}.one")
+        torch.save(_gradients(agent, roll), folder / f"{target}.one")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -58,19 +57,16 @@ def ranks(folder: Path, scale: float, device: str = "cpu") -> dict[str, Any]:
 def _agent_and_rollout(target: str, device: str) -> tuple[CuriousAgent, Rollout]:
     torch.manual_seed(0)
     cfg = small_config(f"target={target}", *OVERRIDES)
-    agent, data = build_agent(cfg, env_spec(cfg)).to(device), build_data(cfg)
-    strategy = SimpleNamespace(root_device=agent.device)
-    data.trainer = SimpleNamespace(lightning_module=agent, global_rank=0, world_size=1, strategy=strategy)
-    data.setup("fit")
-    roll = data.collector.collect().map(torch.clone)
-    data.teardown("fit")
+    agent, stream = build_agent(cfg, env_spec(cfg)).to(device), build_data(cfg).stream
+    stream.open(agent.model, agent.policy, agent.device)
+    roll = stream.collector.collect().map(torch.clone)
+    stream.close()
     return agent, roll
 
 
-def _gradients(agent: CuriousAgent, roll: Rollout, world_size: int) -> dict[str, torch.Tensor]:
-    agent._trainer = SimpleNamespace(world_size=world_size)
-    agent.score(roll)
-    agent.training_step(Minibatch(roll, roll), 0).backward()
+def _gradients(agent: CuriousAgent, roll: Rollout) -> dict[str, torch.Tensor]:
+    scored = agent.score(roll)
+    agent.weighted_sum(agent.losses(Minibatch(scored, scored)).terms).backward()
     return {name: p.grad for name, p in agent.named_parameters() if p.grad is not None}
 
 
@@ -80,9 +76,9 @@ def _rank(rank: int, port: int, folder: Path, targets: tuple[str, ...], device: 
     for target in targets:
         agent, _ = _agent_and_rollout(target, device)
         half = Rollout(**torch.load(folder / f"{target}.roll", weights_only=True))[2 * rank : 2 * rank + 2]
-        agent.reward_scale.reset(2)
+        agent.reward_normalizer.reset(2)
         agent.curiosity.reset(2)
-        found = _gradients(agent, half, 2)
+        found = _gradients(agent, half)
         for value in found.values():  # as DDP does
             dist.all_reduce(value)
             value /= 2
