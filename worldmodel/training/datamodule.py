@@ -133,7 +133,7 @@ class Minibatches:
         stream = self.stream
         stream.seed_sampling()
         metrics = list(stream.metrics.values())
-        return update(self.agent, stream.collector, stream.replay, self.batching, metrics, self.gather)
+        yield from update(self.agent, stream.collector, stream.replay, self.batching, metrics, self.gather)
 
 
 def _gather_ranks(own: Any) -> list[Any]:
