@@ -50,4 +50,4 @@ reliability: setup
 	$(PY) -m worldmodel.reliability $(ARGS)
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site docs/reference *.egg-info
