@@ -2,8 +2,9 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.complete
+DOCS := .venv/.docs
 
-.PHONY: setup train test test-slow lint benchmark notebooks reliability clean
+.PHONY: setup train test test-slow lint docs benchmark notebooks reliability clean
 
 setup: $(STAMP)
 
@@ -26,6 +27,15 @@ lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
+# The documentation site, in site/. Any warning fails the build.
+docs: setup $(DOCS)
+	$(PY) docs/reference.py
+	$(PY) -m zensical build --clean --strict
+
+$(DOCS): $(STAMP)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
 benchmark: setup
 	$(PY) -m worldmodel.benchmark $(ARGS)
 
@@ -40,4 +50,4 @@ reliability: setup
 	$(PY) -m worldmodel.reliability $(ARGS)
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site docs/reference *.egg-info

@@ -1,6 +1,6 @@
 """Observation encoders: raw observations of any leading shape -> latents z, a vector (D,) or a map (C, H, W).
 
-A leaf package: it knows Gymnasium spaces and PyTorch, and nothing of the world model.
+A leaf package: it depends on Gymnasium spaces and PyTorch, and not on the world model.
 """
 
 from encoders.conv import Conv

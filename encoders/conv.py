@@ -1,4 +1,4 @@
-"""A plain convolutional encoder of pixels."""
+"""Plain convolutional encoder of pixels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from encoders.image import ImageEncoder
 class Conv(ImageEncoder):
     """Convolutions and ReLUs, then one linear map.
 
-    `layers` are (channels, kernel, stride); null takes those of Mnih et al. (2015) for images of 36 pixels or
-    more and padded 3x3 layers, which shrink the map to 8 positions a side or less, for smaller ones.
+    layers: (channels, kernel, stride) each. null takes the layers of Mnih et al. (2015) for images of 36 pixels or more
+    per side. For smaller images it takes padded 3x3 layers, which reduce the map to 8 positions per side or less.
     """
 
     name = "conv"

@@ -1,4 +1,4 @@
-"""An encoder of dictionaries of observations."""
+"""Encoder of dictionary observations."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from encoders.mlp import MLP
 
 
 class Dict(nn.Module):
-    """One encoder for each key; their outputs are concatenated, rectified and projected to `dim`.
+    """One encoder per key; their outputs are concatenated, rectified and projected to `dim`.
 
-    `parts` gives keys an encoder of their own, called with the key's space; all others get the default one.
+    parts: encoders of single keys, each called with the key's space. The other keys use `default_encoder`.
+
+    Raises ValueError for a space that is not a Dict, and for keys that the space lacks.
     """
 
     name = "dict"
@@ -48,8 +50,13 @@ class Dict(nn.Module):
 
 
 def default_encoder(space: gym.Space, dim: int = 128) -> Encoder:
-    """The encoder that suits a space: categorical values a table, integer images of three channels and less
-    than 16 positions a side the grid, larger images the convolutions, everything else of a Box the MLP."""
+    """Return the default encoder of a space.
+
+    Categorical values use `Discrete`. Integer images of three channels and less than 16 positions per side use `Grid`,
+    larger images `Conv`. Every other Box and MultiBinary use `MLP`.
+
+    Raises ValueError for other spaces.
+    """
     if isinstance(space, gym.spaces.Dict):
         return Dict(space, dim)
     if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):

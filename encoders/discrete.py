@@ -1,4 +1,4 @@
-"""An encoder of categorical observations."""
+"""Encoder of categorical observations."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from encoders.table import Table
 
 
 class Discrete(nn.Module):
-    """One learnt row for each value of a Discrete space; for a MultiDiscrete one, the sum of its components'
-    rows."""
+    """One learned row per value of a Discrete space; for a MultiDiscrete space, the sum of its components' rows.
+
+    Raises ValueError for other spaces.
+    """
 
     name = "discrete"
 
@@ -32,11 +34,11 @@ class Discrete(nn.Module):
         self.shape = (dim,)
 
     def codes(self, obs: Tensor) -> Tensor:
-        """Raw values (*lead, *space.shape) -> int64 codes from 0, (*lead, 1, number of components)."""
+        """Map raw values (*lead, *space.shape) to int64 codes from 0, (*lead, 1, number of components)."""
         return over_leading(self._codes, obs, self.dims)[..., None, :]
 
     def observation(self, codes: Tensor) -> Tensor:
-        """The inverse of `codes`: (*lead, 1, number of components) -> raw values (*lead, *space.shape) int64."""
+        """Map codes (*lead, 1, number of components) back to raw values (*lead, *space.shape), int64."""
         return (codes.squeeze(-2) + self.first).reshape(*codes.shape[:-2], *self.space_shape)
 
     def forward(self, obs: Tensor) -> Tensor:

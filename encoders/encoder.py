@@ -1,4 +1,4 @@
-"""What an encoder is, and the small parts that several of them share."""
+"""Interface of encoders, and helpers shared by several of them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ M = TypeVar("M", bound=nn.Module)
 
 @runtime_checkable
 class Encoder(Protocol):
-    """A module built as `Name(space, dim=...)` that turns raw observations into latents.
+    """Module built as `Name(space, dim=...)` that maps raw observations to latents.
 
-    It takes tensors of shape (*lead, *space.shape) of any numeric dtype (a dict of them for a `Dict` space),
-    with any leading dimensions, empty ones included; it normalises them inside and returns (*lead, *shape).
+    The input is a tensor (*lead, *space.shape) of any numeric dtype, or a dict of them for a `Dict` space, with any
+    leading dimensions, including empty ones. The encoder normalises the input itself and returns (*lead, *shape).
     """
 
     shape: tuple[int, ...]
@@ -27,7 +27,7 @@ class Encoder(Protocol):
 
 
 def mismatch(encoder: str, space: gym.Space, allowed: str) -> ValueError:
-    """The one-line error of an encoder that was given a space which it can't read."""
+    """Return the one-line error of an encoder for a space that it does not support."""
     return ValueError(f"encoder={encoder} with space={' '.join(str(space).split())}: allowed is {allowed}")
 
 
@@ -39,7 +39,10 @@ def over_leading(fn: Callable[[Tensor], Tensor], x: Tensor, dims: int) -> Tensor
 
 
 def orthogonal(layer: M, gain: float = 2**0.5) -> M:
-    """Orthogonal weight (Saxe et al. 2014), zero bias; the gain of sqrt 2 keeps the scale through a ReLU."""
+    """Initialise a layer in place with an orthogonal weight (Saxe et al. 2014) and zero bias, and return it.
+
+    The gain of sqrt 2 preserves the scale through a ReLU.
+    """
     nn.init.orthogonal_(layer.weight, gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -47,7 +50,7 @@ def orthogonal(layer: M, gain: float = 2**0.5) -> M:
 
 
 def perceptron(sizes: Sequence[int]) -> nn.Sequential:
-    """Linear layers of these widths with ReLUs between them; the last one is linear, of gain 1."""
+    """Return linear layers of these widths with ReLUs between them; the last layer has gain 1."""
     layers: list[nn.Module] = []
     for i, (a, b) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2

@@ -1,4 +1,4 @@
-"""An encoder of symbolic cells, such as MiniGrid's views."""
+"""Encoder of symbolic cells, such as MiniGrid's views."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from encoders.table import Index, Table
 
 
 class Grid(nn.Module):
-    """Cells (H, W, C) of integer codes, channel c counting from 0 to num_values[c] - 1; MiniGrid's channels
-    are object, colour and state.
+    """Encoder of cells (H, W, C) of integer codes, where channel c ranges from 0 to num_values[c] - 1.
 
-    By default one linear map of the one-hot codes of all cells, as a sum of looked-up rows: cheap on a CPU.
-    `hidden` adds ReLU layers of these widths before the last linear map. `channels` puts convolutions over
-    the cells before it: 2x2 ones; if `spatial`, padded 3x3 ones, and the result is a map (dim, H, W).
+    MiniGrid's channels are object, colour and state. By default the encoder is one linear map of the one-hot codes of
+    all cells, computed as a sum of table rows, which is cheap on a CPU.
+
+    hidden: widths of ReLU layers before the last linear map.
+    channels: convolutions over the cells before it, of 2x2, or padded 3x3 if `spatial`.
+    spatial: the result is a map (dim, H, W).
+
+    Raises ValueError for a space or layers that do not fit.
     """
 
     name = "grid"
@@ -67,11 +71,11 @@ class Grid(nn.Module):
         self.shape = (dim, height, width) if spatial else (dim,)
 
     def codes(self, obs: Tensor) -> Tensor:
-        """Raw cells (*lead, H, W, C) -> int64 codes (*lead, H * W, C)."""
+        """Map raw cells (*lead, H, W, C) to int64 codes (*lead, H * W, C)."""
         return obs.flatten(-3, -2).long()
 
     def observation(self, codes: Tensor) -> Tensor:
-        """The inverse of `codes`: (*lead, H * W, C) -> raw cells (*lead, H, W, C) uint8."""
+        """Map codes (*lead, H * W, C) back to raw cells (*lead, H, W, C), uint8."""
         return codes.unflatten(-2, self.cells).to(torch.uint8)
 
     def forward(self, obs: Tensor) -> Tensor:

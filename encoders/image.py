@@ -1,4 +1,4 @@
-"""Encoders of pixels: everything but the network itself."""
+"""Base class of the encoders of pixels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from encoders.encoder import mismatch, orthogonal, over_leading
 
 
 class ImageEncoder(nn.Module):
-    """Base class. A subclass names itself, builds `body`, which maps (N, C, H, W) in [0, 1] to a map, and
-    calls `add_head`.
+    """Base class of image encoders: everything except the network.
 
-    Images are (H, W), (H, W, C) or (C, H, W): the channels are the axis that differs from two equal ones,
-    else the shorter one of the first and the last, else the last. Values are scaled to [0, 1] by the bounds
-    of the space where it has any.
+    A subclass sets `name`, builds `body`, which maps (N, C, H, W) in [0, 1] to a map, and calls `add_head`.
+
+    Images are (H, W), (H, W, C) or (C, H, W). The channel axis is the one that differs from two equal ones, else the
+    shorter one of the first and the last, else the last. Values are scaled to [0, 1] by the bounds of the space, if it
+    has any.
+
+    Raises ValueError for a space that is not an image Box.
     """
 
     name = "image"
@@ -31,12 +34,15 @@ class ImageEncoder(nn.Module):
         sizes = space.shape if self.dims == 3 else (1, *space.shape)
         self.image = (sizes[2], *sizes[:2]) if self.channels_last else tuple(sizes)  # C, H, W
         low, high = float(np.min(space.low)), float(np.max(space.high))
-        bounded = 0.0 < high - low < 1e6  # the bounds of a type are no bounds
+        bounded = 0.0 < high - low < 1e6  # the limits of a dtype are not bounds
         self.low, self.range = (low, high - low) if bounded else (0.0, 1.0)
 
     def add_head(self, dim: int, spatial: bool, *, pool: bool = False) -> None:
-        """Project the body's map to `dim`: per position to (dim, H', W') if spatial, else to (dim,), from the
-        flattened map or its mean over positions."""
+        """Add the projection of the body's map to `dim`.
+
+        If spatial, it projects per position to (dim, H', W'), else to (dim,): from the flattened map, or with `pool`
+        from its mean over positions. Raises ValueError for an image too small for the body.
+        """
         try:
             with torch.no_grad():
                 channels, height, width = self.body.eval()(torch.zeros(1, *self.image)).shape[1:]
@@ -54,7 +60,7 @@ class ImageEncoder(nn.Module):
             self.shape = (dim,)
 
     def normalise(self, obs: Tensor) -> Tensor:
-        """Raw images (*lead, *space.shape) -> floats in [0, 1] (*lead, C, H, W)."""
+        """Map raw images (*lead, *space.shape) to floats in [0, 1] (*lead, C, H, W)."""
         if self.dims == 2:
             obs = obs.unsqueeze(-3)
         elif self.channels_last:
@@ -66,7 +72,7 @@ class ImageEncoder(nn.Module):
 
 
 def channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether (A, B, C) is (H, W, C) rather than (C, H, W); see `ImageEncoder`."""
+    """Return True if (A, B, C) is (H, W, C), False if it is (C, H, W); see `ImageEncoder`."""
     first, middle, last = shape
     if first == middle or middle == last:
         return first == middle

@@ -1,4 +1,4 @@
-"""An encoder of vectors."""
+"""Encoder of vectors."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from encoders.encoder import mismatch, over_leading, perceptron
 class MLP(nn.Module):
     """Linear layers with ReLUs on a vector; a Box of more dimensions is flattened.
 
-    `symlog` squashes the input by sign(x) ln(1 + |x|) (Hafner et al. 2023), so that no running statistics are
-    needed for inputs of unknown scale.
+    `symlog` compresses the input by sign(x) ln(1 + |x|) (Hafner et al. 2023), so that inputs of unknown scale need no
+    running statistics.
+
+    Raises ValueError for a space that is not a Box or MultiBinary.
     """
 
     name = "mlp"
@@ -30,7 +32,7 @@ class MLP(nn.Module):
         self.shape = (dim,)
 
     def normalise(self, obs: Tensor) -> Tensor:
-        """Raw vectors (*lead, *space.shape) -> squashed floats of the same shape."""
+        """Map raw vectors (*lead, *space.shape) to compressed floats of the same shape."""
         obs = obs.float()
         return torch.sign(obs) * torch.log1p(obs.abs()) if self.symlog else obs
 

@@ -15,14 +15,18 @@ from encoders.image import ImageEncoder
 
 
 class Pretrained(ImageEncoder):
-    """A backbone's patch features, averaged over positions (or kept as a map) and projected to `dim`.
+    """Patch features of a vision backbone, averaged over positions (or kept as a map) and projected to `dim`.
 
-    `backbone` is a model's name or path (`AutoModel.from_pretrained`, which may download it), or a mapping
-    with a `model_type` and its configuration for one with random weights. A frozen backbone has no gradients
-    and stays in evaluation mode; the projection learns in any case. `size` is the side that images are
-    resized to; null: the size that the backbone was made for, or the image's own where it takes any. Images
-    are standardised as the model's own preprocessor says (by .5 and .5 without one); a single channel is
-    repeated.
+    backbone: a model's name or path (`AutoModel.from_pretrained`, which may download it), or a mapping with a
+        `model_type` and its configuration, for random weights.
+    frozen: the backbone has no gradients and stays in evaluation mode. The projection always learns.
+    size: side to which images are resized. null: the backbone's image size, or the image's own size if the backbone
+        accepts any.
+
+    Images are standardised with the statistics of the model's preprocessor (mean 0.5 and std 0.5 without one). A single
+    channel is repeated.
+
+    Raises ValueError for images with other than 1 or 3 channels.
     """
 
     name = "pretrained"
@@ -44,11 +48,11 @@ class Pretrained(ImageEncoder):
 
 
 class Backbone(nn.Module):
-    """Images (N, 1 or 3, H, W) in [0, 1] -> feature maps (N, C, H', W') of a `transformers` vision model."""
+    """Vision model of `transformers`: images (N, 1 or 3, H, W) in [0, 1] -> feature maps (N, C, H', W')."""
 
     def __init__(self, backbone: str | Mapping[str, Any], frozen: bool, size: int | None):
         super().__init__()
-        from transformers import AutoConfig, AutoModel  # slow to import, and seldom needed
+        from transformers import AutoConfig, AutoModel  # slow to import, and rarely needed
 
         known: dict[str, Any] = {}
         if isinstance(backbone, str):
@@ -56,7 +60,7 @@ class Backbone(nn.Module):
         else:
             options = dict(backbone)
             model = AutoModel.from_config(AutoConfig.for_model(options.pop("model_type"), **options))
-        self.model = getattr(model, "vision_model", model)  # of an image-text model, the half that sees
+        self.model = getattr(model, "vision_model", model)  # the vision half of an image-text model
         config = self.model.config
         self.size = size or known.get("size") or getattr(config, "image_size", None)
         self.patch = getattr(config, "patch_size", None)
@@ -76,8 +80,10 @@ class Backbone(nn.Module):
         return self
 
     def _freeze_unused(self) -> None:
-        """Parts that the features don't pass through (poolers, mask tokens) would stall distributed
-        training."""
+        """Freeze the weights that the features do not depend on (poolers, mask tokens).
+
+        With gradients enabled, they would stall distributed training.
+        """
         side = self.size or 64
         weights = list(self.model.parameters())
         out = self(torch.zeros(1, 3, side, side)).sum()
@@ -85,7 +91,7 @@ class Backbone(nn.Module):
             weight.requires_grad_(grad is not None)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not len(x):  # the library's models can't
+        if not len(x):  # the library's models do not support empty batches
             return self(x.new_zeros(1, *x.shape[1:]))[:0]
         if self.size and x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
@@ -95,7 +101,7 @@ class Backbone(nn.Module):
         return features if features.ndim == 4 else self._map(features)
 
     def _map(self, tokens: Tensor) -> Tensor:
-        """Tokens (N, prefix + H' * W', C) -> (N, C, H', W'); the prefix is class and register tokens."""
+        """Reshape tokens (N, prefix + H' * W', C) to (N, C, H', W'); the prefix is class and register tokens."""
         count = tokens.shape[1]
         side = self.size // self.patch if self.size and isinstance(self.patch, int) else 0
         side = side if 0 < side**2 <= count else isqrt(count)
@@ -103,7 +109,7 @@ class Backbone(nn.Module):
 
 
 def _preprocessing(name: str) -> dict[str, Any]:
-    """Mean and std per channel and the image's size of a model's own preprocessor, as far as it has one."""
+    """Return mean and std per channel and the image size of a model's preprocessor, if it has them."""
     from transformers.image_processing_base import ImageProcessingMixin
 
     try:

@@ -1,4 +1,4 @@
-"""A small residual encoder of pixels."""
+"""Small residual encoder of pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from encoders.image import ImageEncoder
 
 
 class Residual(nn.Module):
-    """x + conv(relu(conv(relu(x)))), all 3x3, on (N, C, H, W); the last one starts with `gain`."""
+    """Residual block x + conv(relu(conv(relu(x)))), all 3x3, on (N, C, H, W).
+
+    The second convolution is initialised with `gain`.
+    """
 
     def __init__(self, channels: int, gain: float):
         super().__init__()
@@ -23,9 +26,11 @@ class Residual(nn.Module):
 
 
 class ResNet(ImageEncoder):
-    """The residual stack of IMPALA (Espeholt et al. 2018): a stage is a convolution, a pooling by 2 and two
-    residual blocks. Maps of 8 positions a side or less are not pooled any further, so small images work,
-    too."""
+    """Residual stack of IMPALA (Espeholt et al. 2018).
+
+    A stage is a convolution, a pooling by 2 and two residual blocks. Maps of 8 positions per side or less are not
+    pooled further, so that small images are supported.
+    """
 
     name = "resnet"
 
@@ -39,7 +44,7 @@ class ResNet(ImageEncoder):
         super().__init__(space)
         inputs, side = self.image[0], min(self.image[1:])
         modules: list[nn.Module] = []
-        gain = (2 * len(channels)) ** -0.5  # so that the sum over blocks doesn't grow with their number
+        gain = (2 * len(channels)) ** -0.5  # so that the sum over blocks does not grow with their number
         for width in channels:
             modules.append(orthogonal(nn.Conv2d(inputs, width, 3, padding=1)))
             if side > 8:

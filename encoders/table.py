@@ -1,4 +1,4 @@
-"""Categorical values as rows of one table."""
+"""Embedding tables for categorical values."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from encoders.encoder import orthogonal
 
 
 class Index(nn.Module):
-    """Codes (N, P), of which position p counts from 0 to num_values[p] - 1, -> row numbers (N, P) int32.
+    """Row numbers of codes: codes (N, P) -> (N, P) int32.
 
-    Each position has rows of its own. Raises ValueError for a code that is out of range (on CUDA, where
-    looking would stall the queue, an asynchronous assertion fails).
+    Position p ranges from 0 to num_values[p] - 1 and has its own rows. Raises ValueError for a code out of range. On
+    CUDA, where the check would block the queue, an asynchronous assertion fails instead.
     """
 
     def __init__(self, num_values: Sequence[int], encoder: str):
@@ -40,15 +40,18 @@ class Index(nn.Module):
 
 
 class Table(nn.Module):
-    """Codes (N, P) -> the sum of their rows (N, dim): a linear map of the concatenated one-hot codes, without
-    building them. The scale at initialisation gives outputs of unit second moment."""
+    """Sum of the rows of codes: codes (N, P) -> (N, dim).
+
+    Equal to a linear map of the concatenated one-hot codes, without building them. The scale at initialisation gives
+    outputs of unit second moment.
+    """
 
     def __init__(self, num_values: Sequence[int], dim: int, encoder: str):
         super().__init__()
         self.index = Index(num_values, encoder)
         rows = self.index.rows
         gain = (max(rows, dim) / len(num_values)) ** 0.5
-        linear = orthogonal(nn.Linear(dim, rows), gain)  # its weight is (rows, dim), as a table's is
+        linear = orthogonal(nn.Linear(dim, rows), gain)  # its weight is (rows, dim), the shape of the table
         self.weight, self.bias = linear.weight, nn.Parameter(torch.zeros(dim))
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -58,9 +61,9 @@ class Table(nn.Module):
 class _SumRows(torch.autograd.Function):
     """`embedding_bag` in sum mode with a faster backward pass on CPUs.
 
-    The gradient of a row is the sum of the output gradients of the samples that read it: again sums of rows,
-    over lists which one sort of the indices yields. Four times faster than the library's scatter and two and
-    a half times faster than the matrix product with one-hot codes, on 3072 views of 7x7x3.
+    The gradient of a row is the sum of the output gradients of the samples that read it. These are again sums of rows,
+    over lists that result from one sort of the indices. On 3072 views of 7x7x3 it is four times faster than the
+    library's scatter and two and a half times faster than the matrix product with one-hot codes.
     """
 
     @staticmethod

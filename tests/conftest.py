@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
-from tiny import EASY, TINY, fitting, tiny_agent
+from helpers.runs import run_main
+from helpers.tiny import EASY, TINY, fitting, tiny_agent
 
 from worldmodel import train
 from worldmodel.analysis.report.context import EvaluationContext
@@ -37,23 +35,6 @@ def cli(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path:
         return Ended(run_main(words, main), *capfd.readouterr())
 
     return run
-
-
-def run_main(arguments: list[str], main: Callable[[], None] = train.main) -> int:
-    """A command with these arguments; returns the exit code. torch's threads are left as they were."""
-    threads, before, environment = torch.get_num_threads(), sys.argv, dict(os.environ)
-    sys.argv = ["worldmodel.train", *arguments]
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        sys.argv = before
-        torch.set_num_threads(threads)
-        GlobalHydra.instance().clear()
-        os.environ.clear()
-        os.environ.update(environment)
-    return 0
 
 
 @pytest.fixture(scope="session")

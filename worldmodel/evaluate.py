@@ -13,8 +13,9 @@ from rich.table import Table
 
 from worldmodel.analysis.report import evaluate
 from worldmodel.analysis.report.page import format_cell
+from worldmodel.errors import ConfigError
 from worldmodel.training.checkpoint import run_dir_of
-from worldmodel.training.config import CONFIG_DIR, ConfigError
+from worldmodel.training.config import CONFIG_DIR
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 

@@ -1,4 +1,4 @@
-"""Files that appear under their name only when they are whole."""
+"""Atomic writes: files that appear under their name only when they are complete."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Have `write` fill a file beside `path`, put it on the disk, and rename it.
+def atomic_write(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Call `write` on a file beside `path`, flush it to disk, and rename it to `path`.
 
-    A crash at any moment, of the process or the machine, leaves the old file or the new one. Raises OSError, with the
-    old file intact and nothing else left, where the disk is full or read-only.
+    A crash of the process or the machine at any moment leaves either the old file or the new one. If the disk is full
+    or read-only, raises OSError with the old file intact and no temporary file left.
     """
     part = path.with_name(f"{path.name}.part")
     try:
@@ -32,25 +32,28 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
 
 def alias(source: Path, path: Path) -> None:
-    """A second name for a file that is replaced and never written to again; it takes no space where links exist."""
+    """Give a file a second name, as a hard link where the file system has them, else as a copy.
+
+    The file must only ever be replaced, never modified in place.
+    """
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     try:
         os.link(source, part)
     except OSError:
         with source.open("rb") as file:
-            return write_whole(path, lambda new: shutil.copyfileobj(file, new))
+            return atomic_write(path, lambda new: shutil.copyfileobj(file, new))
     os.replace(part, path)
     _sync_folder(path.parent)
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write `data` in one step that can't leave half a file. ValueError for nan and infinities, which JSON lacks."""
+    """Write `data` as JSON to `path` atomically. Raises ValueError for nan and infinities, which JSON lacks."""
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` in one step that can't leave half a file."""
+    """Write `text` to `path` atomically, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(text)
@@ -58,7 +61,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A rename lasts once its folder is on the disk; some file systems can't be asked for it."""
+    """Flush a folder to disk, which makes a rename durable; some file systems do not support it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Running moments that agree across ranks."""
+"""Running statistics that are equal on all ranks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from worldmodel.distributed import sum_over_ranks
 
 
-class Moments(nn.Module):
-    """Mean and variance per dimension over a stream of batches, the same on every rank.
+class RunningMeanStd(nn.Module):
+    """Running mean and variance per dimension over a stream of batches, equal on all ranks.
 
-    The memory is `horizon` samples long: below it every sample weighs the same (Chan et al. 1979), beyond it old
-    samples fade, so that features that drift are followed. `centred=False` takes the second moment about zero.
+    Up to `horizon` samples every sample has the same weight (Chan et al. 1979). Beyond it the weight of old samples
+    decays, so that the statistics follow features that drift. With `centred=False` the variance is the second moment
+    about zero.
     """
 
     def __init__(self, shape: tuple[int, ...] = (), *, centred: bool = True, horizon: float = 1e6, eps: float = 1e-4):
@@ -24,7 +25,7 @@ class Moments(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Tensor, mask: Tensor | None = None) -> None:
-        """Take in samples x (*lead, *shape), those with mask (*lead) True."""
+        """Add the samples x (*lead, *shape) where mask (*lead) is True."""
         rows = x.reshape(-1, *self.mean.shape).double()
         if mask is not None:
             rows = rows[mask.reshape(-1)]
@@ -48,5 +49,5 @@ class Moments(nn.Module):
         return self.var.sqrt().clamp_min(self.eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (*lead, *shape) in units of the standard deviation, about the mean."""
+        """Return x (*lead, *shape) minus the mean, in units of the standard deviation."""
         return (x - self.mean) / self.std

@@ -11,10 +11,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.runner import cores
 from worldmodel.experiments.study_runner import Stopped, StudyRunner
-from worldmodel.train import RESUMABLE
-from worldmodel.training.config import CONFIG_DIR, HYDRA_KEYS, ConfigError, check_call
+from worldmodel.training.callbacks.signals import RESUMABLE
+from worldmodel.training.config import CONFIG_DIR, HYDRA_KEYS, check_call
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 

@@ -9,8 +9,8 @@ import torch
 from omegaconf import DictConfig
 
 from worldmodel.experience.actor import Actor
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.build import build_env
-from worldmodel.training.module import CuriousAgent
 
 
 def film(module: CuriousAgent, cfg: DictConfig, path: Path, episodes: int = 3, max_steps: int = 600) -> str:
@@ -43,14 +43,14 @@ def play(module: CuriousAgent, cfg: DictConfig, engine: str, episodes: int, max_
         env.act_space,
         num_envs=1,
         context=cfg.data.context,
-        horizon=cfg.data.horizon,
+        rollout_length=cfg.data.rollout_length,
         device=module.device,
     )
     obs, frames, over = env.reset(), [], 0
     try:
         while over < episodes and len(frames) < max_steps:
             step = env.step(actor.observe(obs).act)
-            actor.feedback(*(x.to(actor.device) for x in (step.rew, step.end, step.trunc, step.ignored)))
+            actor.record_outcome(*(x.to(actor.device) for x in (step.rew, step.end, step.trunc, step.ignored)))
             obs = step.obs
             frame = env.render()
             if frame is None:

@@ -1,7 +1,7 @@
-"""Intrinsic rewards: one file a signal."""
+"""Intrinsic rewards, one file per signal."""
 
 from worldmodel.curiosity.ama import AMA
-from worldmodel.curiosity.base import Curiosity, EnvState
+from worldmodel.curiosity.base import Curiosity, PerEnvState
 from worldmodel.curiosity.byol_explore import BYOLExplore
 from worldmodel.curiosity.combination import Product, WeightedSum
 from worldmodel.curiosity.count import Count
@@ -15,11 +15,11 @@ from worldmodel.curiosity.icm import ICM
 from worldmodel.curiosity.learning_progress import LearningProgress
 from worldmodel.curiosity.max import MAX
 from worldmodel.curiosity.ngu import NGU
-from worldmodel.curiosity.none import Nothing
+from worldmodel.curiosity.none import NoCuriosity
 from worldmodel.curiosity.noveld import NovelD
 from worldmodel.curiosity.plan2explore import Plan2Explore
 from worldmodel.curiosity.random_features import RandomFeatureError
-from worldmodel.curiosity.reward_normalizer import RewardScale
+from worldmodel.curiosity.reward_normalizer import RewardNormalizer
 from worldmodel.curiosity.ride import RIDE
 from worldmodel.curiosity.rnd import RND
 from worldmodel.curiosity.surprise import Surprise
@@ -39,15 +39,15 @@ __all__ = [
     "Curiosity",
     "CuriosityCritic",
     "Disagreement",
-    "EnvState",
     "Error",
     "LearningProgress",
-    "Nothing",
+    "NoCuriosity",
     "NovelD",
+    "PerEnvState",
     "Plan2Explore",
     "Product",
     "RandomFeatureError",
-    "RewardScale",
+    "RewardNormalizer",
     "Surprise",
     "WeightedSum",
 ]

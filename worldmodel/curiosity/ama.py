@@ -1,4 +1,4 @@
-"""Prediction error without the part that is expected to be noise."""
+"""Prediction error minus the predicted aleatoric variance."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from worldmodel.types import Rollout
 
 
 class AMA(Curiosity):
-    """|| phi(o_t+1) - mu ||^2 - eta tr(Sigma), where a forward model gives mean mu and diagonal Sigma: curiosity less
-    what is expected to be aleatoric (Mavor-Parker et al. 2022, "How to stay curious while avoiding noisy TVs", arXiv
-    2102.04399).
+    """Prediction error minus its predicted aleatoric part: || phi(o_t+1) - mu ||^2 - eta tr(Sigma).
 
-    Here in the space of fixed random features instead of pixels. `Surprise` divides by the variance instead. Loss: ama,
-    mean_d (phi - mu)^2 / sigma^2 + log sigma^2, halved.
+    A forward model predicts the mean mu and the diagonal covariance Sigma (Mavor-Parker et al. 2022, "How to stay
+    curious while avoiding noisy TVs", arXiv 2102.04399). Here phi are fixed random features instead of pixels.
+    `Surprise` divides by the variance instead of subtracting it.
+
+    Loss: ama, mean_d (phi - mu)^2 / sigma^2 + log sigma^2, halved.
     """
 
     def __init__(
@@ -52,6 +53,6 @@ class AMA(Curiosity):
         return {"ama": 0.5 * (squares * (-logvar).exp() + logvar).mean(-1)}
 
     def _predict(self, phi: Tensor, roll: Rollout) -> tuple[Tensor, Tensor]:
-        """phi (B, T+1, width) -> squared errors and log-variances (B, T, width)."""
-        mean, raw = self.model(phi[:, :-1], roll.tail(roll.act))[0].chunk(2, -1)
+        """Return the squared errors and log-variances, (B, T, width) each, for phi (B, T+1, width)."""
+        mean, raw = self.model(phi[:, :-1], roll.new_steps(roll.act))[0].chunk(2, -1)
         return (phi[:, 1:] - mean).square(), bound_logvar(raw)

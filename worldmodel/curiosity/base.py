@@ -1,4 +1,4 @@
-"""The seam of every intrinsic reward."""
+"""Base classes of intrinsic rewards."""
 
 from __future__ import annotations
 
@@ -9,51 +9,58 @@ from worldmodel.types import Rollout
 
 
 class Curiosity(nn.Module):
-    """rollout -> raw reward; minibatch -> losses of the signal's own networks, if it has any.
+    """Base class of intrinsic rewards: rollout -> raw reward, minibatch -> losses of the signal's own networks.
 
-    Constructors take what they need of `obs_space`, `act_space`, `num_envs`, `encoder` (the main one), `make_encoder`
-    (builds a fresh one of the same configuration; keywords override it, `space=` is another space of the same kind),
-    `target_shape`, `dim` (the width of h) and `complete` (gives a part of theirs what it takes of all these).
+    A constructor names any of the following arguments, and receives those that it names: `obs_space`, `act_space`,
+    `num_envs`, `encoder` (the main encoder), `make_encoder` (builds a new encoder of the same configuration; keywords
+    override the configuration, `space=` sets another space of the same kind), `target_shape`, `dim` (the width of h)
+    and `complete` (builds a part from a partial constructor, with these same arguments).
 
-    most: what it foresees of a transition of which nothing is known; None for signals without such a limit.
+    max_reward: the predicted reward of a transition of which nothing is known; None without an upper limit.
     """
 
-    most: float | None = None
+    max_reward: float | None = None
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        """Raw intrinsic reward (B, T) of the transitions t -> t+1, under the frozen model that acted.
+        """Return the raw intrinsic reward (B, T) of the transitions t -> t+1, under the frozen model that acted.
 
-        Called once for each rollout, before anything is learnt from it: running statistics take it in here.
+        Called once per rollout, before any update on that rollout. Running statistics are updated here.
         """
         raise NotImplementedError
 
-    def foresee(self, roll: Rollout, out: Outputs) -> Tensor:
-        """The raw reward (B, T) of transitions that are only imagined, for policies that learn from such; changes
-        nothing. Signals that compare with what came, or with what the episode held, have none."""
+    def predict_reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        """Return the predicted raw reward (B, T) of imagined transitions, without changing any state.
+
+        Policies that learn in imagination use it. Signals that need the real next observation or the episode's history
+        do not implement it.
+        """
         raise NotImplementedError
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
-        """Unreduced (B, T) losses under names of the signal's own; none by default. Sequences from the replay have no
-        h, z or rewards of their own. Gradients must not reach `out`, which belongs to the world model."""
+        """Return the unreduced losses (B, T) of the signal's own networks, by name; empty by default.
+
+        Sequences from the replay have no h, z or rewards. Gradients must not reach `out`, which belongs to the world
+        model.
+        """
         return {}
 
     def update(self) -> None:
-        """Called after each step of the optimiser that `losses` had a part in."""
+        """Follow an optimiser step; called after each step whose loss included `losses`."""
 
     def reset(self, num_envs: int) -> None:
-        """Forget the episodes under way, and be ready for `num_envs` environments that begin new ones."""
+        """Discard the state of the running episodes and prepare for new episodes in `num_envs` environments."""
         for module in self.modules():
-            if isinstance(module, EnvState):
+            if isinstance(module, PerEnvState):
                 module.reset(num_envs)
 
 
-class EnvState(nn.Module):
-    """What a module keeps for each environment from one rollout to the next: buffers with leading dim N.
+class PerEnvState(nn.Module):
+    """State that a module keeps per environment between rollouts: buffers with leading dimension N.
 
-    It covers the rows before the first one of the next rollout (the row that closes a rollout is seen again as the
-    first of the next one), so that it makes no difference where a rollout was cut.
+    The state covers the rows before the first row of the next rollout. The row that closes a rollout is also the first
+    row of the next one, so the results do not depend on where a rollout was cut.
     """
 
     def reset(self, num_envs: int) -> None:
-        """Forget everything, and be ready for `num_envs` environments."""
+        """Discard all state and prepare for `num_envs` environments."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Open-loop prediction of a slow copy's latents."""
+"""Open-loop prediction of the latents of a slow encoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from encoders import Encoder
 from encoders.encoder import perceptron
 from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.features import Flat
-from worldmodel.curiosity.blocks.stop_gradient import Fixed
+from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.distributed import sum_over_ranks, world_size
 from worldmodel.masked import masked_mean
 from worldmodel.model.action_embedding import ActionCode
@@ -25,17 +25,19 @@ from worldmodel.types import Rollout
 
 
 class BYOLExplore(Curiosity):
-    """The error of predicting a slow copy's latents several steps ahead (Guo et al. 2022, arXiv 2206.08332).
+    """Error of predicting a slow encoder's latents several steps ahead (Guo et al. 2022, arXiv 2206.08332).
 
-    A GRU reads (phi(o_t), a_t-1) into a belief b_t; a second one rolls it forward open loop, b_t,k from b_t,k-1 and
-    a_t+k-1, and a perceptron q predicts the latent of o_t+k from it: L(t, k) = || q(b_t,k)/|.| - phi'(o_t+k)/|.| ||^2,
-    where phi' is the moving average of the encoder phi. A transition's error is the sum of L(p, k) over all predictions
-    of where it led, p + k = t + 1, k up to `horizon`, none of them across an episode's end or before the window.
-    Its reward is that error over its running std, less the running mean of that, if positive. The paper's averages
-    forget 1 % with each minibatch; `reward_decay` is by rollout, of which 32 minibatches make one by default.
+    A GRU encodes (phi(o_t), a_t-1) into a belief b_t. A second GRU rolls it forward open loop: b_t,k from b_t,k-1 and
+    a_t+k-1. A perceptron q predicts the latent of o_t+k from it, with the error L(t, k) = || q(b_t,k)/|.| -
+    phi'(o_t+k)/|.| ||^2, where phi' is the moving average of the encoder phi. The error of a transition is the sum of
+    L(p, k) over all predictions of its next observation, p + k = t + 1, k up to `horizon`. Predictions do not cross an
+    episode's end and do not start before the window.
 
-    Loss: byol_explore, the error over `horizon` (the paper divides by the steps that a start has left, which is the
-    same but for the last ones of an episode or window).
+    The reward is that error divided by its running std, minus the running mean of the result, clipped below at 0. The
+    paper's averages decay by 1 % per minibatch. `reward_decay` applies per rollout, which is 32 minibatches by default.
+
+    Loss: byol_explore, the error divided by `horizon`. The paper divides by the number of steps that remain after a
+    start, which differs only for the last steps of an episode or window.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class BYOLExplore(Curiosity):
         if not 0.0 <= reward_decay < 1.0:
             raise ValueError(f"curiosity.reward_decay={reward_decay}: allowed is 0 to below 1")
         self.encoder = Flat(make_encoder(dim=dim))
-        self.slow = Fixed(copy.deepcopy(self.encoder))
+        self.slow = StopGradient(copy.deepcopy(self.encoder))
         self.code = ActionCode(act_space)
         self.token = nn.Linear(self.encoder.width + self.code.width, hidden)
         self.belief = GRU(hidden, depth=1)
@@ -67,7 +69,7 @@ class BYOLExplore(Curiosity):
         self.error, self.square, self.level = (RunningMean(reward_decay) for _ in range(3))
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        error, mask = self.errors(roll), roll.tail(roll.mask)
+        error, mask = self.errors(roll), roll.new_steps(roll.mask)
         mean, square = self.error(error, mask), self.square(error.square(), mask)
         error = error / (square - mean.square()).clamp_min(1e-8).sqrt()
         return (error - self.level(error, mask)).clamp_min(0.0)
@@ -79,15 +81,15 @@ class BYOLExplore(Curiosity):
         follow(self.slow.net, self.encoder, self.decay)
 
     def errors(self, roll: Rollout) -> Tensor:
-        """The summed error of each new transition: (B, T)."""
-        count, new, last = len(roll), roll.new, roll.mask.shape[1] - 1
+        """Return the summed error of each new transition: (B, T)."""
+        count, new, last = len(roll), roll.num_new, roll.mask.shape[1] - 1
         goal = F.normalize(self.slow(roll.obs), dim=-1)  # (B, L+1, width)
         belief, code = self._beliefs(roll)
-        first = max(0, last - new - self.horizon + 1)  # the first row from which a new transition can be foreseen
+        first = max(0, last - new - self.horizon + 1)  # the first row from which a new transition is predicted
         state, real = belief[:, first:last], roll.mask[:, first:last]
         total = goal.new_zeros(count, new)
         for k in range(min(self.horizon, last - first)):
-            rows = slice(first + k, last)  # the transitions that come k steps after their starts
+            rows = slice(first + k, last)  # the transitions k steps after their starts
             act, starts = code[:, rows], last - first - k
             state = self.ahead(act.flatten(0, 1), state[:, :starts].flatten(0, 1)).unflatten(0, (count, starts))
             real = real[:, :starts] & roll.mask[:, rows]
@@ -97,7 +99,7 @@ class BYOLExplore(Curiosity):
         return total
 
     def _beliefs(self, roll: Rollout) -> tuple[Tensor, Tensor]:
-        """b (B, L+1, hidden) of all rows, and the codes of their actions (B, L+1, code)."""
+        """Return b (B, L+1, hidden) of all rows, and the codes of their actions (B, L+1, code)."""
         code = self.code(roll.act)
         before = F.pad(code[:, :-1], (0, 0, 1, 0)).masked_fill(roll.starts[..., None], 0.0)
         x = self.token(torch.cat([self.encoder(roll.obs), before], -1))
@@ -105,7 +107,7 @@ class BYOLExplore(Curiosity):
 
 
 class RunningMean(nn.Module):
-    """Exponential moving average of rollouts' means, corrected for its beginning; the same on every rank."""
+    """Exponential moving average of the rollouts' means, bias-corrected and equal on all ranks."""
 
     def __init__(self, decay: float):
         super().__init__()
@@ -115,7 +117,7 @@ class RunningMean(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Take in x (B, T) where mask, unless in evaluation mode, and give the average."""
+        """Return the average (scalar); in training mode, first add the mean of x (B, T) where mask (B, T)."""
         if self.training:
             mean = sum_over_ranks(masked_mean(x, mask)) / world_size()
             self.total.lerp_(mean, 1 - self.decay)

@@ -1,4 +1,4 @@
-"""Several signals as one."""
+"""Combinations of several signals."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.curiosity.base import Curiosity
-from worldmodel.curiosity.reward_normalizer import RewardScale
+from worldmodel.curiosity.reward_normalizer import RewardNormalizer
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
 
 class Combination(Curiosity):
-    """Signals by name. The losses of a part carry its name in front: `rnd_rnd` is that of a part `rnd`."""
+    """Base class of combinations of named signals.
+
+    The name of a part is the prefix of its losses: the loss `rnd` of a part named `rnd` is `rnd_rnd`.
+
+    Raises ValueError if `parts` is empty.
+    """
 
     def __init__(self, parts: dict[str, Callable[..., Curiosity]], complete: Callable[..., Curiosity]):
         super().__init__()
@@ -24,7 +29,7 @@ class Combination(Curiosity):
         self.parts = nn.ModuleDict({name: complete(part) for name, part in parts.items()})
 
     def rewards(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
-        """Raw rewards (N, T) of the parts."""
+        """Return the raw rewards (N, T) of the parts, by name."""
         return {name: part.reward(roll, out) for name, part in self.parts.items()}
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
@@ -36,8 +41,13 @@ class Combination(Curiosity):
 
 
 class WeightedSum(Combination):
-    """sum_i w_i r_i / s_i, where s_i is the running std of the discounted sum of r_i (as in `RewardScale`), or 1 with
-    normalise=false: signals of any unit can then be weighed against each other."""
+    """Weighted sum of the parts, each in units of its own spread: sum_i w_i r_i / s_i.
+
+    s_i is the running std of the discounted sum of r_i, as in `RewardNormalizer`, so weights apply to signals of any
+    unit. With normalise=false, s_i is 1.
+
+    Raises ValueError if `weights` does not have exactly the names of `parts`.
+    """
 
     def __init__(
         self,
@@ -56,20 +66,21 @@ class WeightedSum(Combination):
         self.weights = dict(weights)
         mode = "return" if normalise else "none"
         self.scales = nn.ModuleDict(
-            {name: RewardScale(num_envs, normalise=mode, gamma=gamma, horizon=horizon) for name in self.parts}
+            {name: RewardNormalizer(num_envs, normalise=mode, gamma=gamma, horizon=horizon) for name in self.parts}
         )
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        mask = roll.tail(roll.mask)
+        mask = roll.new_steps(roll.mask)
         scaled = {name: self.scales[name](raw, mask) for name, raw in self.rewards(roll, out).items()}
         return sum(self.weights[name] * x for name, x in scaled.items())
 
 
 class Product(Combination):
-    """The product of the parts: an episodic signal times a lifelong one pays for what is new in this episode and not
-    yet familiar from all others, as in NGU (Badia et al. 2020) and RIDE (Raileanu & Rocktaeschel 2020).
+    """Product of the parts, for example of an episodic and a lifelong signal.
 
-    A part that can be negative had better stand alone: the product of two losses would be a gain.
+    Such a product rewards observations that are new in this episode and not yet familiar from all others, as in NGU
+    (Badia et al. 2020) and RIDE (Raileanu & Rocktaeschel 2020). Parts should be non-negative: the product of two
+    negative rewards is positive.
     """
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:

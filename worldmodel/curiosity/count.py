@@ -1,4 +1,4 @@
-"""Counts of states."""
+"""Count-based rewards."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from worldmodel.types import Rollout
 
 
 class Count(Curiosity):
-    """1 / sqrt(N(o_t+1)) (Strehl & Littman 2008; Tang et al. 2017, arXiv 1611.04717), N counting the visit itself.
+    """Count-based reward 1 / sqrt(N(o_t+1)) (Strehl & Littman 2008; Tang et al. 2017, arXiv 1611.04717).
+
+    N includes the current visit.
 
     scope:
-      `episodic`  N since the episode began, in this environment: every episode explores anew.
-      `lifelong`  N since training began, over all environments: it fades for good.
+      `episodic`  N since the beginning of the episode, in this environment. Counts restart in every episode.
+      `lifelong`  N since the beginning of training, over all environments. The reward of a state decays permanently.
       `product`   the product of both rewards.
-    `bits` is the granularity of the hash where observations are not symbolic; see `StateHash`. Observations are
-    counted, not states: under a partial view many states look the same.
+
+    `bits` is the granularity of the hash for observations that are not symbolic; see `StateHash`. Observations are
+    counted, not states: under a partial view many states share one observation.
     """
 
     def __init__(
@@ -57,11 +60,13 @@ class Count(Curiosity):
 
 
 class LifelongVisits(nn.Module):
-    """N(key) since training began: a counting Bloom filter (Tang et al. 2017, app. B), of which the smallest of four
-    counters is the count. It never counts too little, and too much only where all four are shared with other keys.
+    """N(key) since the beginning of training, in a counting Bloom filter (Tang et al. 2017, app. B).
 
-    Visits at the same step of several environments count together, on all ranks. In evaluation nothing is added: a
-    visit there counts as if it were the next one.
+    The count is the smallest of four counters. It is never too small, and too large only if all four counters are
+    shared with other keys. Visits at the same step of several environments count together, on all ranks. In evaluation
+    mode nothing is added, and a visit counts as if it were the next one.
+
+    Raises ValueError if `buckets` is not a power of 2 from 2.
     """
 
     def __init__(self, buckets: int, rows: int = 4):
@@ -74,7 +79,7 @@ class LifelongVisits(nn.Module):
 
     @torch.no_grad()
     def forward(self, keys: Tensor) -> Tensor:
-        """keys (N, T+1) of a fresh rollout -> the counts (N, T) of the rows 1..T, whole numbers from 1."""
+        """Return the counts (N, T) of rows 1..T, whole numbers from 1, for keys (N, T+1) of a new rollout."""
         place = self.places(keys[:, 1:])  # (N, T, rows)
         if not self.training:
             return self.visits[place].min(-1).values + 1
@@ -88,14 +93,17 @@ class LifelongVisits(nn.Module):
         return torch.stack(counts, 1)
 
     def places(self, keys: Tensor) -> Tensor:
-        """Multiply-shift hashing (Dietzfelbinger et al. 1997): keys (*lead) -> (*lead, rows), one in each table."""
+        """Map keys (*lead) to counter indices (*lead, rows), one per table, by multiply-shift hashing.
+
+        Source: Dietzfelbinger et al. 1997.
+        """
         top = (keys[..., None] * self.factor) >> (64 - self.buckets.bit_length() + 1)
         own = torch.arange(len(self.factor), device=keys.device) * self.buckets
         return (top & (self.buckets - 1)) + own
 
 
 def over_ranks(x: Tensor) -> Tensor:
-    """x (N, ...) of this rank -> (ranks * N, ...) of all of them, in their order."""
+    """Concatenate x (N, ...) of all ranks, in rank order: (ranks * N, ...)."""
     if world_size() == 1:
         return x
     all_of_them = x.new_zeros(world_size(), *x.shape)

@@ -1,4 +1,4 @@
-"""Prediction error above a learnt baseline."""
+"""Prediction error above a learned baseline."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from encoders.encoder import perceptron
 from worldmodel.curiosity.base import Curiosity
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.world_model import Outputs
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Rollout
 
 
 class CuriosityCritic(Curiosity):
-    """e_t - c(h_t, y_t, a_t): the world model's own error e_t = mean_d (delta - mu)^2 less what a critic, which
-    regresses that error, says the transition costs anyway (Bhaskara and Wang 2026, arXiv 2604.18701; written from its
-    abstract).
+    """Error of the world model minus a learned baseline: e_t - c(h_t, y_t, a_t).
 
-    A single number is learnt sooner than the world, so the baseline comes to stand for what can't be learnt. A relative
-    of `Surprise`, whose baseline is the world model's own variance. The critic begins at 0: plain error. Loss:
-    curiosity_critic, (c - e)^2 / 2.
+    e_t = mean_d (delta - mu)^2 is the error of the world model, and the critic c regresses it (Bhaskara and Wang 2026,
+    arXiv 2604.18701; implemented from the abstract). A scalar is learned sooner than the world, so the baseline
+    converges to the error that cannot be reduced. In `Surprise` the baseline is the world model's own variance. The
+    critic is initialised to 0, where the reward is the plain error.
+
+    Loss: curiosity_critic, (c - e)^2 / 2.
     """
 
     def __init__(self, dim: int, target_shape: tuple[int, ...], act_space: gym.Space, *, hidden: int = 256):
         super().__init__()
         width = prod(target_shape)
-        self.state = Moments((width,))
+        self.state = RunningMeanStd((width,))
         self.code = ActionCode(act_space)
         self.critic = perceptron([dim + width + self.code.width, hidden, hidden, 1])
         nn.init.zeros_(self.critic[-1].weight)
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        self.state.update(out.y[:, :-1].flatten(2), roll.tail(roll.valid))
+        self.state.update(out.y[:, :-1].flatten(2), roll.new_steps(roll.valid))
         return self._error(out) - self._baseline(roll, out)
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
@@ -46,4 +47,4 @@ class CuriosityCritic(Curiosity):
 
     def _baseline(self, roll: Rollout, out: Outputs) -> Tensor:
         y = self.state(out.y[:, :-1].detach().flatten(2))
-        return self.critic(torch.cat([out.h.detach(), y, self.code(roll.tail(roll.act))], -1))[..., 0]
+        return self.critic(torch.cat([out.h.detach(), y, self.code(roll.new_steps(roll.act))], -1))[..., 0]

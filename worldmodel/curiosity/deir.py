@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from encoders import Encoder
 from encoders.encoder import perceptron
-from worldmodel.curiosity.base import Curiosity, EnvState
-from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances, new_rows
+from worldmodel.curiosity.base import Curiosity, PerEnvState
+from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances
 from worldmodel.curiosity.blocks.features import Flat, new_obs, next_obs
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.memory.gru import GRU
@@ -21,17 +21,24 @@ from worldmodel.types import Obs, Rollout, map_obs
 
 
 class DEIR(Curiosity):
-    """min_i |e_i - e_t+1|^2 / ( |tau_i - tau_t+1| + 1e-6 ) over the episode's i <= t (Wan et al. 2023, arXiv
-    2304.10770, eq. 4): e is the embedding of an observation, tau that of the trajectory before it, by a GRU over the
-    e, zero before the first. What is new by itself pays, not what is new because the way there was another.
+    """Episodic novelty, discounted by the novelty of the trajectory (Wan et al. 2023, arXiv 2304.10770, eq. 4).
 
-    Both embeddings learn to tell the true o_t+1 from another observation x, given the trajectory and the action: the
-    cross-entropy of D(tau_t+1, GRU(tau_t+1, x), a_t), half true and half other (loss: deir).
+    The reward is min_i |e_i - e_t+1|^2 / ( |tau_i - tau_t+1| + 1e-6 ) over the episode's i <= t. e is the embedding of
+    an observation. tau is the embedding of the trajectory before it, from a GRU over the e, and is zero before the
+    first one. Observations that are new in themselves are rewarded, not those that are new because the trajectory
+    differed.
 
-    Two departures. Other observations come from the minibatch, old sequences of the replay included, not from a queue
-    of 100,000 raw observations. And where gradients flow the GRU begins with the window, not where acting left it.
-    The paper standardises the reward, mean taken off, and weighs it .01 (curiosity=deir_published); it has one value
-    for the sum of both rewards, where two of the same discount add up to that.
+    Both embeddings learn to discriminate the true o_t+1 from another observation x, given the trajectory and the
+    action. Loss: deir, the cross-entropy of D(tau_t+1, GRU(tau_t+1, x), a_t), with half true and half other
+    observations.
+
+    Two departures from the paper:
+    - Other observations come from the minibatch, including old sequences of the replay, not from a queue of 100,000 raw
+      observations.
+    - In the loss, the GRU starts at the window's first row, not from the state that acting reached.
+
+    The paper standardises the reward, subtracts the mean and weights it by 0.01 (experiment=deir_published). It has one
+    value function for the sum of both rewards. Here there are two, whose sum is equal if their discounts are equal.
     """
 
     def __init__(
@@ -54,7 +61,7 @@ class DEIR(Curiosity):
         self.memory = EpisodicMemory(num_envs, (2 * width,), capacity)
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        e, episode = self.features(new_obs(roll)), new_rows(roll, roll.episode)
+        e, episode = self.features(new_obs(roll)), roll.new_rows(roll.episode)
         tau = self.trajectory(e, episode, self.gru.cells[0])
         past, seen = self.memory(torch.cat([e, tau], -1), episode)
         e_past, tau_past = past.chunk(2, -1)
@@ -64,26 +71,26 @@ class DEIR(Curiosity):
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
         e = self.features(roll.obs)  # (B, L+1, width)
-        tau = self.gru(e[:, :-1], roll.episode[:, :-1], roll.valid[:, :-1])[:, -roll.new :]  # (B, T, width)
-        true, act = e[:, -roll.new :], self.code(roll.tail(roll.act))
-        mask = roll.tail(roll.mask)
+        tau = self.gru(e[:, :-1], roll.episode[:, :-1], roll.valid[:, :-1])[:, -roll.num_new :]  # (B, T, width)
+        true, act = e[:, -roll.num_new :], self.code(roll.new_steps(roll.act))
+        mask = roll.new_steps(roll.mask)
         other, differs = others(next_obs(roll), mask)
         wrong = true.flatten(0, 1)[other]
 
         def logit(x: Tensor) -> Tensor:
             return self.head(torch.cat([tau, self._step(x, tau), act], -1)).squeeze(-1)
 
-        share = mask.sum() / (mask & differs).sum().clamp_min(1)  # the others weigh as much as the true ones
+        share = mask.sum() / (mask & differs).sum().clamp_min(1)  # equal total weight of both kinds
         loss = F.softplus(-logit(true)) + share * torch.where(differs, F.softplus(logit(wrong)), 0.0)
         return {"deir": 0.5 * loss}
 
     def _step(self, x: Tensor, tau: Tensor) -> Tensor:
-        """The trajectory one observation further: (B, T, width)."""
+        """Return the trajectory embedding one observation later: (B, T, width)."""
         return self.gru.cells[0](x.flatten(0, 1)[None], tau.flatten(0, 1)[None])[0].view_as(tau)
 
 
-class Trajectory(EnvState):
-    """The GRU's state before the next row, for each environment."""
+class Trajectory(PerEnvState):
+    """State of the GRU before the next row, per environment."""
 
     def __init__(self, num_envs: int, width: int):
         super().__init__()
@@ -96,7 +103,10 @@ class Trajectory(EnvState):
 
     @torch.no_grad()
     def forward(self, e: Tensor, episode: Tensor, cell: nn.GRU) -> Tensor:
-        """e (N, T+1, width), episode (N, T+1) of a fresh rollout -> the trajectory before each row (N, T+1, width)."""
+        """Return the trajectory before each row (N, T+1, width), for e (N, T+1, width) and episode (N, T+1).
+
+        The rows are those of a new rollout; the state advances to its end.
+        """
         states = []
         for t in range(e.shape[1]):
             goes_on = episode[:, t] == (self.episode if t == 0 else episode[:, t - 1])
@@ -109,9 +119,12 @@ class Trajectory(EnvState):
 
 
 def others(obs: Obs, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """For each of the observations (B, T, ...) another one that differs, drawn among those with mask (B, T): its index
-    in the flattened rows (B, T), and whether it differs. Two are drawn, as in the authors' code."""
-    weight = mask.flatten().float() + 1e-12  # something to draw where all is masked
+    """Draw, for each observation (B, T, ...), another one among those with mask (B, T).
+
+    Returns its index in the flattened rows (B, T), and whether the two observations differ (B, T) bool. Of two draws
+    the first is taken if it differs, else the second, as in the authors' code.
+    """
+    weight = mask.flatten().float() + 1e-12  # multinomial needs a positive weight if all is masked
     first, second = torch.multinomial(weight, 2 * len(weight), replacement=True).view(2, *mask.shape)
 
     def differs(index: Tensor) -> Tensor:

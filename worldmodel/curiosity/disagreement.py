@@ -1,4 +1,4 @@
-"""What several forward models disagree on."""
+"""Disagreement of an ensemble of forward models."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from worldmodel.types import Rollout
 
 
 class Disagreement(Curiosity):
-    """mean_d var_k f_k(phi(o_t), a_t)_d: the variance over an ensemble of forward models in the space of fixed random
-    features (Pathak et al. 2019, arXiv 1906.04161). It doesn't look at what came: members that have all learnt the
-    mean of a noise agree on it.
+    """Variance over an ensemble of forward models: mean_d var_k f_k(phi(o_t), a_t)_d.
 
-    The paper normalises it as RND does, lets it go on beyond the episode's end (policy.ppo.episodic_int=false) and pays
-    nothing else (policy.ppo.weight_ext=0).
+    phi are fixed random features (Pathak et al. 2019, arXiv 1906.04161). The reward does not depend on the real next
+    observation, so members that have all learned the mean of a noise source agree on it.
 
-    Loss: disagreement, the sum of the members' mean squared errors, each with a share `drop` of its steps left out at
-    random and the others weighed up, as in the authors' code, so that members see different data.
+    The paper normalises the reward as RND does, does not cut its return at the episode's end
+    (policy.objective.episodic_int=false) and uses no other reward (policy.objective.weight_ext=0).
+
+    Loss: disagreement, the sum of the members' mean squared errors. Each member drops a random share `drop` of its
+    steps and the remaining ones are scaled up, as in the authors' code, so that members see different data.
     """
 
     def __init__(
@@ -53,13 +54,13 @@ class Disagreement(Curiosity):
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return self._spread(self.features.review(roll), roll)
 
-    def foresee(self, roll: Rollout, out: Outputs) -> Tensor:
+    def predict_reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return self._spread(self.features(roll), roll)
 
     def _spread(self, phi: Tensor, roll: Rollout) -> Tensor:
-        return self.model(phi[:, :-1], roll.tail(roll.act)).var(0, correction=0).mean(-1)
+        return self.model(phi[:, :-1], roll.new_steps(roll.act)).var(0, correction=0).mean(-1)
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
         phi = self.features(roll)
-        error = self.model(phi[:, :-1], roll.tail(roll.act)) - phi[:, 1:]  # (members, B, T, width)
+        error = self.model(phi[:, :-1], roll.new_steps(roll.act)) - phi[:, 1:]  # (members, B, T, width)
         return {"disagreement": F.dropout(error.square().mean(-1), self.drop).sum(0)}

@@ -9,21 +9,22 @@ import torch
 from torch import Tensor
 
 from encoders import Encoder
-from worldmodel.curiosity.base import Curiosity, EnvState
-from worldmodel.curiosity.blocks.episodic import new_rows
+from worldmodel.curiosity.base import Curiosity, PerEnvState
 from worldmodel.curiosity.blocks.features import InverseFeatures
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
-WIDEST = 1024  # features; C has their square
+WIDEST = 1024  # features; C has the square of this number of entries
 
 
 class E3B(Curiosity):
-    """phi(o_t+1)^T C_t^-1 phi(o_t+1) with C_t = ridge I + sum of phi(o_i) phi(o_i)^T over the episode's i <= t: an
-    episodic count for continuous features (Henaff et al. 2022, arXiv 2210.05805, eq. 2-3).
+    """Elliptical episodic bonus phi(o_t+1)^T C_t^-1 phi(o_t+1) (Henaff et al. 2022, arXiv 2210.05805, eq. 2-3).
 
-    phi learns by inverse dynamics. C^-1 is kept up to date by Sherman & Morrison's formula. The paper divides the
-    reward by its running std. Loss: e3b_inverse.
+    C_t = ridge I + sum of phi(o_i) phi(o_i)^T over the episode's i <= t: an episodic count for continuous features. phi
+    learns by inverse dynamics. C^-1 is updated by the Sherman-Morrison formula. The paper divides the reward by its
+    running std.
+
+    Loss: e3b_inverse.
     """
 
     def __init__(
@@ -45,14 +46,14 @@ class E3B(Curiosity):
         self.ellipse = Ellipse(num_envs, self.features.width, ridge)
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        return self.ellipse(self.features(roll), new_rows(roll, roll.episode))
+        return self.ellipse(self.features(roll), roll.new_rows(roll.episode))
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
         return {"e3b_inverse": self.features.loss(self.features(roll), roll)}
 
 
-class Ellipse(EnvState):
-    """The inverse of C, for each environment."""
+class Ellipse(PerEnvState):
+    """Inverse of C, per environment."""
 
     def __init__(self, num_envs: int, width: int, ridge: float):
         super().__init__()
@@ -67,8 +68,10 @@ class Ellipse(EnvState):
 
     @torch.no_grad()
     def forward(self, phi: Tensor, episode: Tensor) -> Tensor:
-        """phi (N, T+1, width), episode (N, T+1) of a fresh rollout -> the bonuses of rows 1..T: (N, T), 0 for the
-        first of an episode."""
+        """Return the bonuses (N, T) of rows 1..T, for phi (N, T+1, width) and episode (N, T+1) of a new rollout.
+
+        The bonus of an episode's first row is 0.
+        """
         phi = phi.float()
         start = torch.eye(phi.shape[-1], device=phi.device) / self.ridge
         bonus = torch.zeros_like(phi[:, 1:, 0])

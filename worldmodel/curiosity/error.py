@@ -10,8 +10,11 @@ from worldmodel.types import Rollout
 
 
 class Error(Curiosity):
-    """mean_d (delta_d - mu_d)^2 in normalised units: curiosity as in Burda et al. 2018 (arXiv 1808.04355), here
-    with the transformer's own prediction. It is paid for whatever can't be predicted, noise and turns included."""
+    """Squared prediction error mean_d (delta_d - mu_d)^2 in normalised units.
+
+    This is the curiosity of Burda et al. 2018 (arXiv 1808.04355), here with the transformer's own prediction. It
+    rewards everything that is unpredictable, including noise and turns under a partial view.
+    """
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return out.error.square().flatten(2).mean(-1)

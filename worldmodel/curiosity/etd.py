@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from encoders import Encoder
 from encoders.encoder import perceptron
 from worldmodel.curiosity.base import Curiosity
-from worldmodel.curiosity.blocks.episodic import EpisodicMemory, new_rows
+from worldmodel.curiosity.blocks.episodic import EpisodicMemory
 from worldmodel.curiosity.blocks.features import Flat, new_obs
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
@@ -21,15 +21,17 @@ NEVER = -1e9  # finite, or the gradient of a batch without a real transition wou
 
 
 class ETD(Curiosity):
-    """min_i d(o_i, o_t+1) over the episode's i <= t, d a learnt number of steps from one observation to another (Jiang
-    et al. 2025, arXiv 2501.15418).
+    """Temporal distance to the nearest earlier observation of the episode (Jiang et al. 2025, arXiv 2501.15418).
 
-    The loss etd is contrastive: of an observation x and one y that follows it by a geometrically distributed number
-    of steps (discount `gamma`, cut off at the episode's last row here), the energy c(y) - d(x, y) is to be higher than
-    that of x with the y of others and of y with the x of others: symmetric InfoNCE at temperature 1, plus `logsumexp`
-    times the squared log-sum-exp. d is a quasimetric (see `quasimetric`), so that its optimum is the successor
-    distance. At most `pairs` pairs of a minibatch are compared.
-    The paper standardises the reward, mean taken off, and weighs it .01 (curiosity=etd_published).
+    The reward is min_i d(o_i, o_t+1) over the episode's i <= t, where d is a learned number of steps from one
+    observation to another. d is a quasimetric (see `quasimetric`), so that its optimum is the successor distance.
+
+    The loss etd is contrastive. An observation x is paired with a y that follows it by a geometrically distributed
+    number of steps (discount `gamma`, truncated at the episode's last row in the window). The energy c(y) - d(x, y)
+    should exceed that of x with other pairs' y and that of y with other pairs' x: symmetric InfoNCE at temperature 1,
+    plus `logsumexp` times the squared log-sum-exp. At most `pairs` pairs of a minibatch are compared.
+
+    The paper standardises the reward, subtracts the mean and weights it by 0.01 (experiment=etd_published).
     """
 
     def __init__(
@@ -60,19 +62,19 @@ class ETD(Curiosity):
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         x = self.embed(self.features(new_obs(roll)))
-        past, seen = self.memory(x, new_rows(roll, roll.episode))
+        past, seen = self.memory(x, roll.new_rows(roll.episode))
         # one step at a time: the distance goes through (N, M + T, width) numbers
         nearest = [
             quasimetric(past, x[:, t + 1, None]).masked_fill(~seen[:, t], torch.inf).min(-1).values
-            for t in range(roll.new)
+            for t in range(roll.num_new)
         ]
         return torch.where(seen.any(-1), torch.stack(nearest, 1), 0.0)
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
-        mask, episode = roll.tail(roll.mask), new_rows(roll, roll.episode)
+        mask, episode = roll.new_steps(roll.mask), roll.new_rows(roll.episode)
         later = sample_later(episode, self.gamma)  # (B, T)
         features = self.features(new_obs(roll))  # (B, T+1, features)
-        # a random choice among the real transitions, without asking the device how many there are
+        # a random choice among the real transitions, without a device synchronisation for their number
         order = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1.0).flatten()
         chosen = order.topk(min(self.pairs, order.numel())).indices
         real = mask.flatten()[chosen]
@@ -85,20 +87,26 @@ class ETD(Curiosity):
 
 
 def quasimetric(x: Tensor, y: Tensor) -> Tensor:
-    """Metric residual network (Liu et al. 2023, arXiv 2208.08133): how far y (*lead, D) is from x (*lead, D), which
-    is not how far x is from y. relu(max_i x_i - y_i) over the first half and the Euclidean distance of the second."""
+    """Return the distance from x (*lead, D) to y (*lead, D), which is not symmetric: (*lead).
+
+    Metric residual network (Liu et al. 2023, arXiv 2208.08133): relu(max_i x_i - y_i) over the first half of the
+    dimensions plus the Euclidean distance over the second half.
+    """
     (x1, x2), (y1, y2) = x.chunk(2, -1), y.chunk(2, -1)
     return F.relu((x1 - y1).amax(-1)) + ((x2 - y2).square().sum(-1) + 1e-8).sqrt()
 
 
 def sample_later(episode: Tensor, gamma: float) -> Tensor:
-    """episode (B, T+1) -> (B, T) a later row of each row t: t + k, P(k) ~ gamma^k from 1 up to the episode's last row
-    here; t itself where nothing follows."""
+    """Draw a later row of the same episode for each row t: episode (B, T+1) -> (B, T).
+
+    The row is t + k with P(k) ~ gamma^k, from 1 up to the episode's last row in the window. It is t itself if no row
+    follows.
+    """
     rows = episode.shape[1]
     changes = torch.ones_like(episode, dtype=torch.bool)
     changes[:, :-1] = episode[:, 1:] != episode[:, :-1]
     row = torch.arange(rows, device=episode.device)
-    last = torch.where(changes, row, rows).flip(1).cummin(1).values.flip(1)  # (B, T+1): where the episode ends
+    last = torch.where(changes, row, rows).flip(1).cummin(1).values.flip(1)  # (B, T+1): the episode's last row
     left = (last - row)[:, :-1]
     u = torch.rand(left.shape, device=episode.device)
     steps = torch.log1p(-(1 - gamma**left) * u) / math.log(gamma)
@@ -106,7 +114,10 @@ def sample_later(episode: Tensor, gamma: float) -> Tensor:
 
 
 def contrast(logits: Tensor, real: Tensor, logsumexp: float) -> Tensor:
-    """logits (P, P), pairs on the diagonal; real (P,) -> symmetric InfoNCE of each pair among the real ones: (P,)."""
+    """Return the symmetric InfoNCE (P,) of each pair among the real ones.
+
+    logits (P, P) has the pairs on its diagonal; real (P,) bool.
+    """
     positive = logits.diagonal()
     forward = logits.masked_fill(~real, NEVER).logsumexp(1)
     backward = logits.masked_fill(~real[:, None], NEVER).logsumexp(0)

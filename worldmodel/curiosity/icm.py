@@ -1,4 +1,4 @@
-"""The intrinsic curiosity module."""
+"""Intrinsic curiosity module."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from worldmodel.types import Rollout
 
 
 class ICM(Curiosity):
-    """1/2 || f(phi(o_t), a_t) - phi(o_t+1) ||^2 with features phi that learn to tell the action (Pathak et al. 2017,
-    arXiv 1705.05363, eq. 5-7).
+    """Forward-model error 1/2 || f(phi(o_t), a_t) - phi(o_t+1) ||^2 in inverse-dynamics features.
 
-    Losses: icm_inverse, .8 of the action's cross-entropy, and icm_forward, .2 of the reward's formula (the paper's
-    beta). As in the authors' code the latter shapes phi, too, which pulls features together that can't be predicted;
-    `stop_gradient` keeps it out.
+    The features phi learn to predict the action (Pathak et al. 2017, arXiv 1705.05363, eq. 5-7).
+
+    Losses: icm_inverse, 0.8 times the action's cross-entropy, and icm_forward, 0.2 times the reward's formula (the
+    paper's beta). As in the authors' code, the gradient of icm_forward also reaches phi, which contracts features that
+    are unpredictable. With `stop_gradient` it does not.
     """
 
     def __init__(
@@ -51,5 +52,5 @@ class ICM(Curiosity):
         return {"icm_inverse": self.inverse_weight * inverse, "icm_forward": self.forward_weight * error}
 
     def _error(self, phi: Tensor, roll: Rollout) -> Tensor:
-        (expected,) = self.model(phi[:, :-1], roll.tail(roll.act))
+        (expected,) = self.model(phi[:, :-1], roll.new_steps(roll.act))
         return 0.5 * (expected - phi[:, 1:]).square().sum(-1)

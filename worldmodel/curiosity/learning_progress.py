@@ -1,4 +1,4 @@
-"""How much better the model has become."""
+"""Learning progress of a forward model."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from encoders.encoder import perceptron
 from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.features import RandomFeatures
 from worldmodel.curiosity.blocks.forward_model import ForwardModel
-from worldmodel.curiosity.blocks.stop_gradient import Fixed
+from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
 
 class LearningProgress(Curiosity):
-    """g(phi_t, a_t) - e_t: the error that the forward model of one update ago was expected to make, less the error
-    e_t = mean_d (f(phi_t, a_t) - phi_t+1)^2 that today's makes (learning progress monitoring, Hou et al. 2025,
-    arXiv 2509.25438; phi are fixed random features).
+    """Expected error of the previous model minus the error of the current one: g(phi_t, a_t) - e_t.
 
-    Noise is as bad to predict as it was, so it pays 0 on average, and so does what is known; what is being learnt pays.
-    It can be below 0: what is new and worse than it was expected to be. The first rollout, which no model came before,
-    pays 0. Losses: learning_progress_model, e_t, and learning_progress_error, (g - e'_t)^2 / 2 with the error e'_t of
-    the model as it was when the rollout was scored.
+    g predicts the error of the forward model of one update ago. e_t = mean_d (f(phi_t, a_t) - phi_t+1)^2 is the error
+    of the current one (learning progress monitoring, Hou et al. 2025, arXiv 2509.25438; phi are fixed random features).
+
+    The error of noise and of learned transitions does not change, so both have reward 0 on average. Transitions that
+    are being learned have a positive reward. The reward is negative for new transitions with an error above the
+    expected one. The first rollout has no previous model and has reward 0.
+
+    Losses: learning_progress_model, e_t, and learning_progress_error, (g - e'_t)^2 / 2, where e'_t is the error of the
+    model that scored the rollout.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class LearningProgress(Curiosity):
         self.features = RandomFeatures(make_encoder, obs_space, encoder, dim=dim)
         width = self.features.width
         self.model = ForwardModel(width, act_space, hidden=hidden, blocks=blocks)
-        self.past = Fixed(copy.deepcopy(self.model))
+        self.past = StopGradient(copy.deepcopy(self.model))
         self.code = ActionCode(act_space)
         self.expected = perceptron([width + self.code.width, hidden, hidden, 1])
         self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
@@ -55,7 +58,7 @@ class LearningProgress(Curiosity):
         phi = self.features.review(roll)
         progress = self._expected(phi, roll) - self._error(self.model, phi, roll)
         progress = torch.where(self.begun, progress, 0.0)
-        if self.training:  # a rollout of an evaluation is no update
+        if self.training:  # an evaluation rollout is not an update
             self.past.net.load_state_dict(self.model.state_dict())
             self.begun.fill_(True)
         return progress
@@ -69,8 +72,8 @@ class LearningProgress(Curiosity):
         }
 
     def _error(self, model: nn.Module, phi: Tensor, roll: Rollout) -> Tensor:
-        (expected,) = model(phi[:, :-1], roll.tail(roll.act))
+        (expected,) = model(phi[:, :-1], roll.new_steps(roll.act))
         return (expected - phi[:, 1:]).square().mean(-1)
 
     def _expected(self, phi: Tensor, roll: Rollout) -> Tensor:
-        return self.expected(torch.cat([phi[:, :-1], self.code(roll.tail(roll.act))], -1))[..., 0]
+        return self.expected(torch.cat([phi[:, :-1], self.code(roll.new_steps(roll.act))], -1))[..., 0]

@@ -12,20 +12,21 @@ from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.ensemble import Ensemble
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.world_model import Outputs
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Rollout
 
 LOGVAR_MIN, LOGVAR_MAX = -5.0, -1.0
 
 
 class MAX(Curiosity):
-    """The Jensen-Renyi divergence of an ensemble of Gaussians over the normalised change of the latent (Shyam et al.
-    2019, arXiv 1810.12162): the information that a transition is expected to give about which member is right.
+    """Jensen-Renyi divergence of an ensemble of Gaussians over the normalised change of the latent.
 
-    The state is the world model's latent y, without its memory. Before members are compared their variances v are
-    moved towards the largest one, v_max - decay (v_max - v), as in the authors' code. Here it is a reward of what
-    was done; the paper plans towards it in imagination. Loss: max, the sum over members of
-    mean_d (delta - mu)^2 / v + log v.
+    It is the expected information that a transition gives about which member is right (Shyam et al. 2019, arXiv
+    1810.12162). The state is the world model's latent y, without the memory's h. Before members are compared, their
+    variances v are moved towards the largest one, v_max - decay (v_max - v), as in the authors' code. Here real
+    transitions are rewarded; the paper plans towards the divergence in imagination.
+
+    Loss: max, the sum over members of mean_d (delta - mu)^2 / v + log v.
     """
 
     def __init__(
@@ -44,46 +45,48 @@ class MAX(Curiosity):
         if layers < 1:
             raise ValueError(f"curiosity.layers={layers}: allowed are whole numbers from 1")
         width = prod(target_shape)
-        self.state, self.delta = Moments((width,)), Moments((width,))
+        self.state, self.delta = RunningMeanStd((width,)), RunningMeanStd((width,))
         self.code = ActionCode(act_space)
         self.ensemble = Ensemble(members, [width + self.code.width, *[hidden] * layers, 2 * width])
         self.decay = decay
-        self.most = log(members)
+        self.max_reward = log(members)
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         y = out.y.flatten(2)
-        self.state.update(y[:, :-1], roll.tail(roll.valid))
-        self.delta.update(y[:, 1:] - y[:, :-1], roll.tail(roll.mask))
-        return self.foresee(roll, out)
+        self.state.update(y[:, :-1], roll.new_steps(roll.valid))
+        self.delta.update(y[:, 1:] - y[:, :-1], roll.new_steps(roll.mask))
+        return self.predict_reward(roll, out)
 
-    def foresee(self, roll: Rollout, out: Outputs) -> Tensor:
-        mean, logvar = self.predict(out.y[:, :-1].flatten(2), roll.tail(roll.act))
+    def predict_reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        mean, logvar = self.predict(out.y[:, :-1].flatten(2), roll.new_steps(roll.act))
         largest = exp(LOGVAR_MAX)
         return jensen_renyi(mean, largest - self.decay * (largest - logvar.exp()))
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
         y = out.y.detach().flatten(2)
-        mean, logvar = self.predict(y[:, :-1], roll.tail(roll.act))
+        mean, logvar = self.predict(y[:, :-1], roll.new_steps(roll.act))
         error = self.delta(y[:, 1:] - y[:, :-1]) - mean
         return {"max": (error.square() * torch.exp(-logvar) + logvar).mean(-1).sum(0)}
 
     def predict(self, y: Tensor, act: Tensor) -> tuple[Tensor, Tensor]:
-        """y (B, T, width), act (B, T, *act_shape) -> mean and log-variance of the normalised change, (members, B, T,
-        width) each."""
+        """Return mean and log-variance of the normalised change of the latent, (members, B, T, width) each.
+
+        Arguments: y (B, T, width), act (B, T, *act_shape).
+        """
         mean, raw = self.ensemble(torch.cat([self.state(y), self.code(act)], -1)).chunk(2, -1)
         return mean, LOGVAR_MIN + (LOGVAR_MAX - LOGVAR_MIN) * torch.sigmoid(raw)
 
 
 def jensen_renyi(mean: Tensor, var: Tensor) -> Tensor:
-    """Divergence of the mixture of K diagonal Gaussians with equal weights: mean, var (K, *lead, D) -> (*lead), nats.
+    """Return the divergence (*lead), in nats, of an equal mixture of K diagonal Gaussians: mean, var (K, *lead, D).
 
-    H(mixture) - mean_k H(k) with the quadratic Renyi entropy H(p) = -log int p^2, for which
-    H(mixture) = -log 1/K^2 sum_ij N(mu_i - mu_j; 0, v_i + v_j) (Wang et al. 2009; MAX, eq. 9). 0 where all agree, log K
-    where members of one variance are far apart.
+    H(mixture) - mean_k H(k) with the quadratic Renyi entropy H(p) = -log int p^2, for which H(mixture) = -log 1/K^2
+    sum_ij N(mu_i - mu_j; 0, v_i + v_j) (Wang et al. 2009; MAX, eq. 9). It is 0 if all members agree, and log K if
+    members of equal variance are far apart.
     """
     count, dims = len(mean), mean.shape[-1]
     pairs = []
-    for i in range(count):  # each pair once: memory for K and not for K^2 of them
+    for i in range(count):  # each pair once: memory for K pairs instead of K^2
         both = var[i:] + var[i]
         overlap = -0.5 * ((mean[i:] - mean[i]).square() / both + both.log()).sum(-1)  # (K - i, *lead)
         overlap[1:] += log(2)  # and j with i

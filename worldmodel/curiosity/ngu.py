@@ -1,4 +1,4 @@
-"""Never give up."""
+"""Never Give Up."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from torch import Tensor
 
 from encoders import Encoder
 from worldmodel.curiosity.base import Curiosity
-from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances, new_rows
+from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances
 from worldmodel.curiosity.blocks.features import InverseFeatures, next_obs
 from worldmodel.curiosity.rnd import Distillation
 from worldmodel.model.world_model import Outputs
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Rollout
 
 
 class NGU(Curiosity):
-    """r_episodic * clip(alpha, 1, limit) (Badia et al. 2020, arXiv 2002.06038, eq. 1-2, alg. 1):
+    """Episodic novelty scaled by lifelong novelty: r_episodic * clip(alpha, 1, limit).
 
-        r_episodic = 1 / ( sqrt( sum_i K(d_i^2) ) + c ), and 0 where that root and c exceed `max_similarity`
+        r_episodic = 1 / ( sqrt( sum_i K(d_i^2) ) + c ), and 0 if that root plus c exceeds `max_similarity`
         K(d^2) = eps / ( max(d^2 / m - cluster, 0) + eps )
         alpha = 1 + (e - mean(e)) / std(e)
 
-    d_i are the distances of phi(o_t+1) to its k nearest features among the episode's earlier ones, m is the running
-    mean of the d_i^2, e the error of random network distillation (as in `RND`). phi learns by inverse dynamics. An
-    observation with fewer than k before it has fewer terms, as in the paper.
-    The paper's family of policies, each with an intrinsic weight and a discount of its own, is not here.
+    (Badia et al. 2020, arXiv 2002.06038, eq. 1-2, alg. 1.) d_i are the distances of phi(o_t+1) to its k nearest
+    features among the earlier ones of the episode, m is the running mean of the d_i^2, and e is the error of random
+    network distillation (as in `RND`). phi learns by inverse dynamics. With fewer than k earlier observations the sum
+    has fewer terms, as in the paper. The paper's family of policies, each with its own intrinsic weight and discount,
+    is not implemented.
+
     Losses: ngu_inverse and ngu_rnd.
     """
 
@@ -61,21 +63,21 @@ class NGU(Curiosity):
         self.features = InverseFeatures(make_encoder, act_space, dim=dim, hidden=hidden)
         self.memory = EpisodicMemory(num_envs, (self.features.width,), capacity)
         self.distillation = Distillation(make_encoder, obs_space, encoder, dim=rnd_dim, clip=rnd_clip)
-        self.nearest = Moments(horizon=horizon, centred=False)  # of d_i, so that its second moment is m
-        self.novelty = Moments(horizon=horizon)
+        self.nearest = RunningMeanStd(horizon=horizon, centred=False)  # of d_i, so that its second moment is m
+        self.novelty = RunningMeanStd(horizon=horizon)
         self.neighbours, self.eps, self.cluster, self.c = neighbours, eps, cluster, c
         self.max_similarity, self.limit = max_similarity, limit
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         phi = self.features(roll)
-        past, seen = self.memory(phi, new_rows(roll, roll.episode))
+        past, seen = self.memory(phi, roll.new_rows(roll.episode))
         d = distances(phi[:, 1:], past).masked_fill(~seen, torch.inf)
         d = d.topk(min(self.neighbours, d.shape[-1]), largest=False).values
         return self.episodic(d, roll) * self.alpha(roll)
 
     def episodic(self, d: Tensor, roll: Rollout) -> Tensor:
-        """d (N, T, k), the smallest distances, infinite where there are fewer -> r_episodic (N, T)."""
-        there = d.isfinite() & roll.tail(roll.mask)[..., None]
+        """Return r_episodic (N, T) for d (N, T, k), the smallest distances, infinite beyond their number."""
+        there = d.isfinite() & roll.new_steps(roll.mask)[..., None]
         self.nearest.update(torch.where(there, d, 0.0), there)
         unit = d.square() / self.nearest.std.square()
         kernel = self.eps / ((unit - self.cluster).clamp_min(0.0) + self.eps)  # 0 for the infinite
@@ -84,10 +86,10 @@ class NGU(Curiosity):
         return torch.where(paid, 1 / similarity, 0.0)
 
     def alpha(self, roll: Rollout) -> Tensor:
-        """(N, T): how new the observation is over the whole of training, in [1, limit]."""
+        """Return the lifelong novelty of the observations in [1, limit]: (N, T)."""
         self.distillation.update(roll)
         error = self.distillation(next_obs(roll))
-        self.novelty.update(error, roll.tail(roll.mask))
+        self.novelty.update(error, roll.new_steps(roll.mask))
         return (1 + self.novelty(error)).clamp(1.0, self.limit)
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:

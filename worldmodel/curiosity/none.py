@@ -1,4 +1,4 @@
-"""No curiosity: plain PPO in the same harness."""
+"""No intrinsic reward: plain PPO with the same training loop."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
 
-class Nothing(Curiosity):
-    """Pays 0."""
+class NoCuriosity(Curiosity):
+    """Intrinsic reward of 0."""
 
-    most = 1.0  # any: nothing is ever foreseen
+    max_reward = 1.0  # any value: the predicted reward is 0
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return torch.zeros_like(roll.logp)
 
-    def foresee(self, roll: Rollout, out: Outputs) -> Tensor:
+    def predict_reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return torch.zeros_like(roll.logp)

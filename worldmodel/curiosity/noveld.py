@@ -1,4 +1,4 @@
-"""The difference of novelty."""
+"""Difference of novelty."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from worldmodel.types import Rollout
 
 
 class NovelD(Curiosity):
-    """max( n(o_t+1) - alpha n(o_t), 0 ) * 1[ N_ep(o_t+1) = 1 ] (Zhang et al. 2021, "NovelD"): n is the novelty by
-    random network distillation, the norm of the predictor's error, so what pays is to cross the border of what is
-    known, and once an episode.
+    """Increase of novelty at the first visit in the episode: max( n(o_t+1) - alpha n(o_t), 0 ) * 1[ N_ep(o_t+1) = 1 ].
 
-    Under noise each observation is the first of its kind, and the gate stays open. Loss: noveld, the mean squared
-    error of `RND`.
+    n is the novelty by random network distillation, the norm of the predictor's error (Zhang et al. 2021, "NovelD").
+    The agent is rewarded for crossing the boundary of the familiar region, once per episode. Under noise every
+    observation is new, and the gate is always open.
+
+    Loss: noveld, the mean squared error of `RND`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Disagreement about the next latent."""
+"""Ensemble disagreement about the next latent."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.ensemble import Ensemble
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.world_model import Outputs
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Rollout
 
 
 class Plan2Explore(Curiosity):
-    """mean_d std_k g_k(h_t, y_t, a_t)_d: the spread of an ensemble of one-step predictions of the world model's next
-    latent (Sekar et al. 2020, arXiv 2005.05960; the std is that of the authors' code, the paper's eq. 6 has the
-    variance).
+    """Spread of an ensemble of one-step predictions of the next latent: mean_d std_k g_k(h_t, y_t, a_t)_d.
 
-    Latents are in units of their own std. Here it is a reward of what was done; the paper trains the policy on it in
-    imagination. Loss: plan2explore, the sum over members of mean_d (y_t+1 - g_k)^2 / 2.
+    The latent is that of the world model, in units of its own std (Sekar et al. 2020, arXiv 2005.05960; the std is that
+    of the authors' code, the paper's eq. 6 has the variance). Here real transitions are rewarded; the paper trains the
+    policy on the reward in imagination.
+
+    Loss: plan2explore, the sum over members of mean_d (y_t+1 - g_k)^2 / 2.
     """
 
     def __init__(
@@ -39,23 +40,26 @@ class Plan2Explore(Curiosity):
         if layers < 1:
             raise ValueError(f"curiosity.layers={layers}: allowed are whole numbers from 1")
         width = prod(target_shape)
-        self.state = Moments((width,))
+        self.state = RunningMeanStd((width,))
         self.code = ActionCode(act_space)
         self.ensemble = Ensemble(members, [dim + width + self.code.width, *[hidden] * layers, width])
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         y = out.y.flatten(2)
-        self.state.update(y[:, :-1], roll.tail(roll.valid))
-        return self.foresee(roll, out)
+        self.state.update(y[:, :-1], roll.new_steps(roll.valid))
+        return self.predict_reward(roll, out)
 
-    def foresee(self, roll: Rollout, out: Outputs) -> Tensor:
-        return self.predict(out.h, out.y[:, :-1].flatten(2), roll.tail(roll.act)).std(0, correction=0).mean(-1)
+    def predict_reward(self, roll: Rollout, out: Outputs) -> Tensor:
+        return self.predict(out.h, out.y[:, :-1].flatten(2), roll.new_steps(roll.act)).std(0, correction=0).mean(-1)
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
         y = out.y.detach().flatten(2)
-        error = self.predict(out.h.detach(), y[:, :-1], roll.tail(roll.act)) - self.state(y[:, 1:])
+        error = self.predict(out.h.detach(), y[:, :-1], roll.new_steps(roll.act)) - self.state(y[:, 1:])
         return {"plan2explore": 0.5 * error.square().mean(-1).sum(0)}
 
     def predict(self, h: Tensor, y: Tensor, act: Tensor) -> Tensor:
-        """h (B, T, D), y (B, T, width), act (B, T, *act_shape) -> the normalised next latent (members, B, T, width)."""
+        """Return the predicted next latent, normalised: (members, B, T, width).
+
+        Arguments: h (B, T, D), y (B, T, width), act (B, T, *act_shape).
+        """
         return self.ensemble(torch.cat([h, self.state(y), self.code(act)], -1))

@@ -16,11 +16,13 @@ from worldmodel.types import Rollout
 
 
 class RandomFeatureError(Curiosity):
-    """mean_d ( f(phi(o_t), a_t) - phi(o_t+1) )^2 with fixed random features phi (Burda et al. 2019, "Large-scale study
-    of curiosity-driven learning", arXiv 1808.04355).
+    """Forward-model error in fixed random features phi: mean_d ( f(phi(o_t), a_t) - phi(o_t+1) )^2.
 
-    Unlike `Error` it has a forward model of its own that sees one observation and no past. The paper lets it go on
-    beyond the episode's end and pays nothing else (curiosity=random_features_published). Loss: random_features.
+    Source: Burda et al. 2019, "Large-scale study of curiosity-driven learning", arXiv 1808.04355. Unlike `Error`, it
+    uses its own forward model, whose input is a single observation without the past. The paper does not cut the
+    intrinsic return at the episode's end and uses no other reward (experiment=random_features_published).
+
+    Loss: random_features.
     """
 
     def __init__(
@@ -45,5 +47,5 @@ class RandomFeatureError(Curiosity):
         return {"random_features": self._error(self.features(roll), roll)}
 
     def _error(self, phi: Tensor, roll: Rollout) -> Tensor:
-        (expected,) = self.model(phi[:, :-1], roll.tail(roll.act))
+        (expected,) = self.model(phi[:, :-1], roll.new_steps(roll.act))
         return (expected - phi[:, 1:]).square().mean(-1)

@@ -1,4 +1,4 @@
-"""From a raw signal to the intrinsic reward that the policy is paid."""
+"""Normalisation of the raw signal to the intrinsic reward of the policy."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from worldmodel.curiosity.base import EnvState
+from worldmodel.curiosity.base import PerEnvState
 from worldmodel.model.heads.dynamics import symlog
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 
 
-class RewardScale(EnvState):
-    """raw (B, T) -> rew_int (B, T): symlog, normalise, clip, scale, in that order.
+class RewardNormalizer(PerEnvState):
+    """Map raw (B, T) -> rew_int (B, T): symlog, normalise, clip, scale, in that order.
 
     normalise:
-      `return`    divide by the running std of the discounted sum of past rewards, summed forward over time and never
-                  reset; the reward itself is not filtered and no mean is taken off (Burda et al. 2018, RND).
+      `return`    divide by the running std of the discounted sum of past rewards. The sum runs forward over time and is
+                  never reset. The reward itself is not filtered, and no mean is subtracted (Burda et al. 2018, RND).
       `mean_std`  subtract the running mean, divide by the running std.
-      `none`      leave as it is.
+      `none`      no normalisation.
+
+    Raises ValueError for any other value of `normalise`.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class RewardScale(EnvState):
             clip,
             scale,
         )
-        self.moments = Moments(horizon=horizon)
+        self.moments = RunningMeanStd(horizon=horizon)
         self.register_buffer("sum", torch.zeros(num_envs))
 
     def reset(self, num_envs: int) -> None:
@@ -51,12 +53,12 @@ class RewardScale(EnvState):
 
     @torch.no_grad()
     def forward(self, raw: Tensor, mask: Tensor) -> Tensor:
-        """Updates the running statistics with this rollout, then applies them. Masked steps are paid nothing."""
+        """Update the running statistics with this rollout, then apply them; masked steps have reward 0."""
         rew = torch.where(mask, symlog(raw) if self.use_symlog else raw, 0.0)
         if self.normalise == "return":
             sums = torch.empty_like(rew)
             for t in range(rew.shape[1]):
-                # a reset is no step of the stream, so it does not discount
+                # a reset is not a step of the stream, so it does not discount
                 self.sum = torch.where(mask[:, t], self.gamma * self.sum + rew[:, t], self.sum)
                 sums[:, t] = self.sum
             self.moments.update(sums, mask)
@@ -65,7 +67,7 @@ class RewardScale(EnvState):
         return torch.where(mask, self.apply(raw), 0.0)
 
     def apply(self, raw: Tensor) -> Tensor:
-        """The reward for a raw signal of any shape, with the statistics as they are."""
+        """Return the reward for a raw signal of any shape, with the current statistics."""
         rew = symlog(raw) if self.use_symlog else raw
         if self.normalise == "return":
             rew = rew / self.moments.std

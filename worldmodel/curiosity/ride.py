@@ -17,13 +17,14 @@ from worldmodel.types import Rollout
 
 
 class RIDE(Curiosity):
-    """|| phi(o_t+1) - phi(o_t) ||_2 / sqrt(N_ep(o_t+1)) (Raileanu & Rocktaeschel 2020, arXiv 2002.12292): how much an
-    action changed, over the root of the visits in this episode, so that going back and forth doesn't pay.
+    """Feature change per root of the episode's visits: || phi(o_t+1) - phi(o_t) ||_2 / sqrt(N_ep(o_t+1)).
 
-    The paper does not normalise it (reward.normalise=none) and weighs it .1 or .5 in MiniGrid.
-    phi learns from both models of ICM, as in the paper: losses ride_inverse, the action's cross-entropy, and
-    ride_forward, 1/2 || f(phi_t, a_t) - phi_t+1 ||^2, in the authors' weights. `bits` and `capacity` are those of
-    `EpisodicVisits`; observations are counted, where the paper counts the underlying states.
+    The division makes going back and forth unprofitable (Raileanu & Rocktaeschel 2020, arXiv 2002.12292). The paper
+    does not normalise the reward (reward.normalise=none) and weights it by 0.1 or 0.5 in MiniGrid.
+
+    phi learns from both models of ICM, as in the paper. Losses: ride_inverse, the action's cross-entropy, and
+    ride_forward, 1/2 || f(phi_t, a_t) - phi_t+1 ||^2, with the authors' weights. `bits` and `capacity` are those of
+    `EpisodicVisits`. Observations are counted; the paper counts the underlying states.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class RIDE(Curiosity):
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
         phi = self.features(roll)
-        (expected,) = self.model(phi[:, :-1], roll.tail(roll.act))
+        (expected,) = self.model(phi[:, :-1], roll.new_steps(roll.act))
         error = 0.5 * (expected - phi[:, 1:]).square().sum(-1)
         inverse = self.features.loss(phi, roll)
         return {"ride_inverse": self.inverse_weight * inverse, "ride_forward": self.forward_weight * error}

@@ -13,18 +13,19 @@ from encoders import Encoder
 from encoders.encoder import orthogonal
 from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.features import Flat, next_obs
-from worldmodel.curiosity.blocks.stop_gradient import Fixed
+from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.curiosity.blocks.whitening import Whitening
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Obs, Rollout
 
 
 class Distillation(nn.Module):
-    """A predictor that learns to give what a fixed random network gives; its error tells how new an observation is.
+    """Predictor that learns the output of a fixed random network; its error measures how new an observation is.
 
-    Both are an encoder of their own on whitened observations and linear layers of width `dim` with ReLUs before them:
-    one in the target, three in the predictor. With the `conv` encoder of pixels that is the paper's pair plus a layer
-    in each, without which the target of a symbolic view, whose encoder is linear, would be linear, too.
+    Each of the two is its own encoder on whitened observations, followed by linear layers of width `dim` with a ReLU
+    before each: one layer in the target, three in the predictor. With the `conv` encoder of pixels this is the paper's
+    pair plus one layer in each. Without that layer the target of a symbolic view would be linear, because its encoder
+    is linear.
     """
 
     def __init__(
@@ -33,15 +34,15 @@ class Distillation(nn.Module):
         super().__init__()
         self.whitening = Whitening(obs_space, encoder, clip=clip)
         target, predictor = (Flat(make_encoder(space=self.whitening.space, dim=dim)) for _ in range(2))
-        self.target = Fixed(nn.Sequential(target, *_layers(target.width, dim, 1)))
+        self.target = StopGradient(nn.Sequential(target, *_layers(target.width, dim, 1)))
         self.predictor = nn.Sequential(predictor, *_layers(predictor.width, dim, 3))
 
     def update(self, roll: Rollout) -> None:
-        """Bring the whitening up to date, once for each rollout; the first one, of the untrained policy, primes it."""
+        """Update the whitening, once per rollout; the first rollout, of the untrained policy, initialises it."""
         self.whitening.update(roll)
 
     def forward(self, obs: Obs) -> Tensor:
-        """Raw observations (*lead, ...) -> mean squared error (*lead), with the predictor's gradients."""
+        """Return the mean squared error (*lead) for raw observations (*lead, ...), with the predictor's gradients."""
         obs = self.whitening(obs)
         return (self.predictor(obs) - self.target(obs)).square().mean(-1)
 
@@ -52,17 +53,21 @@ def _layers(inputs: int, width: int, count: int) -> list[nn.Module]:
 
 
 class RND(Curiosity):
-    """mean_d ( f(o_t+1) - g(o_t+1) )^2 of a predictor f and a fixed random g: random network distillation (Burda et al.
-    2018, arXiv 1810.12894). It is paid for observations unlike those seen before, whatever led there.
+    """Random network distillation: mean_d ( f(o_t+1) - g(o_t+1) )^2 of a predictor f and a fixed random network g.
 
-    The paper divides it by the std of its discounted sum (reward.normalise=return), adds it with weight 1 to an
-    extrinsic one of weight 2, and lets it go on beyond the episode's end (policy.ppo.episodic_int=false): those are
-    the settings of curiosity=rnd_published. `proportion` of the steps, drawn anew in each minibatch, teach the
-    predictor (.25 with 128 environments in the paper, 1 with up to 32, so that it doesn't learn faster the more there
-    are). Loss: rnd.
+    Observations unlike those seen before are rewarded, whatever action led there (Burda et al. 2018, arXiv 1810.12894).
 
-    Two departures: of stacked frames all are seen, not the last alone; and the first rollout primes the whitening, not
-    steps before training.
+    experiment=rnd_published has its settings: divide by the std of the discounted sum (reward.normalise=return),
+    add with weight 1 to an extrinsic reward of weight 2, and do not cut the return at the episode's end
+    (policy.objective.episodic_int=false). In each minibatch a newly drawn share `proportion` of the steps trains the
+    predictor. The paper uses 0.25 with 128 environments and 1 with up to 32, so that the predictor does not learn
+    faster with more environments.
+
+    Loss: rnd.
+
+    Two departures from the paper:
+    - All stacked frames are used, not the last alone.
+    - The first rollout initialises the whitening, not steps before training.
     """
 
     def __init__(

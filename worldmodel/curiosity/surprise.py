@@ -11,15 +11,20 @@ from worldmodel.types import Rollout
 
 
 class Surprise(Curiosity):
-    """clip( mean_d (delta_d - mu_d)^2 / sigma_d^2  - 1 - margin, low, high ).
+    """Prediction error in excess of the predicted variance.
 
-    The surprise in excess of what the model itself expected: noise that the model has learnt to expect pays nothing,
-    so neither a turn under a partial view nor a noisy TV goes on paying.
+    clip( mean_d (delta_d - mu_d)^2 / sigma_d^2  - 1 - margin, low, high )
 
-    The excess is zero on average for a calibrated model, but only unclipped: an event that happens once in a hundred
-    tries is worth a hundred times its expected square, so a bound of 10 makes trying it a loss, and the agent stops
-    opening doors. A margin above zero with `low` 0 removes both the loss and the noise of ordinary steps: what is
-    as uncertain as expected pays exactly nothing, and what is far beyond it pays.
+    Noise whose variance the model has learned has no reward. So neither turns under a partial view nor a noisy TV keep
+    a positive reward.
+
+    For a calibrated model the excess is zero on average, but only without clipping. An event that happens once in a
+    hundred tries has a hundred times its expected square, so with a bound of 10 the average reward of trying is
+    negative, and the agent stops opening doors. A margin above zero with `low` 0 removes both this loss and the noise
+    of ordinary steps: a transition as uncertain as predicted has reward exactly 0, and one with a far larger error has
+    a positive reward.
+
+    Raises ValueError if `low` is not below `high`.
     """
 
     def __init__(self, margin: float = 2.0, low: float = 0.0, high: float = 20.0):

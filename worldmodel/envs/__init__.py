@@ -1,4 +1,4 @@
-"""Environments, N at a time."""
+"""Vectorised environments."""
 
 from worldmodel.envs.engines.fault_tolerant_vector import TooManyFaults
 from worldmodel.envs.make import make_env

@@ -1,4 +1,4 @@
-"""Any gymnasium vector environment with NEXT_STEP autoreset, seen as a `VectorEnv`."""
+"""Adapter of Gymnasium vector environments with NEXT_STEP autoreset to `VectorEnv`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,18 @@ from worldmodel.types import Obs
 
 
 class Adapter:
-    """Tensors instead of arrays, one vocabulary, and `ignored` steps told apart; see `VectorEnv`.
+    """Gymnasium vector environment with the interface of `VectorEnv`.
 
-    seed: given to the engine's first reset (None where the engine was seeded before).
-    copy: the engine reuses its arrays, so copy them.
+    It returns tensors instead of arrays and marks `ignored` steps.
 
-    An engine that can't save its copies is brought back by repeating all actions since it was made, once `record`
-    has been called: exact where the engine draws from its seed alone, a byte or more a step, and as slow as the run.
+    seed: given to the engine's first reset; None if the engine is already seeded.
+    copy: copy the engine's arrays, which it reuses.
+
+    An engine that cannot save its state is restored by repeating all actions since its creation, if `record` was
+    called. This is exact if the engine draws from its seed alone. It stores a byte or more per step, and takes as long
+    as the run.
+
+    Raises ValueError for another autoreset mode.
     """
 
     resumable = False
@@ -49,19 +54,19 @@ class Adapter:
         self._seed, self._own = seed, partial(np.array, copy=copy or None)
         self._over = torch.zeros(self.num_envs, dtype=torch.bool)
         self.info: dict[str, np.ndarray] = {}
-        self._past: list[np.ndarray] | None = None  # all actions, where they are recorded; (N, *act_shape) each
+        self._past: list[np.ndarray] | None = None  # all actions, if recorded; (N, *act_shape) each
         self._begun, self._digest = False, ""
 
     def record(self) -> None:
-        """See `VectorEnv.record`."""
+        """See `VectorEnv.record`. Raises RuntimeError after the first `reset`."""
         if self._begun:
-            raise RuntimeError("record() comes before the first reset()")
+            raise RuntimeError("record() must be called before the first reset()")
         self._past = []
 
     def reset(self) -> Obs:
-        """Begin new episodes everywhere; (N, *obs_shape)."""
+        """Begin new episodes in all copies: (N, *obs_shape)."""
         if self._begun:
-            self._past = None  # a second one can't be told from the actions
+            self._past = None  # the actions do not show a second reset
         self._begun = True
         seed, self._seed = self._seed, None
         obs, info = self.venv.reset() if seed is None else self.venv.reset(seed=seed)
@@ -70,7 +75,7 @@ class Adapter:
         return self._look(obs)
 
     def step(self, act: Tensor) -> Step:
-        """One action in each copy, (N, *act_shape)."""
+        """Take one action in each copy, (N, *act_shape)."""
         actions = to_actions(self.venv.single_action_space, act, self.num_envs)
         if self._past is not None:
             past = act.detach().cpu().numpy()
@@ -86,7 +91,7 @@ class Adapter:
         return Step(self._look(obs), rew.masked_fill_(ignored, 0.0), end, trunc, ignored, self._info(info), fault)
 
     def render(self) -> np.ndarray | None:
-        """(H, W, 3) uint8 picture of copy 0, or None where the environment was made without."""
+        """Return a (H, W, 3) uint8 picture of copy 0, or None if the environment was created without rendering."""
         return None if self.venv.render_mode is None else np.asarray(self.venv.render()[0])
 
     def close(self) -> None:
@@ -99,7 +104,7 @@ class Adapter:
         return {"past": past, "digest": self._digest}
 
     def load_state_dict(self, state: dict[str, Any]) -> bool:
-        """Repeats the past, in an environment of the same seed that has none yet."""
+        """Repeat the recorded actions, in a new environment of the same seed. Returns False if that fails."""
         if not state or self._past is None or len(self._past):
             return False
         if not self._begun:
@@ -111,11 +116,11 @@ class Adapter:
     def _look(self, raw: Any) -> Obs:
         obs = self.read(raw)
         if self._past is not None:
-            self._digest = digest(obs)  # now, since wrappers write over it
+            self._digest = digest(obs)  # computed now, because wrappers overwrite the observation
         return obs
 
     def _info(self, info: dict[str, Any]) -> dict[str, np.ndarray]:
-        """The numeric entries that every copy gave (gymnasium marks in `_x` who gave `x`)."""
+        """Return the numeric entries that every copy has set (gymnasium marks in `_x` which copies set `x`)."""
         told = {k: v for k, v in info.items() if k[0] != "_" and np.all(info.get(f"_{k}", True))}
         return {k: self._own(v) for k, v in told.items() if isinstance(v, np.ndarray) and v.dtype.kind in "biuf"}
 

@@ -1,4 +1,4 @@
-"""From an id to a vector environment."""
+"""Construction of vector environments from an id."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ def make_env(
     max_faults: int = 100,
     **kwargs: Any,
 ) -> VectorEnv:
-    """N copies of an environment; the same seed gives the same episodes, and no two copies share a seed.
+    """Create N copies of an environment; the same seed gives the same episodes, and no two copies share a seed.
 
-    engine: `auto` takes envpool where it is installed, knows the id and builds it rightly (not MiniGrid's MultiRoom,
-        whose goal is often out of reach there), else gymnasium.
+    engine: `auto` takes envpool if it is installed, has the id and builds it correctly (not MiniGrid's MultiRoom, whose
+        goal is often unreachable there), else gymnasium.
     keys: of a Dict observation: None takes all but text, one gives that key's plain tensor, several a dict.
     sticky: probability that a copy repeats its last action instead of taking the new one.
-    null_action: index of the action that does nothing, for those who ask the environment.
-    render: `render()` will be asked for.
+    null_action: index of the action that does nothing, for signals and wrappers that need it.
+    render: prepare for calls of `render()`.
     vectorization, timeout, max_faults: gymnasium only, see `GymnasiumEnv`.
-    levels: gymnasium only: each reset draws one of so many levels, always the same ones; null has no limit.
-    held_out: draw from all other levels instead, which training has never seen; see `Levels`.
-    place, place_width: the keys of info that say where a copy is, for coverage, see `Places`.
-    rooms: of MiniGrid, tell which room a copy is in, see `Rooms`.
+    levels: gymnasium only: number of fixed levels, of which each reset draws one; null has no limit.
+    held_out: draw from all other levels instead, which training does not use; see `Levels`.
+    place, place_width: the keys of info that give the position of a copy, for coverage, see `Places`.
+    rooms: of MiniGrid, add the room of a copy to info, see `Rooms`.
     tv, tv_action, tv_size, tv_values: a noisy TV, see `TV`; `clean` has none.
-    kwargs: go to the engine's own constructor, e.g. `max_episode_steps`.
+    kwargs: arguments of the engine's own constructor, e.g. `max_episode_steps`.
 
-    Raises ValueError, in one line, for values that aren't allowed, unknown ids, and unsupported spaces.
+    Raises ValueError, in one line, for values that are not allowed, unknown ids, and unsupported spaces.
     """
     literals = (("engine", engine, Engine), ("vectorization", vectorization, Vectorization), ("tv", tv, Kind))
     for key, value, kind in literals:
@@ -71,7 +71,7 @@ def make_env(
     _check("tv_size", tv_size, isinstance(tv_size, int | float) and 0 < tv_size <= 1, "0 < tv_size <= 1")
     _check("timeout", timeout, isinstance(timeout, int | float) and timeout > 0, "seconds above 0")
     _check("max_faults", max_faults, isinstance(max_faults, int) and max_faults >= 0, "whole numbers from 0")
-    # 31 bits each, which is all that envpool takes; the last two are for the stickiness and the TV
+    # 31 bits each, the maximum of envpool; the last two are for the sticky actions and the TV
     seeds = (np.random.SeedSequence(seed).generate_state(num_envs + 2) >> 1).tolist()
     common = {"seeds": seeds[:num_envs], "keys": keys, "null_action": null_action, "render": render, **kwargs}
     if levels is not None:
@@ -85,10 +85,10 @@ def make_env(
     if id in pool and (engine == "envpool" or sound(id)):
         if not sound(id):
             warnings.warn(
-                f"env.engine=envpool: the goal of {id} is often out of reach there, not so with auto", stacklevel=2
+                f"env.engine=envpool: the goal of {id} is often unreachable; use env.engine=auto", stacklevel=2
             )
         if levels is not None:
-            raise ValueError(f"env.levels={levels}: envpool can't be given a level, allowed with env.engine=gymnasium")
+            raise ValueError(f"env.levels={levels}: envpool has no fixed levels, allowed with env.engine=gymnasium")
         env: VectorEnv = EnvpoolEnv(id, **common)
     elif engine == "envpool":
         raise ValueError(_unknown(id, "envpool", pool))

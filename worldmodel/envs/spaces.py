@@ -1,4 +1,4 @@
-"""Spaces: which ones are allowed, and how an engine's arrays become tensors and back."""
+"""Supported spaces, and the conversion between an engine's arrays and tensors."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from worldmodel.types import Obs
 
 
 class Reader:
-    """Selects keys of an engine's batched observation and turns it into tensors of the published `space`.
+    """Selection of keys of an engine's batched observation and conversion to tensors of the published `space`.
 
-    keys: None takes all but text (a Text space, or `mission`, which envpool gives as bytes); one key gives
-        that key's plain tensor, several give a dict.
-    copy: copy even where the array could be shared, because the engine writes to it again.
+    keys: None takes all but text (a Text space, or `mission`, which envpool gives as bytes); one gives that key's plain
+        tensor, several give a dict.
+    copy: copy even if the array could be shared, because the engine overwrites it.
+
+    Raises ValueError for unknown keys and unsupported spaces.
     """
 
     def __init__(self, space: gym.Space, keys: Sequence[str] | None = None, copy: bool = True):
@@ -39,7 +41,7 @@ class Reader:
             self.space = _publish(self.raw, "observation")
 
     def __call__(self, obs: Any) -> Obs:
-        """Arrays (N, *shape), possibly in a dict -> tensors (N, *shape)."""
+        """Convert arrays (N, *shape), possibly in a dict, to tensors (N, *shape)."""
         if isinstance(self.keys, list):
             return {k: self._leaf(self.raw[k], self.space[k], obs[k]) for k in self.keys}
         return self._leaf(self.raw, self.space, obs if self.keys is None else obs[self.keys])
@@ -51,12 +53,15 @@ class Reader:
 
 
 def action_space(space: gym.Space) -> gym.Space:
-    """The published action space: discrete values begin at 0, boxes are float32."""
+    """Return the published action space: discrete values begin at 0, boxes are float32."""
     return _publish(space, "action")
 
 
 def to_actions(space: gym.Space, act: Tensor, num_envs: int) -> np.ndarray:
-    """Tensor (N, *shape) -> array in the engine's dtype; boxes are clipped to their bounds."""
+    """Convert a tensor (N, *shape) to an array in the engine's dtype; boxes are clipped to their bounds.
+
+    Raises ValueError for another shape.
+    """
     value = act.detach().cpu().numpy()
     if value.shape != (allowed := (num_envs, *space.shape)):
         raise ValueError(f"actions of shape {value.shape}: allowed is {allowed}")
@@ -78,7 +83,7 @@ def _choose(space: Dict, keys: Sequence[str] | None) -> list[str]:
 
 
 def is_text(space: gym.Space) -> bool:
-    """Whether its values are strings (Text, and MiniGrid's own MissionSpace)."""
+    """Return True for a space of strings (Text, and MiniGrid's own MissionSpace)."""
     return space.dtype is not None and np.dtype(space.dtype).kind == "U"
 
 

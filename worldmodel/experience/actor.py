@@ -15,8 +15,8 @@ from worldmodel.types import Obs, Sequences, map_obs
 
 
 @dataclass
-class Thought:
-    """What acting on one row brought: all with leading dim N."""
+class ActorOutput:
+    """Outputs of acting on one row, all with leading dim N."""
 
     act: Tensor
     logp: Tensor
@@ -26,11 +26,11 @@ class Thought:
 
 
 class Actor:
-    """N streams of steps, each remembered for the last K to K + T rows.
+    """Acting in N streams of steps, with a window over the last K to K + T rows of each.
 
-    `rows` is a window of capacity K + T + 1. `roll()` moves its last K rows to the front and re-encodes them with
-    today's weights; a KV cache then grows one row at a time. When the window is full, `observe` rolls by itself, so
-    nothing is ever flushed silently.
+    `rows` is a window of capacity K + T + 1. `shift_window()` moves its last K rows to the front and re-encodes them
+    with the present weights; a KV cache then grows one row at a time. `observe` shifts a full window by itself, so
+    nothing is flushed silently.
     """
 
     def __init__(
@@ -41,23 +41,19 @@ class Actor:
         *,
         num_envs: int,
         context: int,
-        horizon: int,
+        rollout_length: int,
         device: torch.device | str = "cpu",
     ):
         self.model, self.policy, self.act_space = model, policy, act_space
-        self.num_envs, self.context, self.horizon, self.device = (
-            num_envs,
-            context,
-            horizon,
-            torch.device(device),
-        )
+        self.num_envs, self.context, self.rollout_length = num_envs, context, rollout_length
+        self.device = torch.device(device)
         self.rows: Sequences | None = None  # laid out at the first observation, whose shapes it takes
         self.state = None
-        self.row = context  # where the next observation goes
+        self.cursor = context  # where the next observation goes
         self.episode = torch.zeros(num_envs, dtype=torch.long, device=self.device)
 
     def _lay_out(self, obs: Obs) -> Sequences:
-        lead = (self.num_envs, self.context + self.horizon + 1)
+        lead = (self.num_envs, self.context + self.rollout_length + 1)
 
         def zeros(dtype: torch.dtype) -> Tensor:
             return torch.zeros(lead, dtype=dtype, device=self.device)
@@ -71,32 +67,33 @@ class Actor:
             rew_ext=zeros(torch.float32),
             end=zeros(torch.bool),
             trunc=zeros(torch.bool),
+            num_new=self.rollout_length,
         )
 
     @torch.no_grad()
-    def roll(self) -> None:
-        """Keep the last K rows, forget the others, and re-encode what is kept."""
+    def shift_window(self) -> None:
+        """Keep the last K rows, drop the others, and re-encode the kept ones."""
         keep = self.context
-        shift = self.row - keep
+        shift = self.cursor - keep
         if shift:
             self.rows.map(lambda x: x[:, :keep].copy_(x[:, shift : shift + keep].clone()))
             self.rows.valid[:, keep:] = False
-            self.row = keep
-        window = self.rows[:, :keep]
+            self.cursor = keep
+        window = self.rows.until(keep)
         x = self.model.tokens(self.model.encoder(window.obs), window.prev_act, window.starts) if keep else None
         if x is None:
             x = torch.zeros(self.num_envs, 0, self.model.memory.dim, device=self.device)
-        capacity = keep + self.horizon + 1
+        capacity = keep + self.rollout_length + 1
         _, self.state = self.model.memory.prefill(x, window.episode, window.valid, capacity)
 
     @torch.no_grad()
-    def observe(self, obs: Obs, greedy: bool = False, actions: Tensor | None = None) -> Thought:
+    def observe(self, obs: Obs, greedy: bool = False, actions: Tensor | None = None) -> ActorOutput:
         """Take in obs (N, *obs_shape) and choose an action; `actions` overrides the choice (its logp is then 0)."""
         if self.rows is None:
             self.rows = self._lay_out(obs)
-        if self.state is None or self.row > self.context + self.horizon:
-            self.roll()
-        rows, t = self.rows, self.row
+        if self.state is None or self.cursor > self.context + self.rollout_length:
+            self.shift_window()
+        rows, t = self.rows, self.cursor
         map_obs(lambda buffer, o: buffer[:, t].copy_(o), rows.obs, obs)
         rows.episode[:, t] = self.episode
         rows.valid[:, t] = True
@@ -116,15 +113,17 @@ class Actor:
             values = self.policy(h, seen)[1]
             act, logp = actions, torch.zeros_like(values[:, 0])
         rows.act[:, t] = act
-        self.row += 1
-        return Thought(act, logp, values, h, z)
+        self.cursor += 1
+        return ActorOutput(act, logp, values, h, z)
 
-    def feedback(self, rew: Tensor, end: Tensor, trunc: Tensor, ignored: Tensor, fault: Tensor | None = None) -> None:
-        """What came back for the action of the last `observe`, each (N,); `ignored` where the env reset instead.
+    def record_outcome(
+        self, rew: Tensor, end: Tensor, trunc: Tensor, ignored: Tensor, fault: Tensor | None = None
+    ) -> None:
+        """Record the outcome of the last `observe`'s action, each (N,); `ignored` where the environment reset instead.
 
-        Where that was for a `fault`, the observation acted on was its episode's last: the step to it truncated it.
+        After a `fault` the observation acted on was its episode's last one, so the step that led to it is a truncation.
         """
-        t = self.row - 1
+        t = self.cursor - 1
         if fault is not None and t:
             self.rows.trunc[:, t - 1] |= fault & self.rows.mask[:, t - 1] & ~self.rows.end[:, t - 1]
         self.rows.rew_ext[:, t] = rew

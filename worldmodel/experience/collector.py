@@ -11,7 +11,7 @@ from torch import Tensor
 
 from worldmodel.envs import Step, VectorEnv
 from worldmodel.experience.actor import Actor
-from worldmodel.types import Rollout, Sequences
+from worldmodel.types import Rollout, Sequences, add_fields
 
 
 class Episodes:
@@ -60,7 +60,7 @@ class Episodes:
 
 
 class Collector:
-    """T steps at a time of N environments, with the memory kept from one rollout to the next.
+    """Rollouts of T steps of N environments, with the memory kept from one rollout to the next.
 
     `greedy` takes the most probable action instead of a sampled one, for evaluation.
     """
@@ -68,39 +68,40 @@ class Collector:
     def __init__(self, env: VectorEnv, actor: Actor, episodes: Episodes, greedy: bool = False):
         self.env, self.actor, self.episodes, self.greedy = env, actor, episodes, greedy
         self.obs = env.reset()
-        self.info = env.info  # told beside self.obs
+        self.info = env.info  # belongs to self.obs
         self.pending = False  # the window ends with an observation that was valued and not yet acted on
 
     @torch.no_grad()
     def collect(self) -> Rollout:
-        """Roll the context over, act T times, and value the observation that closes the last transition."""
+        """Shift the window, act T times, and value the observation that closes the last transition."""
         actor, device = self.actor, self.actor.device
         if self.pending:
-            actor.row -= 1  # the closing row of the last rollout is the first to be acted on now
-            actor.roll()
+            actor.cursor -= 1  # the closing row of the last rollout is the first to be acted on now
+            actor.shift_window()
         logp, h, z, values, infos = [], [], [], [], [self.info]
-        for _ in range(actor.horizon):
-            thought = actor.observe(self.obs, self.greedy)
-            step: Step = self.env.step(thought.act)
+        for _ in range(actor.rollout_length):
+            output = actor.observe(self.obs, self.greedy)
+            step: Step = self.env.step(output.act)
             self.episodes.add(step.rew.numpy(), (step.end | step.trunc).numpy(), step.ignored.numpy())
             came = (step.rew, step.end, step.trunc, step.ignored)
             if step.fault is not None:
                 self.episodes.drop(step.fault.numpy())
                 came = (*came, step.fault)
-            actor.feedback(*(x.to(device) for x in came))
+            actor.record_outcome(*(x.to(device) for x in came))
             self.obs, self.info = step.obs, step.info
             infos.append(step.info)
-            logp.append(thought.logp)
-            h.append(thought.h)
-            z.append(thought.z)
-            values.append(thought.values)
+            logp.append(output.logp)
+            h.append(output.h)
+            z.append(output.z)
+            values.append(output.values)
         values.append(actor.observe(self.obs).values)
         self.pending = True
         value: Tensor = torch.stack(values, 1)  # (N, T+1, 2)
         rows = actor.rows.map(torch.clone)
         rows.mask[:, -1] = False
-        return Rollout(
-            **vars(rows),
+        return add_fields(
+            Rollout,
+            rows,
             logp=torch.stack(logp, 1),
             value_ext=value[..., 0].contiguous(),
             value_int=value[..., 1].contiguous(),
@@ -115,20 +116,20 @@ class Collector:
         return {
             "obs": self.obs,
             "info": {k: torch.from_numpy(v) for k, v in self.info.items()},
-            "rows": None if actor.rows is None else vars(actor.rows),
+            "rows": None if actor.rows is None else actor.rows.tensors(),
             "episode": actor.episode,
-            "row": actor.row,
+            "cursor": actor.cursor,
             "episodes": self.episodes.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], *, same_window: bool, same_envs: bool) -> None:
-        """Go on with the remembered rows, where they fit. With new environments the interrupted episodes are over,
-        their last action unanswered."""
+        """Resume with the saved rows where the window is the same. New environments end the interrupted episodes, whose
+        last action has no outcome."""
         actor = self.actor
         self.episodes.load_state_dict(state["episodes"], running=same_envs)
         if same_window and state["rows"] is not None:
-            actor.rows = Sequences(**state["rows"]).map(lambda x: x.to(actor.device))
-            actor.row, actor.state = state["row"], None
+            actor.rows = Sequences(**state["rows"], num_new=actor.rollout_length).map(lambda x: x.to(actor.device))
+            actor.cursor, actor.state = state["cursor"], None
             self.pending = same_envs
         actor.episode = state["episode"].to(actor.device)
         if same_envs:
@@ -138,6 +139,6 @@ class Collector:
 
 
 def _stack(infos: list[dict[str, np.ndarray]], device: torch.device) -> dict[str, Tensor]:
-    """T + 1 steps' (N, ...) arrays -> (N, T + 1, ...) tensors of what was told each time."""
+    """T + 1 steps' (N, ...) arrays -> (N, T + 1, ...) tensors."""
     keys = [k for k in infos[-1] if all(k in info for info in infos)]
     return {k: torch.from_numpy(np.stack([info[k] for info in infos], 1)).to(device) for k in keys}

@@ -10,11 +10,11 @@ from omegaconf import DictConfig
 
 from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.experiments.study_runner import StudyRunner
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.learner.run_episodes import Tally, freeze, play
 from worldmodel.training.build import build_env
 from worldmodel.training.config import bad_input
 from worldmodel.training.loading import load_agent
-from worldmodel.training.module import CuriousAgent
 
 TEST_SEEDS = 3_000_000  # of environments that no training has seen
 COPIES = 8
@@ -56,7 +56,9 @@ def cross_skill(agents: Sequence[tuple[CuriousAgent, DictConfig]], episodes: int
             env = build_env(cfg, seed=TEST_SEEDS + seed, num_envs=COPIES)
         tally = Tally(episodes)
         try:
-            for roll, _ in play(actor, env, tally, context=cfg.data.context, horizon=cfg.data.horizon, greedy=False):
+            for roll, _ in play(
+                actor, env, tally, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False
+            ):
                 _, counted = tally.number(roll)
                 for a, (module, _) in enumerate(agents):
                     out = module.model(roll)

@@ -12,12 +12,20 @@ from typing import TypeVar
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from worldmodel.train import DONE, train
-from worldmodel.training.config import CONFIG_DIR, ConfigError
+from worldmodel.errors import ConfigError
+from worldmodel.training.config import CONFIG_DIR
+from worldmodel.training.run import DONE, train
 
 SCALES = ("full", "small")
 TINY = (
-    *("env.num_envs=4", "data.batch=2", "data.model_every=1", "data.horizon=32", "data.context=16", "data.epochs=1"),
+    *(
+        "env.num_envs=4",
+        "data.batch=2",
+        "data.model_every=1",
+        "data.rollout_length=32",
+        "data.context=16",
+        "data.epochs=1",
+    ),
     *("data.replay_batch=0", "memory.dim=16", "memory.heads=2", "memory.depth=1", "model.hidden=16"),
     *("policy.actor.hidden=16", "target.dim=8", "encoder.dim=16"),
 )

@@ -1,180 +1,159 @@
-"""Where a policy can learn without acting: in what the world model imagines."""
+"""Imagined rollouts: the policy learns from what the world model predicts."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import repeat
-from typing import TYPE_CHECKING
+from typing import ClassVar, Protocol
 
 import gymnasium as gym
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from worldmodel.curiosity import Curiosity
+from worldmodel.curiosity import Curiosity, RewardNormalizer
+from worldmodel.errors import check_range
 from worldmodel.model.heads.dynamics import symexp
+from worldmodel.model.imagined_state import ImaginedState
 from worldmodel.model.world_model import WorldModel
-from worldmodel.types import Obs, Rollout, map_obs
-
-if TYPE_CHECKING:
-    from worldmodel.training.module import CuriousAgent
+from worldmodel.policy import ActorCritic, Objective
+from worldmodel.types import Obs, PlannedRollout, Rollout, ScoredRollout, Sequences, map_obs
 
 
-class Moment:
-    """Where imagination has come to, in B lives that begin at the last row of what was seen.
+class Imagining(Protocol):
+    """The parts of an agent that imagination reads."""
 
-    Observations are imagined symbol by symbol, drawn from the observation head (as in IRIS, Micheli et al. 2023): what
-    is imagined can be encoded like what is seen, and no drift of a latent can be mistaken for novelty.
-    """
-
-    obs: Obs  # (B, *obs_shape)
-    z: Tensor  # (B, *latent)
-    h: Tensor  # (B, D)
-
-    def __init__(self, model: WorldModel, seen: Rollout, steps: int):
-        """steps: how many will be imagined at most."""
-        self.model = model
-        self.obs, self.real, self.episode = map_obs(lambda o: o[:, -1], seen.obs), seen.mask[:, -1], seen.episode[:, -1]
-        z = model.encoder(seen.obs)
-        x = model.tokens(z, seen.prev_act, seen.starts)
-        h, self.memory = model.memory.prefill(x, seen.episode, seen.valid, x.shape[1] + steps)
-        self.h, self.z = h[:, -1], z[:, -1]
-
-    @property
-    def y(self) -> Tensor:
-        """(B, *target.shape)"""
-        return self.model.target(self.obs, self.z)
-
-    def step(self, act: Tensor, alike: int = 1) -> None:
-        """Imagine what comes of act (B, *act_shape). Every `alike` lives in a row, that were one and do the same,
-        see the same."""
-        obs = self.model.imagine(self.h, act, self.obs)
-        self.obs = map_obs(lambda o: o[::alike].repeat_interleave(alike, 0), obs) if alike > 1 else obs
-        self.z = self.model.encoder(self.obs)
-        x = self.model.tokens(self.z, act, torch.zeros_like(self.real))
-        self.h = self.model.memory.step(x, self.episode, self.real, self.memory)
+    model: WorldModel
+    policy: ActorCritic
+    curiosity: Curiosity
+    reward_normalizer: RewardNormalizer
+    objective: Objective
 
 
 @dataclass
 class Imagination:
-    """What the policy learns from instead of what it lived through.
+    """Base class of what the policy learns from instead of real steps.
 
-    starts: sequences drawn from the replay for each dream, of which one and the same row is where imagination begins.
-    horizon: steps imagined. passes: steps of the optimiser for each draw of sequences.
+    num_start_states: sequences drawn from the replay, one and the same row of which is where imagination starts.
+    horizon: imagined steps. updates_per_batch: steps of the optimizer for each draw of sequences.
     """
 
-    starts: int = 64
+    renewed: ClassVar[bool] = False  # a new rollout for each step of the optimizer
+
+    num_start_states: int = 64
     horizon: int = 15
-    passes: int = 4
+    updates_per_batch: int = 4
 
     def __post_init__(self) -> None:
-        for key in ("starts", "horizon", "passes"):
-            if (value := getattr(self, key)) < 1:
-                raise ValueError(f"policy.dream.{key}={value}: allowed are whole numbers from 1")
+        for key in ("num_start_states", "horizon", "updates_per_batch"):
+            check_range(f"policy.imagination.{key}", getattr(self, key), 1)
 
     def check(self, act_space: gym.Space, curiosity: Curiosity) -> None:
-        """Raises ValueError for actions that it can't imagine, and for signals that can't pay for what it imagines."""
+        """Raise ValueError for actions that cannot be imagined and signals that cannot pay imagined steps."""
 
-    def begin(self, agent: CuriousAgent) -> None:
-        """Called before an update learns."""
+    def begin_update(self, policy: ActorCritic, seed: int) -> list[nn.Parameter]:
+        """Prepare an update; returns the parameters that were re-initialised. `seed` is the same on every rank."""
+        return []
 
-    def rollouts(self, agent: CuriousAgent, past: Rollout) -> Iterator[Rollout]:
-        """past: B sequences -> for each of `passes` steps of the optimiser, imagined transitions with all that the
-        policy's losses need."""
+    def rollout(self, agent: Imagining, past: Sequences) -> ScoredRollout | PlannedRollout:
+        """B sequences of the past -> imagined transitions with everything that the policy's losses read."""
         raise NotImplementedError
 
 
 @dataclass
-class Dream(Imagination):
+class ImaginedRollouts(Imagination):
     """Imagined rollouts of the present policy, on which PPO learns (Sutton 1990, Dyna; Hafner et al. 2020, Dreamer).
-    They are paid what the curiosity foresees and what the reward head expects, so the policy can be led to where it has
-    never been, as by MAX (Shyam et al. 2019) and Plan2Explore (Sekar et al. 2020).
 
-    anew: after each rollout the policy forgets how it chooses (its last layer; the values stay), and is planned again
-    from what the model knows now: one that has settled for a way would be slow to leave it when its end is no news any
-    more. An episode ends as probably as the model says.
+    They are paid the predicted curiosity and the predicted reward, so the policy can be led to unvisited states, as in
+    MAX (Shyam et al. 2019) and Plan2Explore (Sekar et al. 2020). An episode ends with the predicted probability.
+
+    reset_actor: re-initialise the policy's last layer after each real rollout (the values stay), so that it is planned
+    again from the present model: a policy that has settled for a way is slow to leave it once its end is familiar.
     """
 
-    anew: bool = False
+    reset_actor: bool = False
 
-    def begin(self, agent: CuriousAgent) -> None:
-        """See `Imagination.begin`."""
-        if not self.anew:
-            return
+    def begin_update(self, policy: ActorCritic, seed: int) -> list[nn.Parameter]:
+        """See `Imagination.begin_update`."""
+        if not self.reset_actor:
+            return []
         with torch.random.fork_rng([]):  # the same layer on every rank
-            torch.manual_seed(1_000_003 * agent.config.get("seed", 0) + int(agent.env_steps))
-            agent.policy.forget()
-        for parameter in agent.policy.actor.parameters():
-            for optimizer in agent.trainer.optimizers:
-                optimizer.state.pop(parameter, None)  # it makes new moments at its next step
-
-    def rollouts(self, agent: CuriousAgent, past: Rollout) -> Iterator[Rollout]:
-        """See `Imagination.rollouts`: one and the same for all passes."""
-        return repeat(agent.look(lambda: self.rollout(agent, past)), self.passes)
+            torch.manual_seed(seed)
+            return policy.reset_actor()
 
     @torch.no_grad()
-    def rollout(self, agent: CuriousAgent, past: Rollout) -> Rollout:
-        """past: B sequences -> (B, horizon) imagined transitions, with all that the policy's losses need."""
+    def rollout(self, agent: Imagining, past: Sequences) -> ScoredRollout:
+        """B sequences of the past -> (B, horizon) imagined transitions."""
         model, policy = agent.model, agent.policy
-        now = Moment(model, any_row(past), self.horizon)
-        told: defaultdict[str, list[Tensor]] = defaultdict(list)
-        observed = [now.obs]
+        state = ImaginedState(model, any_row(past), self.horizon)
+        steps: defaultdict[str, list[Tensor]] = defaultdict(list)
+        observed = [state.obs]
         for _ in range(self.horizon):
-            act, logp, values = policy.act(now.h, policy.see(now.obs, now.z))
-            y = now.y
-            pred = model.predict(now.h, act, y)
+            act, logp, values = policy.act(state.h, policy.see(state.obs, state.z))
+            y = state.y
+            pred = model.predict(state.h, act, y)
             end = torch.rand_like(pred.end) < pred.end.sigmoid()
-            steps = {"act": act, "logp": logp, "values": values, "h": now.h, "z": now.z, "y": y, "end": end}
-            for name, value in (steps | {"rew": symexp(pred.rew)}).items():
-                told[name].append(value)
-            now.step(act)
-            observed.append(now.obs)
-        told["values"].append(policy(now.h, policy.see(now.obs, now.z))[1])
-        told["z"].append(now.z)
-        told["y"].append(now.y)
-        return self._pay(agent, now.real, map_obs(lambda *o: torch.stack(o, 1), *observed), told)
-
-    def _pay(self, agent: CuriousAgent, real: Tensor, obs: Obs, told: dict[str, list[Tensor]]) -> Rollout:
-        """The rollout with its rewards and returns; real (B,): begins at a step that was taken."""
+            step = {"act": act, "logp": logp, "values": values, "h": state.h, "z": state.z, "y": y, "end": end}
+            for name, value in (step | {"rew": symexp(pred.rew)}).items():
+                steps[name].append(value)
+            state.step(act)
+            observed.append(state.obs)
+        steps["values"].append(policy(state.h, policy.see(state.obs, state.z))[1])
+        steps["z"].append(state.z)
+        steps["y"].append(state.y)
+        obs = map_obs(lambda *o: torch.stack(o, 1), *observed)
         act, logp, value, h, z, y, rew, end = (
-            torch.stack(told[name], 1) for name in ("act", "logp", "values", "h", "z", "y", "rew", "end")
+            torch.stack(steps[name], 1) for name in ("act", "logp", "values", "h", "z", "y", "rew", "end")
         )
         alive = torch.cat([torch.ones_like(end[:, :1]), ~end[:, :-1]], 1).cumprod(1).bool()
-        roll = imagined(obs, act, alive & real[:, None], h, z[:, :-1])
-        roll.rew_ext, roll.end = closed(rew), closed(end)
-        roll.logp, roll.value_ext, roll.value_int = logp, value[..., 0].contiguous(), value[..., 1].contiguous()
-        raw = agent.curiosity.foresee(roll, agent.model.outcome(h, act, z, y))
-        roll.rew_int = torch.where(roll.tail(roll.mask), agent.reward_scale.apply(raw), 0.0)
-        agent.ppo.add_returns(roll)
-        return roll
+        rollout = imagined(
+            obs, act, alive & state.real[:, None], h, z[:, :-1], rew=rew, end=end, logp=logp, value=value
+        )
+        raw = agent.curiosity.predict_reward(rollout, model.predict_and_compare(h, act, z, y))
+        rew_int = torch.where(rollout.new_steps(rollout.mask), agent.reward_normalizer.apply(raw), 0.0)
+        return agent.objective.score(rollout, rew_int)
 
 
-def any_row(past: Rollout) -> Rollout:
-    """The sequences up to one row of them, which is drawn."""
-    return past[:, : int(torch.randint(past.act.shape[1] - 1, ())) + 1]
+def any_row(past: Sequences) -> Sequences:
+    """The sequences up to one row of them, drawn uniformly."""
+    return past.until(int(torch.randint(past.act.shape[1] - 1, ())) + 1)
 
 
-def imagined(obs: Obs, act: Tensor, real: Tensor, h: Tensor, z: Tensor) -> Rollout:
-    """T imagined transitions that neither pay nor end yet: obs (B, T + 1, *obs_shape), act (B, T, *act_shape), real
-    (B, T), h (B, T, D), z (B, T, *latent)."""
-    mask = closed(real)
+def imagined(
+    obs: Obs,
+    act: Tensor,
+    real: Tensor,
+    h: Tensor,
+    z: Tensor,
+    *,
+    rew: Tensor | None = None,
+    end: Tensor | None = None,
+    logp: Tensor | None = None,
+    value: Tensor | None = None,
+) -> Rollout:
+    """T imagined transitions: obs (B, T+1, *obs_shape), act (B, T, *act_shape), real (B, T), h (B, T, D), z
+    (B, T, *latent); rew, end, logp (B, T) and value (B, T+1, 2) are zero unless given."""
+    mask = with_last_row(real)
     none, nothing = torch.zeros_like(mask), torch.zeros_like(mask, dtype=h.dtype)
+    value = torch.stack([nothing, nothing], -1) if value is None else value
     return Rollout(
         obs=obs,
-        act=closed(act),
+        act=with_last_row(act),
         episode=torch.zeros_like(mask, dtype=torch.long),
         valid=mask,
         mask=mask,
-        rew_ext=nothing,
-        end=none,
+        rew_ext=nothing if rew is None else with_last_row(rew),
+        end=none if end is None else with_last_row(end),
         trunc=none,
-        logp=nothing[:, 1:],
+        num_new=real.shape[1],
+        logp=nothing[:, 1:] if logp is None else logp,
+        value_ext=value[..., 0].contiguous(),
+        value_int=value[..., 1].contiguous(),
         h=h,
         z=z,
+        info={},
     )
 
 
-def closed(x: Tensor) -> Tensor:
+def with_last_row(x: Tensor) -> Tensor:
     """(B, T, ...) -> (B, T + 1, ...): a row of zeros for the observation that closes the last transition."""
     return torch.cat([x, torch.zeros_like(x[:, :1])], 1)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from worldmodel.envs import VectorEnv
 from worldmodel.experience.actor import Actor
 from worldmodel.experience.collector import Collector, Episodes
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.model.world_model import Outputs
-from worldmodel.running_stats import Moments
-from worldmodel.training.module import CuriousAgent
-from worldmodel.types import Rollout
+from worldmodel.running_stats import RunningMeanStd
+from worldmodel.types import Rollout, ScoredRollout
 
 
 def freeze(module: CuriousAgent, num_envs: int) -> None:
@@ -25,10 +25,10 @@ def freeze(module: CuriousAgent, num_envs: int) -> None:
     """
     module.eval().requires_grad_(False)
     for moments in module.modules():
-        if isinstance(moments, Moments):
+        if isinstance(moments, RunningMeanStd):
             moments.horizon = float("inf")
             moments.count.fill_(moments.horizon)
-    module.reward_scale.reset(num_envs)
+    module.reward_normalizer.reset(num_envs)
     module.curiosity.reset(num_envs)
 
 
@@ -50,12 +50,12 @@ class Tally:
 
     def number(self, roll: Rollout) -> tuple[Tensor, Tensor]:
         """The number of each transition's episode, and whether it counts: (N, T) each."""
-        episode = roll.tail(roll.episode)
+        episode = roll.new_steps(roll.episode)
         copies = torch.arange(len(episode), device=episode.device)
         number = episode * len(episode) + copies[:, None]
-        return number, roll.tail(roll.mask) & (number < self.episodes)
+        return number, roll.new_steps(roll.mask) & (number < self.episodes)
 
-    def add(self, roll: Rollout, rew_int_raw: Tensor) -> None:
+    def add(self, roll: ScoredRollout, rew_int_raw: Tensor) -> None:
         """Take in a scored rollout and its raw curiosity (N, T)."""
         number, counted = self.number(roll)
         which = number[counted].cpu().numpy()
@@ -63,11 +63,11 @@ class Tally:
         def sums(x: Tensor) -> np.ndarray:
             return np.bincount(which, x[counted].cpu().numpy(), self.episodes)
 
-        self.ret += sums(roll.tail(roll.rew_ext))
+        self.ret += sums(roll.new_steps(roll.rew_ext))
         self.length += sums(counted)
         self.rew_int_raw += sums(rew_int_raw)
         self.rew_int += sums(roll.rew_int)
-        self.finished += sums(roll.tail(roll.end | roll.trunc))
+        self.finished += sums(roll.new_steps(roll.end | roll.trunc))
 
     @property
     def complete(self) -> bool:
@@ -81,15 +81,15 @@ def play(
     tally: Tally,
     *,
     context: int,
-    horizon: int,
+    rollout_length: int,
     greedy: bool,
     policy: nn.Module | None = None,
     progress: Callable[[int], None] = lambda finished: None,
-) -> Iterator[tuple[Rollout, Outputs]]:
+) -> Iterator[tuple[ScoredRollout, Outputs]]:
     """Let a frozen agent play until the tally is complete; yields each rollout of N x T steps with the model's view.
 
-    Rollouts are those of training: `context` and `horizon` are what the agent was trained with. `policy` acts in the
-    place of the agent's own.
+    Rollouts are those of training: `context` and `rollout_length` are what the agent was trained with. `policy` acts
+    instead of the agent's own.
     """
     actor = Actor(
         module.model,
@@ -97,16 +97,16 @@ def play(
         env.act_space,
         num_envs=env.num_envs,
         context=context,
-        horizon=horizon,
+        rollout_length=rollout_length,
         device=module.device,
     )
     collector = Collector(env, actor, Episodes(env.num_envs), greedy)
     module.curiosity.reset(env.num_envs)  # the numbers of episodes begin anew
     while not tally.complete:
         roll = collector.collect()
-        out = module.model.review(roll)
+        out = module.model.score_rollout(roll)
         raw = module.curiosity.reward(roll, out)
-        roll.rew_int = module.reward_scale(raw, roll.tail(roll.mask))
+        roll = module.objective.score(roll, module.reward_normalizer(raw, roll.new_steps(roll.mask)))
         tally.add(roll, raw)
         progress(int(tally.finished.sum()))
         yield roll, out

@@ -1,1 +1,1 @@
-"""Speed, memory, GPU and reliability measurements."""
+"""Measurements of speed, memory, GPU use and reliability."""

@@ -1,4 +1,4 @@
-"""The profiling CLI: `python -m worldmodel.profile --help`."""
+"""Profiling command: `python -m worldmodel.profile --help`."""
 
 from __future__ import annotations
 
@@ -17,63 +17,68 @@ from omegaconf import DictConfig, open_dict
 from rich.console import Console
 from rich.table import Table
 
+from worldmodel.errors import ConfigError
 from worldmodel.files import write_json
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.measure.stopwatch import REST, Stopwatch, TimedLoader
 from worldmodel.measure.transformer_speed import peak_flops
-from worldmodel.train import make_trainer
-from worldmodel.training.build import build_agent, build_data, env_spec
-from worldmodel.training.callbacks import Checkpoints, Metrics, ProgressBar
-from worldmodel.training.config import CONFIG_DIR, ConfigError, bad_input, check
+from worldmodel.training.build import build_agent, build_data, build_module, env_spec
+from worldmodel.training.callbacks import Checkpoints, Metrics, ProgressBar, ReplayPriorities
+from worldmodel.training.config import CONFIG_DIR, bad_input, check
+from worldmodel.training.datamodule import SequenceData
 from worldmodel.training.exit_codes import bad_input_exits, run_command
-from worldmodel.training.module import CuriousAgent
+from worldmodel.training.module import TrainingModule
+from worldmodel.training.run import make_trainer
 from worldmodel.training.run_record import RunRecord
-from worldmodel.types import Rollout
+from worldmodel.types import Sequences
 
 LEARNING = ("world model forward", "world model backward", "policy forward", "policy backward", "curiosity learning")
 PARTS = (
-    *("environment", "acting", "minibatches", "curiosity scoring", "dreaming", "returns", *LEARNING),
+    *("environment", "acting", "minibatches", "curiosity scoring", "imagination", "returns", *LEARNING),
     *("optimiser", "callbacks"),
 )
 
 
 class Watch(L.Callback):
-    """Times the parts of `updates` updates after `warmup` others, of which the last one counts FLOPs.
+    """Callback that times the parts of `updates` updates after `warmup` others, the last of which counts FLOPs.
 
-    Methods of the objects at work are wrapped while the training lasts; the code itself has no hooks. Policy and world
-    model share one backward pass, which autograd takes from the losses computed last (the policy's) to those computed
-    first (the world model's): the time before it reaches a loss of the world model is the policy's. With
-    policy.actor.memory_gradient, what the policy sends on through the memory counts as the world model's.
-    Checkpoints (each 20th update) and the video fall outside.
+    Methods of the objects involved are wrapped during training; the code itself has no hooks. Policy and world model
+    share one backward pass, which autograd runs from the losses computed last (the policy's) to those computed first
+    (the world model's). The time before it reaches a loss of the world model is the policy's. With
+    policy.actor.memory_gradient, the gradients that the policy sends through the memory count as the world model's.
+    Checkpoints (every 20th update) and the video are not included.
     """
 
-    def __init__(self, updates: int, warmup: int):
+    def __init__(self, data: SequenceData, updates: int, warmup: int):
+        self.data = data
         self.updates, self.warmup, self.watch = updates, warmup, Stopwatch()
         self.tokens = 0
         self.wall = 0.0
         self.seconds: dict[str, float] = {}
         self.flops: dict[str, int] = {}
 
-    def setup(self, trainer: L.Trainer, pl_module: CuriousAgent, stage: str) -> None:
-        data, watch = trainer.datamodule, self.watch
+    def setup(self, trainer: L.Trainer, pl_module: TrainingModule, stage: str) -> None:
+        data, watch = self.data, self.watch
         watch.cuda = trainer.strategy.root_device.type == "cuda"
         loader = data.train_dataloader
         watch.replace(data, "train_dataloader", lambda: TimedLoader(loader(), watch, "minibatches"))
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: CuriousAgent) -> None:
-        module, data, wrap = pl_module, trainer.datamodule, self.watch.wrap
-        wrap(data.collector.env, "step", "environment")
-        for method in ("observe", "roll", "feedback"):
-            wrap(data.collector.actor, method, "acting")
-        wrap(module, "score", "curiosity scoring")
-        wrap(module.ppo, "add_returns", "returns")
-        if module.dream is not None:
-            wrap(module.dream, "rollout", "dreaming")
-        wrap(module.model, "forward", "world model forward")
-        wrap(module.model, "losses", "world model forward")
-        wrap(module.curiosity, "losses", "curiosity learning")
-        wrap(module.ppo, "losses", "policy forward")
+    def on_train_start(self, trainer: L.Trainer, pl_module: TrainingModule) -> None:
+        module, agent, wrap = pl_module, pl_module.agent, self.watch.wrap
+        collector = self.data.stream.collector
+        wrap(collector.env, "step", "environment")
+        for method in ("observe", "shift_window", "record_outcome"):
+            wrap(collector.actor, method, "acting")
+        wrap(agent, "score", "curiosity scoring")
+        wrap(agent.objective, "score", "returns")
+        if agent.imagination is not None:
+            wrap(agent.imagination, "rollout", "imagination")
+        wrap(agent.model, "forward", "world model forward")
+        wrap(agent.model, "losses", "world model forward")
+        wrap(agent.curiosity, "losses", "curiosity learning")
+        wrap(agent.objective, "losses", "policy forward")
         wrap(module, "backward", "policy backward")
-        self._split_backward(module)
+        self._split_backward(agent)
         for method in ("configure_gradient_clipping", "optimizer_zero_grad", "lr_scheduler_step", "on_train_batch_end"):
             wrap(module, method, "optimiser")
         for optimizer in trainer.optimizers:
@@ -84,20 +89,20 @@ class Watch(L.Callback):
                 if name.startswith("on_train_") and used and callback is not self:
                     wrap(callback, name, "callbacks")
 
-    def _split_backward(self, module: CuriousAgent) -> None:
-        watch, model_losses, other_losses = self.watch, module.model.losses, module.curiosity.losses
-        forward = module.model.forward
+    def _split_backward(self, agent: CuriousAgent) -> None:
+        watch, model_losses, other_losses = self.watch, agent.model.losses, agent.curiosity.losses
+        forward = agent.model.forward
 
-        def counted(roll: Rollout) -> Any:
+        def counted(roll: Sequences) -> Any:
             self.tokens += roll.act.shape[0] * (roll.act.shape[1] - 1)
             return forward(roll)
 
-        watch.replace(module.model, "forward", counted)
-        watch.replace(module.model, "losses", lambda *a: watch.hooked(model_losses(*a), "world model backward"))
-        watch.replace(module.curiosity, "losses", lambda *a: watch.hooked(other_losses(*a), "curiosity learning"))
+        watch.replace(agent.model, "forward", counted)
+        watch.replace(agent.model, "losses", lambda *a: watch.hooked(model_losses(*a), "world model backward"))
+        watch.replace(agent.curiosity, "losses", lambda *a: watch.hooked(other_losses(*a), "curiosity learning"))
 
     def _wrap_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The optimiser's step, without the closure that Lightning hands it: the forward and backward pass."""
+        """Time the optimiser's step without Lightning's closure, which is the forward and backward pass."""
         watch, step = self.watch, optimizer.step
 
         def timed(closure: Any = None) -> Any:
@@ -110,7 +115,7 @@ class Watch(L.Callback):
 
         watch.replace(optimizer, "step", timed)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: CuriousAgent) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: TrainingModule) -> None:
         update, watch = trainer.current_epoch + 1, self.watch
         if update == self.warmup - 1:
             watch.count_flops(True)
@@ -124,7 +129,7 @@ class Watch(L.Callback):
 
 
 def profile(cfg: DictConfig, *, updates: int = 8, warmup: int = 2, out: str | Path | None = None) -> dict[str, Any]:
-    """Train as configured for `warmup + updates` updates on one device; write and return profile.json.
+    """Train for `warmup + updates` updates on one device; write and return profile.json.
 
     Raises ConfigError for bad input.
     """
@@ -135,15 +140,22 @@ def profile(cfg: DictConfig, *, updates: int = 8, warmup: int = 2, out: str | Pa
     with tempfile.TemporaryDirectory() as folder:
         cfg.run_dir = folder
         check(cfg)
-        cfg.total_steps = (warmup + updates) * cfg.env.num_envs * cfg.data.horizon
+        cfg.total_steps = (warmup + updates) * cfg.env.num_envs * cfg.data.rollout_length
         if cfg.threads:
             torch.set_num_threads(cfg.threads)
         L.seed_everything(cfg.seed, verbose=False)
         with bad_input():
-            module, data = build_agent(cfg, env_spec(cfg)), build_data(cfg)
+            agent, data = build_agent(cfg, env_spec(cfg)), build_data(cfg)
+            module = build_module(cfg, agent)
         run_dir = Path(folder)
-        metrics, watch = Metrics(run_dir), Watch(updates, warmup)
-        around = [metrics, ProgressBar(metrics, cfg.total_steps), Checkpoints(run_dir, metrics), watch]
+        metrics, watch = Metrics(run_dir, data.stream), Watch(data, updates, warmup)
+        around = [
+            metrics,
+            ReplayPriorities(data.stream),
+            ProgressBar(metrics, cfg.total_steps),
+            Checkpoints(run_dir, metrics),
+            watch,
+        ]
         try:
             make_trainer(cfg, around, data).fit(module, data)
         finally:
@@ -153,11 +165,11 @@ def profile(cfg: DictConfig, *, updates: int = 8, warmup: int = 2, out: str | Pa
         "name": cfg.name,
         "updates": updates,
         "warmup": warmup,
-        **numbers(watch, cfg.env.num_envs, data.horizon, module.device),
-        "parameters": parameters(module),
+        **numbers(watch, cfg.env.num_envs, data.stream.rollout_length, agent.device),
+        "parameters": parameters(agent),
         **{k: made[k] for k in ("git", "packages", "machine")},
     }
-    report["machine"]["device"] = str(module.device)
+    report["machine"]["device"] = str(agent.device)
     folder = Path(out or Path("runs") / "profile" / cfg.name)
     write_json(folder / "profile.json", report)
     draw(report, folder / "profile.png")
@@ -165,8 +177,11 @@ def profile(cfg: DictConfig, *, updates: int = 8, warmup: int = 2, out: str | Pa
 
 
 def numbers(watch: Watch, num_envs: int, horizon: int, device: torch.device) -> dict[str, Any]:
-    """Seconds, FLOPs and speeds of the updates watched. FLOPs are those of products, convolutions and attention
-    (whole, not its causal half); the peak is that of a CPU's float32 products with as many threads."""
+    """Return seconds, FLOPs and speeds of the watched updates.
+
+    FLOPs are those of products, convolutions and attention (complete, not its causal half). The peak is that of a CPU's
+    float32 products with the same number of threads.
+    """
     seconds, flops, updates = watch.seconds, watch.flops, watch.updates
     total_flops, learning_flops = sum(flops.values()), sum(flops.get(p, 0) for p in LEARNING)
     learning = sum(seconds.get(p, 0.0) for p in LEARNING)
@@ -204,9 +219,9 @@ def numbers(watch: Watch, num_envs: int, horizon: int, device: torch.device) -> 
     }
 
 
-def parameters(module: CuriousAgent) -> dict[str, dict[str, int]]:
-    """Numbers of learnt and of frozen parameters by part."""
-    parts = dict(module.model.named_children()) | {"policy": module.policy, "curiosity": module.curiosity}
+def parameters(agent: CuriousAgent) -> dict[str, dict[str, int]]:
+    """Return the numbers of learned and frozen parameters per part."""
+    parts = dict(agent.model.named_children()) | {"policy": agent.policy, "curiosity": agent.curiosity}
     counts = {
         name: {
             kind: sum(p.numel() for p in part.parameters() if p.requires_grad == (kind == "learnt"))
@@ -214,12 +229,12 @@ def parameters(module: CuriousAgent) -> dict[str, dict[str, int]]:
         }
         for name, part in parts.items()
     }
-    counts["start"] = {"learnt": module.model.start.numel(), "frozen": 0}
+    counts["start"] = {"learnt": agent.model.start.numel(), "frozen": 0}
     return {name: count for name, count in counts.items() if any(count.values())}
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """A bar for each part: milliseconds an update, and its share."""
+    """Plot one bar per part: milliseconds per update, and its share."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -238,7 +253,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
-    """The report for the eye."""
+    """Return the report as tables for the console."""
     title = f"{report['name']}: {report['updates']} updates in {report['wall_s']:.2f} s"
     parts = Table("part", "seconds", "share", "GFLOP/update", title=title, title_justify="left")
     for name, part in report["parts"].items():

@@ -1,4 +1,4 @@
-"""Commands of several parts whose figures are kept as they come: `<name>.json`, and `<name>.md` for the eye."""
+"""Runner of commands with several parts, which writes `<name>.json` and `<name>.md` after each part."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from worldmodel.errors import ConfigError
 from worldmodel.files import write_json, write_text
-from worldmodel.training.config import ConfigError
 from worldmodel.training.run_record import RunRecord
 
 Part = Callable[[Path, float], dict[str, Any]]
-"""Called with a folder of its own and the scale of its numbers of trials; returns figures that JSON can hold."""
+"""Called with an empty folder and the scale of its numbers of trials; returns figures that are valid JSON."""
 
 
 def measure(
     name: str, title: str, parts: Mapping[str, Part], chosen: Sequence[str] | None, scale: float, out: Path
 ) -> dict[str, Any]:
-    """Run the chosen parts (None: all) of `worldmodel.<name>`; write and return what <name>.json holds.
+    """Run the chosen parts (None: all) of `worldmodel.<name>`; write and return the content of <name>.json.
 
-    Parts that aren't run keep the figures that they have there. One that fails doesn't keep the others from running;
-    its error is raised in the end. Raises ConfigError.
+    Parts that are not run keep their figures in the file. If a part fails, the others still run, and its error is
+    raised at the end. Raises ConfigError for unknown parts and a scale that is not positive.
     """
     if scale <= 0:
         raise ConfigError(f"scale={scale}: allowed are numbers above 0")
@@ -39,14 +39,14 @@ def measure(
         try:
             with tempfile.TemporaryDirectory() as folder:
                 figures = parts[part](Path(folder), scale)
-        except Exception as error:  # of whatever kind
+        except Exception as error:  # of any kind
             print(f"{part}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             failures.append(error)
             continue
         print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
         made = RunRecord(out, seed=0).data
         about = {"scale": scale, "seconds": round(time.monotonic() - began, 1), "git": made["git"]}
-        report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}  # maybe written to meanwhile
+        report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}  # reread: others may write to it
         report[part] = {**about, "machine": made["machine"], "packages": made["packages"], "figures": figures}
         write_json(path, report)
         write_text(out / f"{name}.md", words(name, title, parts, report))
@@ -56,11 +56,11 @@ def measure(
 
 
 def words(name: str, title: str, parts: Mapping[str, Part], report: Mapping[str, Any]) -> str:
-    """The report as Markdown: a part's figures one below the other, or as a table where they are rows of equal keys."""
+    """Return the report as Markdown: the figures of a part as a list, or as a table if they are rows of equal keys."""
     lines = [f"# {title}", "", f"Written by `python -m worldmodel.{name}`; the figures are those found."]
     for part in [*(x for x in parts if x in report), *(report.keys() - parts.keys())]:
         found = report[part]
-        about = (parts[part].__doc__ or "").split("\n\n")[0] if part in parts else ""
+        about = (parts[part].__doc__ or "") if part in parts else ""
         lines += ["", f"## {part}", "", " ".join(about.split())]
         tables = {key: rows for key, rows in found["figures"].items() if isinstance(rows, list) and rows}
         tables = {key: rows for key, rows in tables.items() if all(isinstance(row, dict) for row in rows)}

@@ -1,4 +1,4 @@
-"""Where time goes: methods are timed for a while, then left as they were."""
+"""Stopwatch that times methods for a while and restores them afterwards."""
 
 from __future__ import annotations
 
@@ -17,30 +17,33 @@ REST = "rest"
 
 
 class Stopwatch:
-    """Seconds, and FLOPs where they are counted, by part. Parts nest, and none is charged for those within it, so all
-    parts together are the whole time; what is in no part is `rest`."""
+    """Seconds per part, and FLOPs if they are counted.
+
+    Parts nest, and a part is not charged for the parts within it, so the sum over parts is the total time. Time outside
+    any part is `rest`.
+    """
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.flops: defaultdict[str, int] = defaultdict(int)
         self.stack: list[str] = []
         self.counter: FlopCounterMode | None = None
-        self.cuda = False  # wait for the GPU at each change of part
+        self.cuda = False  # synchronise with the GPU at each change of part
         self.restore = ExitStack()
         self.mark = time.perf_counter()
 
     def clear(self) -> None:
-        """Forget the seconds so far; time begins now."""
+        """Discard the seconds so far and restart the time."""
         self._charge()
         self.seconds.clear()
 
     def read(self) -> dict[str, float]:
-        """Seconds by part up to now."""
+        """Return the seconds per part up to now."""
         self._charge()
         return dict(self.seconds)
 
     def _charge(self) -> None:
-        """Time and FLOPs since the last charge go to the innermost part."""
+        """Charge the time and FLOPs since the last charge to the innermost part."""
         if self.cuda:
             torch.cuda.synchronize()
         part, now = self.stack[-1] if self.stack else REST, time.perf_counter()
@@ -53,7 +56,7 @@ class Stopwatch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Charge what happens within to `name`."""
+        """Charge the time within the context to `name`."""
         self._charge()
         self.stack.append(name)
         try:
@@ -63,12 +66,12 @@ class Stopwatch:
             self.stack.pop()
 
     def go_on_as(self, name: str) -> None:
-        """Charge the rest of the innermost part to `name`."""
+        """Charge the remaining time of the innermost part to `name`."""
         self._charge()
         self.stack[-1] = name
 
     def count_flops(self, on: bool) -> None:
-        """Count the FLOPs of products, convolutions and attention from now on, which is slow, or stop."""
+        """Start counting the FLOPs of products, convolutions and attention, which is slow, or stop it."""
         if on:
             self.flops.clear()
             self.counted, self.counter = 0, FlopCounterMode(display=False, custom_mapping=_cpu_kernels())
@@ -90,16 +93,16 @@ class Stopwatch:
         self.replace(owner, method, timed)
 
     def replace(self, owner: Any, method: str, by: Callable[..., Any]) -> None:
-        """Give one object another method until `release`."""
+        """Replace a method of one object until `release`."""
         own, before = method in vars(owner), vars(owner).get(method)
         setattr(owner, method, by)
         self.restore.callback(functools.partial(setattr, owner, method, before) if own else
                               functools.partial(delattr, owner, method))  # fmt: skip
 
     def hooked(self, losses: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-        """The same losses; when the backward pass first reaches one of them, it goes on as `part`.
+        """Return the same losses; the backward pass is charged to `part` once it reaches one of them.
 
-        Autograd runs what was computed last first, so the losses computed after these have then been through.
+        Autograd first runs what was computed last, so the losses computed after these are complete by then.
         """
 
         def reached(_grad: Tensor) -> None:
@@ -112,14 +115,14 @@ class Stopwatch:
         return losses
 
     def release(self) -> None:
-        """Leave all objects as they were."""
+        """Restore all objects."""
         if self.counter is not None:
             self.count_flops(False)
         self.restore.close()
 
 
 class TimedLoader:
-    """A sized iterable, the making of whose items is timed as `part`."""
+    """Sized iterable that times the creation of its items as `part`."""
 
     def __init__(self, loader: Iterable[Any], watch: Stopwatch, part: str):
         self.loader, self.watch, self.part = loader, watch, part
@@ -138,7 +141,7 @@ class TimedLoader:
 
 
 def _cpu_kernels() -> dict[Any, Callable[..., int]]:
-    """FLOPs of kernels that torch's own table lacks, by the shapes of their arguments."""
+    """Return the FLOPs of kernels that torch's own table lacks, as functions of their arguments' shapes."""
 
     def linear(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
         return 2 * x.numel() * weight[0]

@@ -1,8 +1,8 @@
-"""How fast the memory is: `python -m worldmodel.speed [threads=2] [rounds=10] [out=speed.json]`.
+"""Speed of the memory: `python -m worldmodel.speed [threads=2] [rounds=10] [out=speed.json]`.
 
-Training is held against GPT2Model of `transformers` and against the machine's peak; acting against longer contexts and
-against encoding the window anew. All rivals of a comparison take turns, so that a busy machine slows all of them; the
-best of the rounds is what counts, the median tells how busy the machine was.
+Training is compared with GPT2Model of `transformers` and with the machine's peak. Acting is compared with longer
+contexts and with encoding the whole window. All models of a comparison take turns, so that other load slows all of
+them. The result is the best of the rounds; the median shows the load of the machine.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worldmodel.errors import ConfigError
 from worldmodel.model.memory import Transformer
 from worldmodel.model.memory.linear import AVAILABLE, product
 from worldmodel.model.memory.mask import additive, visible
-from worldmodel.training.config import ConfigError
 from worldmodel.training.exit_codes import run_command
 
-ROWS, HEADS = 64, 4  # T of a training window, and heads of every model here
+ROWS, HEADS = 64, 4  # T of a training window, and number of heads of every model
 
 
 def times(rivals: dict[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, float]]:
-    """Seconds a call of each rival: best and median over `rounds`, taking turns, after one round to warm up."""
+    """Return the seconds per call of each rival: best and median over `rounds`, in turns, after one warm-up round."""
     took: dict[str, list[float]] = {name: [] for name in rivals}
     for i in range(rounds + 1):
         for name, call in rivals.items():
@@ -40,7 +40,7 @@ def times(rivals: dict[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[
 
 
 def peak_flops() -> float:
-    """FLOP/s of the best square float32 product, by either of torch's matrix libraries."""
+    """Return the FLOP/s of the best square float32 product, by either of torch's matrix libraries."""
     best = 0.0
     for n in (256, 512, 1024, 2048):
         a, b = torch.randn(2, n, n)
@@ -53,17 +53,17 @@ def peak_flops() -> float:
 
 
 def product_flops(model: nn.Module, tokens: int) -> int:
-    """Of a training step's linear layers: 6 a token and matrix parameter."""
+    """Return the FLOPs of the linear layers in a training step: 6 per token and matrix parameter."""
     return tokens * 6 * sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
 
 
 def train_flops(model: Transformer, tokens: int, rows: int = ROWS) -> int:
-    """The same and, of attention, the causal half of the pairs: 6 depth T D a token."""
+    """Return `product_flops` plus, for the causal half of attention, 6 depth T D per token."""
     return product_flops(model, tokens) + tokens * 6 * model.depth * rows * model.dim
 
 
 def trainer(model: nn.Module, forward: Callable[[nn.Module], Tensor]) -> Callable[[], None]:
-    """A training step: forward, backward, AdamW."""
+    """Return a training step: forward, backward, AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 
     def step() -> None:
@@ -75,20 +75,20 @@ def trainer(model: nn.Module, forward: Callable[[nn.Module], Tensor]) -> Callabl
 
 
 def products(model: nn.Module, tokens: int) -> Callable[[], None]:
-    """The matrix products of the linear layers' forward and backward pass, and nothing else: no step is faster."""
+    """Return the matrix products of the linear layers' forward and backward pass: a lower bound of a step's time."""
     layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
     rows = {width: torch.randn(tokens, width) for m in layers for width in (m.in_features, m.out_features)}
 
     def run() -> None:
         for layer in layers:
-            layer.weight.grad = None  # or it would be added to
+            layer.weight.grad = None  # otherwise gradients would accumulate
             layer(rows[layer.in_features].detach().requires_grad_()).backward(rows[layer.out_features])
 
     return run
 
 
 def gpt2(dim: int, depth: int, dropout: float, heads: int = HEADS, rows: int = ROWS) -> nn.Module:
-    """The rival, with no words and no cache."""
+    """Return a GPT2Model without a vocabulary and without a cache."""
     from transformers import GPT2Config, GPT2Model  # only here
 
     rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
@@ -97,7 +97,10 @@ def gpt2(dim: int, depth: int, dropout: float, heads: int = HEADS, rows: int = R
 
 
 def mixed(forward: Callable[[nn.Module], Tensor], device: str = "cpu") -> Callable[[nn.Module], Tensor]:
-    """The same as `trainer.precision=bf16-mixed` has it: products in bfloat16, weights and the rest in float32."""
+    """Return the forward pass under autocast, as in `trainer.precision=bf16-mixed`.
+
+    Products are in bfloat16, weights and the rest in float32.
+    """
 
     def autocast(model: nn.Module) -> Tensor:
         with torch.autocast(device, torch.bfloat16):
@@ -107,10 +110,10 @@ def mixed(forward: Callable[[nn.Module], Tensor], device: str = "cpu") -> Callab
 
 
 def training(dim: int, depth: int, batch: int, rounds: int) -> list[dict[str, Any]]:
-    """Tokens a second of a training step on (batch, 64) windows with a reset in each: one row a model.
+    """Time a training step on (batch, 64) windows with one reset each: one row per model, with tokens per second.
 
-    `times_gpt2` compares at the same precision; `of_peak` is in units of the float32 peak at either.
-    `products_*` are what bounds our figures: a step that did its matrix products, at these shapes, and nothing else.
+    `times_gpt2` compares at the same precision; `of_peak` is in units of the float32 peak at either. `products_*` bound
+    these figures: a step of only its matrix products, at these shapes.
     """
     x = torch.randn(batch, ROWS, dim)
     episode = (torch.arange(ROWS) >= torch.randint(1, ROWS, (batch, 1))).long()
@@ -166,7 +169,7 @@ def training(dim: int, depth: int, batch: int, rounds: int) -> list[dict[str, An
 
 @torch.no_grad()
 def acting(depth: int, kv_heads: int, rounds: int, envs: int = 16, dim: int = 128) -> dict[str, Any]:
-    """A cached step at 32 and at 256 rows of context, and the encoding of a whole window of 256 rows."""
+    """Time a cached step at 32 and at 256 rows of context, and the encoding of a whole window of 256 rows."""
     model = Transformer(dim, depth, HEADS, kv_heads).eval()
     x, episode = torch.randn(envs, 256, dim), torch.zeros(envs, 256, dtype=torch.long)
     valid = torch.ones_like(episode, dtype=torch.bool)
@@ -196,7 +199,7 @@ def acting(depth: int, kv_heads: int, rounds: int, envs: int = 16, dim: int = 12
 
 
 def table(title: str, rows: list[dict[str, Any]]) -> str:
-    """Rows of equal keys as aligned text."""
+    """Return rows of equal keys as aligned text."""
     cells = [[f"{v:.4g}" if isinstance(v, float) else str("" if v is None else v) for v in r.values()] for r in rows]
     lines = [list(rows[0]), *cells]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -204,7 +207,7 @@ def table(title: str, rows: list[dict[str, Any]]) -> str:
 
 
 def arguments(argv: list[str]) -> dict[str, str]:
-    """`key=value` words; ConfigError for any other."""
+    """Parse `key=value` words. Raises ConfigError for any other word."""
     given = {"threads": "2", "rounds": "10", "out": ""}
     for word in argv:
         key, _, value = word.partition("=")
@@ -218,7 +221,7 @@ def arguments(argv: list[str]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Measure, print, and write JSON if asked to."""
+    """Measure, print, and with `out` write JSON."""
     given = arguments(sys.argv[1:])
     rounds = int(given["rounds"])
     torch.set_num_threads(int(given["threads"]))

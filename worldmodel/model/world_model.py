@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from worldmodel.model.action_embedding import ActionEmbedding
-from worldmodel.model.heads.dynamics import Heads, Prediction, symlog
-from worldmodel.model.heads.observation import ObservationHead
-from worldmodel.model.heads.recall import RecallHead
-from worldmodel.running_stats import Moments
-from worldmodel.types import Obs, Rollout, Sequences, map_obs
+from worldmodel.model.heads import DynamicsHead, Head, ObservationHead, Prediction
+from worldmodel.running_stats import RunningMeanStd
+from worldmodel.types import Obs, Rollout, Sequences
 
 
 @dataclass
@@ -35,9 +34,8 @@ class WorldModel(nn.Module):
     """One token a step: x_t = W z_t + E a_{t-1}; h_t = memory(x_<=t); heads read (h_t, a_t).
 
     h_t does not depend on a_t, so it is also the memory that the policy reads. `predicts` is what the Gaussian
-    head is about: the latent's `delta`, or the next latent itself (`absolute`). With `observation`, a categorical
-    head over the next observation's symbols is trained beside it, and the memory with it; with `recall`, one over the
-    symbols that the episode has shown before.
+    head is about: the latent's `delta`, or the next latent itself (`absolute`). `heads` builds further heads,
+    which train beside the dynamics head and shape the memory.
     """
 
     def __init__(
@@ -49,9 +47,7 @@ class WorldModel(nn.Module):
         *,
         hidden: int = 256,
         predicts: Literal["delta", "absolute"] = "delta",
-        observation: bool = False,
-        recall: bool = False,
-        obs_space: gym.Space | None = None,
+        heads: Mapping[str, Callable[[], Head]] = MappingProxyType({}),
     ):
         super().__init__()
         if predicts not in ("delta", "absolute"):
@@ -62,33 +58,46 @@ class WorldModel(nn.Module):
         self.token = nn.Linear(int(torch.tensor(encoder.shape).prod()), dim)
         self.act = ActionEmbedding(act_space, dim)
         self.start = nn.Parameter(torch.zeros(dim))
-        self.heads = Heads(dim, target.shape, hidden)
-        self.observation = ObservationHead(dim, encoder, obs_space, hidden) if observation else None
-        self.recall = RecallHead(dim, encoder) if recall else None
-        self.delta_scale = Moments(target.shape, centred=False)
-        self.latent_scale = Moments(target.shape)
+        self.heads = nn.ModuleDict({"dynamics": DynamicsHead(dim, target.shape, hidden)})
+        for name, make_head in heads.items():
+            self.heads[name] = make_head()
+        self.delta_scale = RunningMeanStd(target.shape, centred=False)
+        self.latent_scale = RunningMeanStd(target.shape)
+
+    @property
+    def observation(self) -> ObservationHead | None:
+        """The head over the next observation's symbols, where there is one."""
+        return self.head("observation")
+
+    def head(self, name: str) -> Head | None:
+        """A head by its name in the configuration; None where the model has none of that name."""
+        return dict(self.heads.items()).get(name)
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """Weights of hidden layers: neither the inputs' tables nor the outputs."""
+        inner = [p for module in (self.token, self.memory) for p in module.parameters()]
+        return [*inner, *self.heads["dynamics"].hidden_matrices()]
 
     def tokens(self, z: Tensor, prev_act: Tensor, starts: Tensor) -> Tensor:
         """z (B, L, *shape), the action before each row, and where there was none -> x (B, L, D)."""
         before = torch.where(starts[..., None], self.start, self.act(prev_act))
         return self.token(z.flatten(starts.ndim)) + before
 
-    def remember(self, z: Tensor, seq: Sequences) -> Tensor:
+    def encode_sequence(self, z: Tensor, seq: Sequences) -> Tensor:
         """Memory over whole windows: z (B, R, *shape) of the first R rows of `seq` -> h (B, R, D)."""
         rows = z.shape[1]
         x = self.tokens(z, seq.prev_act[:, :rows], seq.starts[:, :rows])
         return self.memory(x, seq.episode[:, :rows], seq.valid[:, :rows])
 
-    def forward(self, roll: Rollout) -> Outputs:
-        """The same forward pass for training and for scoring; `roll` has L + 1 rows."""
-        new = roll.new
+    def forward(self, roll: Sequences) -> Outputs:
+        """One pass over sequences of L + 1 rows, for training."""
         z = self.encoder(roll.obs)  # (B, L+1, *shape)
-        h = self.remember(z[:, :-1], roll)[:, -new:]  # (B, T, D)
-        z = z[:, -new - 1 :]
-        y = self.target(map_obs(lambda o: o[:, -new - 1 :], roll.obs), z)
-        return self.outcome(h, roll.tail(roll.act), z, y)
+        h = self.encode_sequence(z[:, :-1], roll)[:, -roll.num_new :]  # (B, T, D)
+        z = roll.new_rows(z)
+        y = self.target(roll.new_rows(roll.obs), z)
+        return self.predict_and_compare(h, roll.new_steps(roll.act), z, y)
 
-    def outcome(self, h: Tensor, act: Tensor, z: Tensor, y: Tensor) -> Outputs:
+    def predict_and_compare(self, h: Tensor, act: Tensor, z: Tensor, y: Tensor) -> Outputs:
         """Predict from (h (B, T, D), act) and hold it against y (B, T+1, *latent)."""
         pred = self.predict(h, act, y[:, :-1])
         delta = y[:, 1:] - y[:, :-1]
@@ -104,7 +113,7 @@ class WorldModel(nn.Module):
 
     def predict(self, h: Tensor, act: Tensor, y: Tensor) -> Prediction:
         """(h, act, y) of any leading shape -> Prediction."""
-        return self.heads(h, self.act(act), self.latent_scale(y))
+        return self.heads["dynamics"](h, self.act(act), self.latent_scale(y))
 
     def expected_delta(self, pred: Prediction, y: Tensor) -> Tensor:
         """The mean prediction as a change of the latent in its own units: (*lead, *latent)."""
@@ -123,40 +132,22 @@ class WorldModel(nn.Module):
         return self.encoder.codes(obs)
 
     @torch.no_grad()
-    def review(self, roll: Rollout) -> Outputs:
+    def score_rollout(self, roll: Rollout) -> Outputs:
         """The acting model's own view of a fresh rollout: its h, held against latents whose scales are first brought
         up to date. No second pass through the memory is needed."""
-        obs = map_obs(lambda o: o[:, -roll.new - 1 :], roll.obs)
+        obs = roll.new_rows(roll.obs)
         z = self.encoder(obs)
         y = self.target(obs, z)
-        self.delta_scale.update(y[:, 1:] - y[:, :-1], roll.tail(roll.mask))
-        self.latent_scale.update(y[:, :-1], roll.tail(roll.valid))
-        return self.outcome(roll.h, roll.tail(roll.act), z, y)
+        self.delta_scale.update(y[:, 1:] - y[:, :-1], roll.new_steps(roll.mask))
+        self.latent_scale.update(y[:, :-1], roll.new_steps(roll.valid))
+        return self.predict_and_compare(roll.h, roll.new_steps(roll.act), z, y)
 
-    def losses(self, out: Outputs, roll: Rollout) -> dict[str, Tensor]:
-        """Unreduced (B, T) losses.
-
-        `delta` is the Gaussian negative log-likelihood weighted by the detached sigma (Seitzer et al. 2022, beta
-        .5), which keeps the mean learning where the variance is large. `observation` is in nats a cell,
-        `recall` in nats.
-        """
-        inverse = torch.exp(-out.pred.logvar)
-        nll = 0.5 * (out.error.square() * inverse + out.pred.logvar)
-        nll = (nll * torch.exp(0.5 * out.pred.logvar).detach()).flatten(2).mean(-1)
-        act, mask = roll.tail(roll.act), roll.tail(roll.mask)
-        losses = {
-            "delta": nll,
-            "rew": 0.5 * (out.pred.rew - symlog(roll.tail(roll.rew_ext))).square(),
-            "end": F.binary_cross_entropy_with_logits(
-                out.pred.end, roll.tail(roll.end).to(out.pred.end.dtype), reduction="none"
-            ),
-            **self.target.losses(map_obs(lambda o: o[:, -roll.new - 1 :], roll.obs), act, out.z, out.y, mask),
-        }
-        if self.observation is not None:
-            codes = self.symbols(map_obs(lambda o: o[:, -roll.new - 1 :], roll.obs))
-            nll = self.observation.nll(out.h, self.act(act), codes[:, 1:], codes[:, :-1])
-            losses["observation"] = nll / self.observation.cells
-        if self.recall is not None:
-            earlier = self.recall.earlier(self.symbols(roll.obs), roll.starts, roll.valid)
-            losses["recall"] = self.recall.nll(out.h, roll.tail(earlier))
+    def losses(self, out: Outputs, roll: Sequences) -> dict[str, Tensor]:
+        """Unreduced (B, T) losses of the heads and of the target, by name."""
+        act, mask = roll.new_steps(roll.act), roll.new_steps(roll.mask)
+        losses = self.heads["dynamics"].losses(self, out, roll)
+        losses |= self.target.losses(roll.new_rows(roll.obs), act, out.z, out.y, mask)
+        for name, head in self.heads.items():
+            if name != "dynamics":
+                losses |= head.losses(self, out, roll)
         return losses

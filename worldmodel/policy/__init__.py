@@ -1,8 +1,8 @@
 """The policy: (h, z) -> act, and how it learns."""
 
 from worldmodel.policy.actor_critic import ActorCritic
-from worldmodel.policy.planned import Greedy
-from worldmodel.policy.ppo import PPO
+from worldmodel.policy.planned import QDistillation
+from worldmodel.policy.ppo import PPO, Objective
 from worldmodel.policy.random_policy import RandomPolicy
 
-__all__ = ["PPO", "ActorCritic", "Greedy", "RandomPolicy"]
+__all__ = ["PPO", "ActorCritic", "Objective", "QDistillation", "RandomPolicy"]

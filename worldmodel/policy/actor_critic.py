@@ -77,9 +77,10 @@ class ActorCritic(nn.Module):
         self.actor = _linear(hidden, self.dist.size, CHOICE)
         self.critic = _linear(hidden, 2, 0.1)
 
-    def forget(self) -> None:
-        """Choose as at first, nearly uniformly; what it sees and values stays learnt."""
+    def reset_actor(self) -> list[nn.Parameter]:
+        """Re-initialise the layer that chooses, nearly uniformly; returns its parameters."""
         _begin(self.actor, CHOICE)
+        return list(self.actor.parameters())
 
     def see(self, obs: Obs, z: Tensor) -> Tensor:
         """What it reads of an observation (*lead, ...), whose latent in the world model is z (*lead, *latent)."""

@@ -1,4 +1,4 @@
-"""Action distributions, as plain functions of the policy head's numbers: sampling is in the hot loop."""
+"""Action distributions as plain functions of the policy head's output, because sampling is in the hot loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from torch.nn import functional as F
 
 
 class Categorical(nn.Module):
-    """One discrete action. `null_bias` is added to the logit of the null action: a propensity to do nothing."""
+    """One discrete action. `null_bias` is added to the logit of the null action.
+
+    Raises ValueError for a `null_bias` without a null action.
+    """
 
     def __init__(self, space: gym.spaces.Discrete, null_action: int | None = None, null_bias: float = 0.0):
         super().__init__()
@@ -25,20 +28,21 @@ class Categorical(nn.Module):
         self.register_buffer("bias", bias, persistent=False)
 
     def log_probs(self, params: Tensor, temperature: Tensor | float) -> Tensor:
-        """(*lead, size) log-probability of each action."""
+        """Return the log-probability of each action: (*lead, size)."""
         return F.log_softmax((params + self.bias) / temperature, -1)
 
     def sample(self, params: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
-        """params (N, size) -> action (N,), log-probability (N,). By the Gumbel trick: two cheap ops."""
+        """Sample by the Gumbel trick: params (N, size) -> action (N,), log-probability (N,)."""
         logp = self.log_probs(params, temperature)
         act = (logp - torch.empty_like(logp).exponential_().log_()).argmax(-1)
         return act, logp.gather(-1, act[..., None]).squeeze(-1)
 
     def mode(self, params: Tensor) -> Tensor:
+        """Return the most probable action: (*lead)."""
         return (params + self.bias).argmax(-1)
 
     def evaluate(self, params: Tensor, act: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Log-probability and entropy (nats), each (*lead)."""
+        """Return log-probability and entropy (nats), each (*lead)."""
         logp = self.log_probs(params, temperature)
         return logp.gather(-1, act[..., None]).squeeze(-1), -(logp.exp() * logp).sum(-1)
 
@@ -53,13 +57,16 @@ class MultiCategorical(nn.Module):
         self.sizes, self.size = sizes, sum(sizes)
 
     def sample(self, params: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Sample: params (N, sum of sizes) -> action (N, M), log-probability (N,)."""
         pairs = [p.sample(x, temperature) for p, x in zip(self.parts, params.split(self.sizes, -1), strict=True)]
         return torch.stack([a for a, _ in pairs], -1), sum(logp for _, logp in pairs)
 
     def mode(self, params: Tensor) -> Tensor:
+        """Return the most probable action: (*lead, M)."""
         return torch.stack([p.mode(x) for p, x in zip(self.parts, params.split(self.sizes, -1), strict=True)], -1)
 
     def evaluate(self, params: Tensor, act: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Return log-probability and entropy (nats), each (*lead)."""
         pairs = [
             p.evaluate(x, a, temperature)
             for p, x, a in zip(self.parts, params.split(self.sizes, -1), act.unbind(-1), strict=True)
@@ -68,8 +75,15 @@ class MultiCategorical(nn.Module):
 
 
 class Gaussian(nn.Module):
-    """A box action. noise: `learned` (one log-std a dimension, state-independent), `fixed` (std stays `std`), or
-    `none` (the mean itself: no density, so the log-probability and entropy are 0 and PPO leaves it alone)."""
+    """Gaussian over a Box action.
+
+    noise:
+      `learned`  one log-std per dimension, independent of the state, initialised to log `std`.
+      `fixed`    the std is `std`.
+      `none`     the action is the mean. It has no density, so log-probability and entropy are 0 and PPO has no effect.
+
+    Raises ValueError for any other value of `noise`.
+    """
 
     def __init__(self, space: gym.spaces.Box, noise: Literal["learned", "fixed", "none"] = "learned", std: float = 1.0):
         super().__init__()
@@ -90,15 +104,18 @@ class Gaussian(nn.Module):
         return (-0.5 * unit.square() - log_std - half).sum(-1), (log_std + half + 0.5).sum().expand(params.shape[:-1])
 
     def sample(self, params: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Sample: params (N, size) -> action (N, *shape), log-probability (N,)."""
         if self.noise == "none":
             return self.mode(params), params.new_zeros(params.shape[:-1])
         act = params + torch.randn_like(params) * torch.exp(self.log_std) * temperature
         return act.unflatten(-1, self.shape), self._logp(params, act, temperature)[0]
 
     def mode(self, params: Tensor) -> Tensor:
+        """Return the mean: (*lead, *shape)."""
         return params.unflatten(-1, self.shape)
 
     def evaluate(self, params: Tensor, act: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Return log-probability and entropy (nats), each (*lead)."""
         if self.noise == "none":
             zero = params.new_zeros(params.shape[:-1])
             return zero, zero
@@ -113,7 +130,10 @@ def make_distribution(
     null_action: int | None = None,
     null_bias: float = 0.0,
 ) -> Categorical | MultiCategorical | Gaussian:
-    """The distribution that fits an action space."""
+    """Return the distribution for an action space.
+
+    Raises ValueError for spaces other than Discrete, MultiDiscrete and Box.
+    """
     if isinstance(space, gym.spaces.Discrete):
         return Categorical(space, null_action, null_bias)
     if isinstance(space, gym.spaces.MultiDiscrete):

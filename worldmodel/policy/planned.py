@@ -1,4 +1,4 @@
-"""A policy that follows what a planner found each action to be worth."""
+"""Distillation of action values into a policy."""
 
 from __future__ import annotations
 
@@ -6,36 +6,38 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from worldmodel.errors import check_range
 from worldmodel.policy.actor_critic import ActorCritic
 from worldmodel.policy.ppo import PPO, value_loss
-from worldmodel.types import Rollout, map_obs
+from worldmodel.types import PlannedRollout
 
 
 @dataclass
-class Greedy(PPO):
-    """The policy moves to softmax(worth / sharpness), of the worth (B, T, actions) that `Plan` writes: cross-entropy
-    instead of PPO's surrogate. Of PPO there remain the two values, their discounts and their weights.
+class QDistillation(PPO):
+    """The policy moves to softmax(q / target_temperature) of a planner's action values (B, T, actions).
 
-    sharpness: how much less an action must be worth, in units of the weighted rewards, for its probability to fall by
-    a factor of e.
+    The loss is a cross-entropy instead of PPO's surrogate. The two values, their discounts and their weights are those
+    of PPO.
 
-    It learns at a temperature of 1, whatever it acts with: it is then an average over plans, whose noise changes what
-    they want, and a low temperature when acting follows what most of them want.
+    target_temperature: the difference of two action values, in units of the weighted rewards, at which their
+    probabilities differ by a factor of e.
+
+    The policy learns at a temperature of 1, whatever it acts with: it is then an average over plans, whose noise
+    changes their aim, and a low temperature while acting follows the aim of most plans.
     """
 
-    sharpness: float = 0.02
+    target_temperature: float = 0.02
 
     def __post_init__(self) -> None:
-        if self.sharpness <= 0:
-            raise ValueError(f"policy.ppo.sharpness={self.sharpness}: must be above 0")
+        check_range("policy.objective.target_temperature", self.target_temperature, 0, whole=False, above=True)
 
-    def losses(self, policy: ActorCritic, h: Tensor, z: Tensor, roll: Rollout) -> dict[str, Tensor]:
-        """See `PPO.losses`."""
-        params, values = policy(h, policy.see(map_obs(roll.tail, roll.obs), z))
+    def losses(self, policy: ActorCritic, h: Tensor, z: Tensor, rollout: PlannedRollout) -> dict[str, Tensor]:
+        """See `Objective.losses`."""
+        params, values = policy(h, policy.see(rollout.new_steps(rollout.obs), z))
         logp = policy.dist.log_probs(params, 1.0)
-        goal = (roll.worth / self.sharpness).softmax(-1)
+        goal = (rollout.q_values / self.target_temperature).softmax(-1)
         return {
             "policy": -(goal * logp).sum(-1),
             "entropy": (logp.exp() * logp).sum(-1),
-            "value": value_loss(values, roll),
+            "value": value_loss(values, rollout),
         }

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from worldmodel.masked import clipped_policy_loss, normalise_advantage
+from worldmodel.distributed import sum_over_ranks
 from worldmodel.policy.actor_critic import ActorCritic
 from worldmodel.policy.returns import gae
-from worldmodel.types import Rollout, map_obs
+from worldmodel.types import PlannedRollout, Rollout, ScoredRollout, add_fields
+
+
+class Objective(Protocol):
+    """How the policy learns: the returns of a rollout, and losses on scored rollouts."""
+
+    gamma_ext: float
+    gamma_int: float
+    weight_ext: float
+    weight_int: float
+    episodic_int: bool
+
+    def score(self, rollout: Rollout, rew_int: Tensor) -> ScoredRollout:
+        """Add the intrinsic reward (B, T), advantages and returns."""
+        ...
+
+    def losses(
+        self, policy: ActorCritic, h: Tensor, z: Tensor, rollout: ScoredRollout | PlannedRollout
+    ) -> dict[str, Tensor]:
+        """h (B, T, D), z (B, T, *latent) -> unreduced (B, T) losses."""
+        ...
 
 
 @dataclass
@@ -26,15 +47,15 @@ class PPO:
     episodic_int: bool = True
     adv_floor: float = 1e-2
 
-    def add_returns(self, roll: Rollout) -> None:
-        """Fill in `adv`, `ret_ext`, `ret_int` from rewards and the acting policy's values."""
-        end, trunc, mask = (roll.tail(x) for x in (roll.end, roll.trunc, roll.mask))
-        adv_ext, roll.ret_ext = gae(
-            roll.tail(roll.rew_ext), roll.value_ext, end, trunc, mask, gamma=self.gamma_ext, lam=self.lam
+    def score(self, rollout: Rollout, rew_int: Tensor) -> ScoredRollout:
+        """See `Objective.score`: advantages and returns from rewards and the acting policy's values."""
+        end, trunc, mask, rew_ext = (
+            rollout.new_steps(x) for x in (rollout.end, rollout.trunc, rollout.mask, rollout.rew_ext)
         )
-        adv_int, roll.ret_int = gae(
-            roll.rew_int,
-            roll.value_int,
+        adv_ext, ret_ext = gae(rew_ext, rollout.value_ext, end, trunc, mask, gamma=self.gamma_ext, lam=self.lam)
+        adv_int, ret_int = gae(
+            rew_int,
+            rollout.value_int,
             end,
             trunc,
             mask,
@@ -42,23 +63,42 @@ class PPO:
             lam=self.lam,
             episodic=self.episodic_int,
         )
-        adv = self.weight_ext * adv_ext + self.weight_int * adv_int
-        roll.adv = normalise_advantage(adv, mask, self.adv_floor)
+        adv = normalise_advantage(self.weight_ext * adv_ext + self.weight_int * adv_int, mask, self.adv_floor)
+        return add_fields(ScoredRollout, rollout, rew_int=rew_int, adv=adv, ret_ext=ret_ext, ret_int=ret_int)
 
-    def losses(self, policy: ActorCritic, h: Tensor, z: Tensor, roll: Rollout) -> dict[str, Tensor]:
-        """h (B, T, D), z (B, T, *latent) -> unreduced (B, T) losses."""
-        params, values = policy(h, policy.see(map_obs(roll.tail, roll.obs), z))
-        logp, entropy = policy.dist.evaluate(params, roll.tail(roll.act), policy.temperature)
+    def losses(self, policy: ActorCritic, h: Tensor, z: Tensor, rollout: ScoredRollout) -> dict[str, Tensor]:
+        """See `Objective.losses`."""
+        params, values = policy(h, policy.see(rollout.new_steps(rollout.obs), z))
+        logp, entropy = policy.dist.evaluate(params, rollout.new_steps(rollout.act), policy.temperature)
         return {
-            "policy": clipped_policy_loss(logp, roll.logp, roll.adv, self.clip),
+            "policy": clipped_policy_loss(logp, rollout.logp, rollout.adv, self.clip),
             "entropy": -entropy,
-            "value": value_loss(values, roll),
+            "value": value_loss(values, rollout),
         }
 
 
-def value_loss(values: Tensor, roll: Rollout) -> Tensor:
+def value_loss(values: Tensor, rollout: ScoredRollout | PlannedRollout) -> Tensor:
     """Squared error of both values (B, T, 2), unreduced: (B, T)."""
-    return 0.5 * ((values[..., 0] - roll.ret_ext).square() + (values[..., 1] - roll.ret_int).square())
+    return 0.5 * ((values[..., 0] - rollout.ret_ext).square() + (values[..., 1] - rollout.ret_int).square())
+
+
+def clipped_policy_loss(logp: Tensor, old_logp: Tensor, adv: Tensor, clip: float) -> Tensor:
+    """Unreduced PPO surrogate (Schulman et al. 2017, eq. 7), negated: (B, T)."""
+    ratio = torch.exp(logp - old_logp)
+    return -torch.minimum(ratio * adv, ratio.clamp(1 - clip, 1 + clip) * adv)
+
+
+def normalise_advantage(adv: Tensor, mask: Tensor, floor: float) -> Tensor:
+    """adv (B, T) about its mean over real steps of all ranks, in units of its std or of `floor` if that is larger.
+
+    Without the floor, a reward that is never seen lets the noise of the value head set the step (entropy then
+    drifts down and success with it).
+    """
+    real = mask.to(adv.dtype)
+    n = sum_over_ranks(real.sum()).clamp_min(1.0)
+    mean = sum_over_ranks((adv * real).sum()) / n
+    var = sum_over_ranks(((adv - mean).square() * real).sum()) / n
+    return (adv - mean) / var.sqrt().clamp_min(floor) * real
 
 
 def policy_kl(logp: Tensor, old_logp: Tensor) -> Tensor:

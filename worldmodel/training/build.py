@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -10,10 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.curiosity import Curiosity
 from worldmodel.envs import VectorEnv
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.model.world_model import WorldModel
 from worldmodel.training.config import fill
 from worldmodel.training.datamodule import SequenceData
-from worldmodel.training.module import CuriousAgent
+from worldmodel.training.module import TrainingModule
 
 
 class EnvSpec(NamedTuple):
@@ -41,7 +44,7 @@ def env_spec(cfg: DictConfig) -> EnvSpec:
 
 
 def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
-    """World model, curiosity, policy and optimiser of a configuration."""
+    """World model, curiosity and policy of a configuration."""
     make_encoder = instantiate(cfg.encoder)
 
     def new_encoder(space: gym.Space = spec.obs_space, **changes: Any) -> Any:
@@ -52,55 +55,67 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
     target = fill(instantiate(cfg.target), **known)
     known |= {"target": target, "latent": encoder.shape, "target_shape": target.shape}
     known["complete"] = lambda part: fill(part, **known)  # for what is made of parts that want the same
-    model: WorldModel = fill(instantiate(cfg.model), **known)
+    heads = {str(name): partial(fill, instantiate(node), **known) for name, node in cfg.heads.items()}
+    model: WorldModel = fill(instantiate(cfg.model), **known, heads=heads)
     curiosity = fill(instantiate(cfg.curiosity), **known)
-    dream = instantiate(cfg.policy.get("dream"))
-    if dream is not None:
-        check_dream(cfg, curiosity)
-        dream.check(spec.act_space, curiosity)
+    imagination = instantiate(cfg.policy.imagination) if "_target_" in cfg.policy.imagination else None
+    if imagination is not None:
+        check_imagination(cfg, curiosity)
+        imagination.check(spec.act_space, curiosity)
     return CuriousAgent(
         model=model,
         policy=fill(instantiate(cfg.policy.actor), **known),
         curiosity=curiosity,
-        reward_scale=fill(instantiate(cfg.reward), **known),
-        ppo=instantiate(cfg.policy.ppo),
-        dream=dream,
-        make_optimizer=instantiate(cfg.optimizer),
+        reward_normalizer=fill(instantiate(cfg.reward), **known),
+        objective=instantiate(cfg.policy.objective),
+        imagination=imagination,
         weights=OmegaConf.to_container(cfg.weights),
         total_steps=cfg.total_steps,
-        config=OmegaConf.to_container(cfg),
+        seed=cfg.seed,
     )
 
 
-def check_dream(cfg: DictConfig, curiosity: Curiosity) -> None:
+def build_module(cfg: DictConfig, agent: CuriousAgent, max_loss: float = math.inf) -> TrainingModule:
+    """The Lightning module that trains an agent. Raises ValueError for settings of the optimizer."""
+    module = TrainingModule(agent, instantiate(cfg.optimizer), OmegaConf.to_container(cfg), max_loss)
+    module.configure_optimizers()  # only for the errors that it raises
+    return module
+
+
+def check_imagination(cfg: DictConfig, curiosity: Curiosity) -> None:
     """Raises ValueError where nothing can be imagined, or what is imagined can't be paid or can't teach."""
-    if not cfg.model.observation:
-        raise ValueError("policy.dream with model.observation=false: allowed is true")
-    if type(curiosity).foresee is Curiosity.foresee:
+    if "observation" not in cfg.heads:
+        raise ValueError(
+            f"policy.imagination with heads={sorted(map(str, cfg.heads))}: allowed are lists with observation"
+        )
+    if type(curiosity).predict_reward is Curiosity.predict_reward:
         name = type(curiosity).__name__
         raise ValueError(
-            f"policy.dream with curiosity {name}, which looks at what came: allowed are disagreement, max, "
+            f"policy.imagination with curiosity {name}, which needs real outcomes: allowed are disagreement, max, "
             "plan2explore, none"
         )
     if cfg.policy.actor.memory_gradient:
-        raise ValueError("policy.actor.memory_gradient=true: allowed with policy.dream is false")
+        raise ValueError("policy.actor.memory_gradient=true: allowed with policy.imagination is false")
     if not cfg.data.replay_capacity:
-        raise ValueError("data.replay_capacity=0: allowed with policy.dream are whole numbers from 1")
+        raise ValueError("data.replay_capacity=0: allowed with policy.imagination are whole numbers from 1")
 
 
 def build_data(cfg: DictConfig) -> SequenceData:
     """The data stream of a configuration; environments are made when Lightning sets it up, one set a rank."""
-    data: SequenceData = instantiate(cfg.data)(make_env=lambda seed: build_env(cfg, seed), seed=cfg.seed)
-    if cfg.env.num_envs % data.batch:
-        raise ValueError(f"data.batch={data.batch}: allowed are divisors of env.num_envs={cfg.env.num_envs}")
-    if (groups := cfg.env.num_envs // data.batch) % data.model_every:
+    data: SequenceData = instantiate(cfg.data)(
+        make_env=lambda seed: build_env(cfg, seed), seed=cfg.seed, make_metrics=lambda: instantiate(cfg.metrics)
+    )
+    batching = data.batching
+    if cfg.env.num_envs % batching.batch:
+        raise ValueError(f"data.batch={batching.batch}: allowed are divisors of env.num_envs={cfg.env.num_envs}")
+    if (groups := cfg.env.num_envs // batching.batch) % batching.model_every:
         raise ValueError(
-            f"data.model_every={data.model_every}: allowed are divisors of env.num_envs / data.batch = {groups}"
+            f"data.model_every={batching.model_every}: allowed are divisors of env.num_envs / data.batch = {groups}"
         )
     if cfg.policy.actor.memory_gradient:
         for key, value, allowed in (
-            ("model_every", data.model_every, 1),
-            ("model_batch", data.model_batch, data.batch),
+            ("model_every", batching.model_every, 1),
+            ("model_batch", batching.model_batch, batching.batch),
         ):
             if value != allowed:
                 raise ValueError(f"data.{key}={value}: allowed with policy.actor.memory_gradient is {allowed}")

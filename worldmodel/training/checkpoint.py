@@ -17,10 +17,11 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import nn
 
-from worldmodel.files import write_whole
-from worldmodel.training.config import CONFIG_DIR, ConfigError
+from worldmodel.errors import ConfigError
+from worldmodel.files import atomic_write
+from worldmodel.training.config import CONFIG_DIR
 
-FORMAT = 1  # grows when older code can't read what newer code writes
+FORMAT = 2  # grows when older code can't read what newer code writes
 NEWEST_FIRST = ("last.ckpt", "previous.ckpt")
 _MARK = b"\nsha256:"
 _SEAL = len(_MARK) + 64 + 1
@@ -28,7 +29,7 @@ _TO_GO_ON = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers
 
 
 class SealedFiles(CheckpointIO):
-    """Lightning's way to the disk: whole, durable, sealed files; see `write_whole`. Raises OSError."""
+    """Lightning's way to the disk: whole, durable, sealed files; see `atomic_write`. Raises OSError."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         buffer = io.BytesIO()
@@ -37,7 +38,7 @@ class SealedFiles(CheckpointIO):
         seal = _MARK + hashlib.sha256(data).hexdigest().encode() + b"\n"  # readers of zip archives skip it
 
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(Path(path), lambda file: file.writelines([data, seal]))
+        atomic_write(Path(path), lambda file: file.writelines([data, seal]))
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
         return read_checkpoint(path)
@@ -144,6 +145,14 @@ def _check_seal(path: Path) -> None:
             with zipfile.ZipFile(path) as archive:
                 if bad := archive.testzip():
                     raise ValueError(f"damaged: the checksum of {bad} is another")
+
+
+def agent_state(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The state of the agent alone, from that of the module that trained it."""
+    state = checkpoint["state_dict"]
+    if not isinstance(state, dict):
+        return state
+    return {str(name).removeprefix("agent."): value for name, value in state.items()}
 
 
 def fit_check(state: Any, module: nn.Module, path: str | Path) -> None:

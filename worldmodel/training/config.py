@@ -13,13 +13,11 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
+from worldmodel.errors import ConfigError
+
 _HERE = Path(__file__).resolve().parents[1]
 HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
 CONFIG_DIR = str(_HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs")
-
-
-class ConfigError(ValueError):
-    """Bad input: one line that names the key, the value and what is allowed."""
 
 
 @contextmanager
@@ -71,7 +69,7 @@ def check(cfg: DictConfig) -> None:
         _check_value(f"weights.{key}", value, float)
     for group, node in plain.items():
         if isinstance(node, dict) and "_target_" not in node and group != "weights":
-            parts = [key for key, part in node.items() if isinstance(part, dict) and "_target_" in part]
+            parts = [key for key, part in node.items() if isinstance(part, dict) and ("_target_" in part or not part)]
             for key in sorted(node.keys() - set(parts)):  # nothing would read it
                 raise ConfigError(f"{group}.{key}={node[key]}: no such key, allowed are {', '.join(parts)}")
     for path, node in _targets(plain, ""):

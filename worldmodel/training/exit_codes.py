@@ -12,8 +12,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from worldmodel.envs import TooManyFaults
-from worldmodel.training.config import ConfigError
-from worldmodel.training.module import NonFiniteLoss
+from worldmodel.errors import ConfigError, NonFiniteLoss
 
 
 def run_command(main: Callable[[], None]) -> None:

@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from worldmodel.errors import ConfigError
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.checkpoint import FORMAT, check_trusted
-from worldmodel.training.config import ConfigError
-from worldmodel.training.module import CuriousAgent
 
 WEIGHTS = "model.safetensors"
 _OURS = {"run_dir": None, "checkpoint": None, "logger": {}}  # of the run, not of the agent

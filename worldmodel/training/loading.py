@@ -12,19 +12,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from worldmodel.experience.actor import Actor, Thought
+from worldmodel.errors import ConfigError
+from worldmodel.experience.actor import Actor, ActorOutput
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.build import build_agent, env_spec
-from worldmodel.training.checkpoint import fit_check, read_checkpoint
-from worldmodel.training.config import ConfigError, bad_input
+from worldmodel.training.checkpoint import agent_state, fit_check, read_checkpoint
+from worldmodel.training.config import bad_input
 from worldmodel.training.hub import Shared
-from worldmodel.training.module import CuriousAgent
 from worldmodel.types import Obs, map_obs
 
 
 def load_agent(checkpoint: str | Path) -> tuple[CuriousAgent, DictConfig]:
     """The module in evaluation mode and the configuration it was trained with. Raises ConfigError."""
     saved = read_checkpoint(checkpoint)
-    return assemble(saved["config"], saved["state_dict"], checkpoint)
+    return assemble(saved["config"], agent_state(saved), checkpoint)
 
 
 def assemble(config: dict[str, Any], state: dict[str, Tensor], where: str | Path) -> tuple[CuriousAgent, DictConfig]:
@@ -84,16 +85,16 @@ class Agent(Shared):
             self.act_space,
             num_envs=1,
             context=data.context,
-            horizon=data.horizon,
+            rollout_length=data.rollout_length,
         )
-        self.thought: Thought | None = None
+        self.output: ActorOutput | None = None
 
     def act(self, obs: Any, greedy: bool = False) -> Any:
         """A raw Gymnasium observation -> an action for `env.step`: int, or an array of the space's shape and dtype."""
-        self.thought = self.actor.observe(self._batch(obs), greedy)
+        self.output = self.actor.observe(self._batch(obs), greedy)
         zero, no = torch.zeros(1), torch.zeros(1, dtype=torch.bool)
-        self.actor.feedback(zero, no, no, no)
-        act = self.thought.act[0].cpu().numpy()
+        self.actor.record_outcome(zero, no, no, no)
+        act = self.output.act[0].cpu().numpy()
         if isinstance(self.act_space, gym.spaces.Box):
             act = np.clip(act, self.act_space.low, self.act_space.high)
         return int(act) if self.act_space.shape == () else act.astype(self.act_space.dtype)

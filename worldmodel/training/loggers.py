@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from worldmodel.training.config import ConfigError
+from worldmodel.errors import ConfigError
 
 
 class Wandb(WandbLogger):

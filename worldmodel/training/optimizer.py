@@ -8,20 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-PARTS = {
-    "encoder": "model.encoder.",
-    "memory": "model.memory.",
-    "policy": "policy.",
-    "curiosity": "curiosity.",
-}
-
-
-MATRICES = ("model.token.", "model.memory.", "model.heads.trunk.", "model.heads.now.")
-"""Where Muon's parameters are: hidden layers of the world model, neither its inputs' tables nor its outputs."""
+from worldmodel.learner.curious_agent import CuriousAgent
 
 
 def make_adamw(
-    module: nn.Module,
+    agent: CuriousAgent,
     *,
     lr: float = 1e-3,
     part_lr: dict[str, float | None] | None = None,
@@ -37,11 +28,11 @@ def make_adamw(
     norms, embeddings or other vectors (Brown et al. 2020; nanoGPT). `warmup` counts optimiser steps;
     `cooldown` is the last share of the budget, over which all rates fall linearly to 0 (Zhai et al. 2022).
     """
-    return scheduled(_adamw(module, lambda name: True, lr, part_lr, weight_decay, betas, eps), module, warmup, cooldown)
+    return scheduled(_adamw(agent, set(), lr, part_lr, weight_decay, betas, eps), agent, warmup, cooldown)
 
 
 def make_muon(
-    module: nn.Module,
+    agent: CuriousAgent,
     *,
     matrix_lr: float = 1e-2,
     momentum: float = 0.95,
@@ -59,27 +50,24 @@ def make_muon(
     Muon's step is orthogonalised and scaled to the size of one of AdamW (Liu et al. 2025, arXiv 2502.16982). The
     other settings are those of `make_adamw`; rates of parts concern what AdamW has of them.
     """
-    embeddings = _embeddings(module)
-    matrices = {
-        name: p
-        for name, p in module.named_parameters()
-        if p.requires_grad and p.ndim == 2 and name.startswith(MATRICES) and id(p) not in embeddings
-    }
+    embeddings = _embeddings(agent)
+    hidden = {id(p) for p in agent.model.hidden_matrices()} - embeddings
+    matrices = [p for p in agent.parameters() if p.requires_grad and p.ndim == 2 and id(p) in hidden]
     if not matrices:
         raise ValueError("optimizer=muon: the world model has no matrices for it, allowed is optimizer=adamw")
     muon = torch.optim.Muon(
-        matrices.values(),
+        matrices,
         lr=matrix_lr,
         weight_decay=weight_decay,
         momentum=momentum,
         ns_steps=ns_steps,
         adjust_lr_fn="match_rms_adamw",
     )
-    adamw = _adamw(module, lambda name: name not in matrices, lr, part_lr, weight_decay, betas, eps)
-    return scheduled(Together(muon, adamw), module, warmup, cooldown)
+    adamw = _adamw(agent, {id(p) for p in matrices}, lr, part_lr, weight_decay, betas, eps)
+    return scheduled(Together(muon, adamw), agent, warmup, cooldown)
 
 
-def scheduled(optimizer: torch.optim.Optimizer, module: nn.Module, warmup: int, cooldown: float) -> dict[str, Any]:
+def scheduled(optimizer: torch.optim.Optimizer, agent: CuriousAgent, warmup: int, cooldown: float) -> dict[str, Any]:
     """An optimiser as Lightning wants it; a restart keeps the settings of today. Raises ValueError."""
     if not 0 <= cooldown <= 1:
         raise ValueError(f"optimizer.cooldown={cooldown}: allowed are shares of the budget from 0 to 1")
@@ -88,15 +76,15 @@ def scheduled(optimizer: torch.optim.Optimizer, module: nn.Module, warmup: int, 
 
     def left() -> float:
         """Of the budget, in units of the cool-down."""
-        return (1 - float(module.env_steps) / module.total_steps) / cooldown if cooldown else 1.0
+        return (1 - float(agent.env_steps) / agent.total_steps) / cooldown if cooldown else 1.0
 
     schedule = WarmUp(optimizer, warmup, left)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def _adamw(
-    module: nn.Module,
-    takes: Callable[[str], bool],
+    agent: CuriousAgent,
+    left_out: set[int],
     lr: float,
     part_lr: dict[str, float | None] | None,
     weight_decay: float,
@@ -104,16 +92,17 @@ def _adamw(
     eps: float,
 ) -> torch.optim.AdamW:
     part_lr = {k: v for k, v in (part_lr or {}).items() if v is not None}
-    if unknown := part_lr.keys() - PARTS.keys():
-        raise ValueError(f"optimizer.part_lr={sorted(unknown)}: allowed are {', '.join(PARTS)}")
-    embeddings = _embeddings(module)
-    # A group for each part and kind, whatever the rates: a run goes on with other ones.
+    parts = agent.param_groups()
+    if unknown := part_lr.keys() - parts.keys():
+        raise ValueError(f"optimizer.part_lr={sorted(unknown)}: allowed are {', '.join(parts)}")
+    part_of = {id(p): name for name, module in reversed(parts.items()) for p in module.parameters()}
+    embeddings = _embeddings(agent)
+    # A group for each part and kind, whatever the rates: a run may be resumed with other rates.
     groups: dict[tuple[str | None, bool], list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad and takes(name):
-            part = next((p for p, prefix in PARTS.items() if name.startswith(prefix)), None)
+    for parameter in agent.parameters():
+        if parameter.requires_grad and id(parameter) not in left_out:
             decays = parameter.ndim >= 2 and id(parameter) not in embeddings
-            groups.setdefault((part, decays), []).append(parameter)
+            groups.setdefault((part_of.get(id(parameter)), decays), []).append(parameter)
     return torch.optim.AdamW(
         [
             {"params": params, "lr": float(part_lr.get(part, lr)), "weight_decay": weight_decay if decays else 0.0}

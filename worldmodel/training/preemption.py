@@ -13,7 +13,7 @@ from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from worldmodel.training.config import ConfigError
+from worldmodel.errors import ConfigError
 
 ADDRESS = "http://169.254.169.254"  # the link-local one of all three
 EVERY_S = 5.0  # as Amazon advises; it tells two minutes ahead, the others 30 seconds

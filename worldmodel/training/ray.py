@@ -12,9 +12,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from worldmodel.train import continued, make_run_dir, train
-from worldmodel.training.config import CONFIG_DIR, ConfigError, check, check_call
+from worldmodel.errors import ConfigError
+from worldmodel.training.config import CONFIG_DIR, check, check_call
 from worldmodel.training.exit_codes import bad_input_exits, run_command
+from worldmodel.training.run import continued, make_run_dir, train
 
 
 def cluster(cfg: DictConfig, overrides: list[str], *, workers: int, gpu: bool, address: str, max_failures: int) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from worldmodel.analysis.probes.information import age
 from worldmodel.envs import VectorEnv
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.learner.run_episodes import Tally, play
 from worldmodel.model.world_model import WorldModel
-from worldmodel.training.module import CuriousAgent
 from worldmodel.types import Obs, Rollout, map_obs
 
 
@@ -44,13 +44,16 @@ class Activations:
 
 
 def record(
-    agent: CuriousAgent, env: VectorEnv, *, episodes: int, context: int, horizon: int, greedy: bool = False
+    agent: CuriousAgent, env: VectorEnv, *, episodes: int, context: int, rollout_length: int, greedy: bool = False
 ) -> list[Rollout]:
     """Let an agent play at least `episodes` episodes: its rollouts, one after the other in time.
 
-    The agent is frozen first by `run_episodes.freeze`; `context` and `horizon` are those it was trained with.
+    The agent is frozen first by `run_episodes.freeze`; `context` and `rollout_length` are those it was trained with.
     """
-    return [roll for roll, _ in play(agent, env, Tally(episodes), context=context, horizon=horizon, greedy=greedy)]
+    return [
+        roll
+        for roll, _ in play(agent, env, Tally(episodes), context=context, rollout_length=rollout_length, greedy=greedy)
+    ]
 
 
 @torch.no_grad()
@@ -63,7 +66,7 @@ def read(model: WorldModel, rolls: list[Rollout]) -> Activations:
     layers = {name: torch.cat([part["layers"][i] for part in parts], 1) for i, name in enumerate(names)}
     told = set.intersection(*(set(part["info"]) for part in parts))
     info = {key: torch.cat([part["info"][key] for part in parts], 1) for key in sorted(told)}
-    obs = map_obs(lambda *o: torch.cat([x[:, -roll.new - 1 : -1] for x, roll in zip(o, rolls, strict=True)], 1),
+    obs = map_obs(lambda *o: torch.cat([x[:, -roll.num_new - 1 : -1] for x, roll in zip(o, rolls, strict=True)], 1),
                   *(roll.obs for roll in rolls))  # fmt: skip
     together["mask"][:, -1] = False
     copies = len(together["mask"])
@@ -76,17 +79,17 @@ def _read(model: WorldModel, roll: Rollout) -> dict[str, Tensor | list[Tensor] |
     z = model.encoder(map_obs(lambda o: o[:, rows], roll.obs))
     episode, valid = roll.episode[:, rows], roll.valid[:, rows]
     x = model.tokens(z, roll.prev_act[:, rows], roll.starts[:, rows])
-    layers = [a[:, -roll.new :] for a in (x, *model.memory.layers(x, episode, valid))]
-    z = z[:, -roll.new :]
+    layers = [a[:, -roll.num_new :] for a in (x, *model.memory.layers(x, episode, valid))]
+    z = z[:, -roll.num_new :]
     seen = age(torch.where(valid, episode, -1))
     return {
         "layers": layers,
         "z": z,
-        "y": model.target(map_obs(roll.tail, roll.obs), z),
-        "act": roll.tail(roll.act),
-        "rew_ext": roll.tail(roll.rew_ext),
-        "mask": roll.tail(roll.mask).clone(),
-        "episode": roll.tail(roll.episode),
-        "context": seen[:, -roll.new :],
+        "y": model.target(roll.new_steps(roll.obs), z),
+        "act": roll.new_steps(roll.act),
+        "rew_ext": roll.new_steps(roll.rew_ext),
+        "mask": roll.new_steps(roll.mask).clone(),
+        "episode": roll.new_steps(roll.episode),
+        "context": seen[:, -roll.num_new :],
         "info": {key: told[:, :-1] for key, told in (roll.info or {}).items()},
     }

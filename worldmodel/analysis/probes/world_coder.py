@@ -13,9 +13,9 @@ from worldmodel.analysis.probes.compressor import Send, compress, decompress, ge
 from worldmodel.analysis.probes.markov import markov_code
 from worldmodel.analysis.probes.opening import Opening
 from worldmodel.experience.actor import Actor
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.model.heads.observation import ObservationHead
-from worldmodel.training.module import CuriousAgent
-from worldmodel.types import Rollout, map_obs
+from worldmodel.types import Rollout
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,12 +42,12 @@ class WorldCoder:
         act_space: gym.Space,
         *,
         context: int,
-        horizon: int,
+        rollout_length: int,
     ):
         if not isinstance(act_space, gym.spaces.Discrete):
             raise ValueError(f"actions {act_space}: allowed for compression are Discrete ones")
         self.agent, self.head, self.obs_space, self.act_space = agent, head, obs_space, act_space
-        self.context, self.horizon = context, horizon
+        self.context, self.rollout_length = context, rollout_length
         grid = len(obs_space.shape) == 3
         self.height, self.across = obs_space.shape[:2] if grid else (1, 1)
         components = len(head.sizes)
@@ -62,7 +62,7 @@ class WorldCoder:
             self.act_space,
             num_envs=streams,
             context=self.context,
-            horizon=self.horizon,
+            rollout_length=self.rollout_length,
             device=self.agent.device,
         )
         self.opening = Opening(self.head.sizes, self.height, self.across)
@@ -91,9 +91,9 @@ class WorldCoder:
             probs = agent.policy.dist.log_probs(params, agent.policy.temperature).exp().cpu().double().numpy()
             chosen = send("actions", streams[~over], self.columns.size + 1, probs[~over])
             act[torch.from_numpy(~over).to(device)] = torch.from_numpy(chosen).to(device)
-        self.actor.rows.act[:, self.actor.row - 1] = act
+        self.actor.rows.act[:, self.actor.cursor - 1] = act
         no = torch.zeros(len(streams), dtype=torch.bool, device=device)
-        self.actor.feedback(no.float(), no, no, torch.from_numpy(over).to(device))
+        self.actor.record_outcome(no.float(), no, no, torch.from_numpy(over).to(device))
         now = torch.from_numpy(codes).to(device)
         self.logits, self.fresh = self.head(thought.h, agent.model.act(act), now), over
 
@@ -111,9 +111,9 @@ class WorldCoder:
         """Rollouts that follow each other in time -> rows (S, R, P) int64."""
         parts = []
         for roll in rolls:
-            codes = self.agent.model.symbols(map_obs(roll.tail, roll.obs)).flatten(2)
-            over = ~roll.tail(roll.mask)
-            act = torch.where(over, 0, roll.tail(roll.act))
+            codes = self.agent.model.symbols(roll.new_steps(roll.obs)).flatten(2)
+            over = ~roll.new_steps(roll.mask)
+            act = torch.where(over, 0, roll.new_steps(roll.act))
             parts.append(torch.cat([codes, over[..., None], act[..., None]], 2))
         return torch.cat(parts, 1).cpu().numpy()
 

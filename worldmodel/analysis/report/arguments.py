@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from worldmodel.training.config import ConfigError
+from worldmodel.errors import ConfigError
 
 
 def check_whole(key: str, value: Any, low: int) -> None:

@@ -14,11 +14,11 @@ from omegaconf import DictConfig
 from worldmodel.analysis.report.calibration import Calibration
 from worldmodel.analysis.report.recorded import RecordedRollouts
 from worldmodel.analysis.report.transitions import Transitions
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.learner.run_episodes import Tally, freeze, play
 from worldmodel.policy import RandomPolicy
 from worldmodel.training.build import EnvSpec, build_env, env_spec
 from worldmodel.training.config import bad_input
-from worldmodel.training.module import CuriousAgent
 
 SEED_OFFSET = 1_000_000  # keeps evaluation's environments apart from those of any training seed
 RECORDED = 8  # rollouts that predictions start from, at least; at most twice as many
@@ -89,7 +89,7 @@ class EvaluationContext:
                 env,
                 tally,
                 context=self.cfg.data.context,
-                horizon=self.cfg.data.horizon,
+                rollout_length=self.cfg.data.rollout_length,
                 greedy=policy == "greedy",
                 policy=self.random_policy if policy == "random" else None,
                 progress=lambda done: self.progress(f"{name}: {min(done, self.episodes)}/{self.episodes} episodes"),

@@ -20,5 +20,5 @@ def cut(model: WorldModel, recorded: RecordedRollouts, starts: list[int], contex
     def windows(x: Tensor) -> Tensor:
         return x[:, rows].flatten(0, 1)  # (N * S, context + 1, ...)
 
-    h = model.remember(windows(window.z), window.seq.map(windows))[:, -1]
+    h = model.encode_sequence(windows(window.z), window.seq.map(windows))[:, -1]
     return h.unflatten(0, (-1, len(starts)))

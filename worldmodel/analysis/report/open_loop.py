@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from worldmodel.model.targets import EMA, Reconstruction, SIGReg, VICReg
 from worldmodel.model.world_model import WorldModel
-from worldmodel.types import Rollout, Sequences
+from worldmodel.types import Rollout, Sequences, concatenate
 
 
 @dataclass
@@ -26,23 +26,20 @@ class Window:
 
     @classmethod
     def of(cls, model: WorldModel, roll: Rollout, y: Tensor) -> Window:
-        """A rollout's window; y (B, T+1, *target.shape) of its last T+1 rows."""
-        rows = {k: getattr(roll, k) for k in ("act", "episode", "valid", "mask", "rew_ext", "end", "trunc")}
+        """Window of a rollout; y (B, T+1, *target.shape) of its last T+1 rows."""
         with torch.no_grad():
-            return cls(Sequences(obs={}, **rows), model.encoder(roll.obs), y)
+            return cls(replace(roll.as_sequences(), obs={}), model.encoder(roll.obs), y)
 
     @classmethod
     def join(cls, windows: Sequence[Window]) -> Window:
         """Several windows of the same lengths as one batch."""
-        names = ("act", "episode", "valid", "mask", "rew_ext", "end", "trunc")
-        rows = {k: torch.cat([getattr(window.seq, k) for window in windows]) for k in names}
         z, y = (torch.cat([getattr(window, k) for window in windows]) for k in ("z", "y"))
-        return cls(Sequences(obs={}, **rows), z, y)
+        return cls(concatenate([window.seq for window in windows]), z, y)
 
     @property
-    def new(self) -> int:
+    def num_new(self) -> int:
         """T, the number of transitions."""
-        return self.y.shape[1] - 1
+        return self.seq.num_new
 
 
 def imagines_latents(model: WorldModel) -> bool:
@@ -124,10 +121,10 @@ def open_loop(
     True; `episode` (B, T) names the episodes. Errors are per dimension in units of `model.delta_scale`, averaged over
     dimensions: over horizon 1 they are the `skill_error` and `skill_base` of training.
     """
-    real, act = (x[:, -window.new - 1 : -1] for x in (window.seq.mask, window.seq.act))  # (B, T)
+    real, act = (window.seq.new_steps(x) for x in (window.seq.mask, window.seq.act))  # (B, T)
     scale, found = model.delta_scale.std, {h: [] for h in horizons}
     for start in starts:
-        fit = [h for h in horizons if start + h <= window.new]
+        fit = [h for h in horizons if start + h <= window.num_new]
         if not fit:
             continue
         steps, now = max(fit), window.y[:, start]

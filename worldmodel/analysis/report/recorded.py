@@ -28,7 +28,7 @@ class RecordedRollouts:
     @classmethod
     def of(cls, model: WorldModel, roll: Rollout, out: Outputs, number: Tensor, counted: Tensor) -> RecordedRollouts:
         """Without the observations' pixels."""
-        obs = roll.obs[:, -roll.new - 1 :] if hasattr(model.encoder, "codes") else None
+        obs = roll.new_rows(roll.obs) if hasattr(model.encoder, "codes") else None
         return cls(Window.of(model, roll, out.y), number, counted, roll.info, roll.h, obs)
 
     @classmethod
@@ -47,7 +47,7 @@ class RecordedRollouts:
     @property
     def real(self) -> Tensor:
         """(N, T) bool: counted transitions."""
-        return self.counted & self.window.seq.mask[:, -self.window.new - 1 : -1]
+        return self.counted & self.window.seq.new_steps(self.window.seq.mask)
 
 
 def grouped(recorded: Sequence[RecordedRollouts], rows: int = 128) -> list[RecordedRollouts]:
@@ -58,6 +58,6 @@ def grouped(recorded: Sequence[RecordedRollouts], rows: int = 128) -> list[Recor
 
 def spread(recorded: Sequence[RecordedRollouts], starts: int) -> list[int]:
     """About as many starts in all: the transitions of each rollout, evenly over it, at which every copy starts."""
-    new, copies = recorded[0].window.new, len(recorded[0].number)
+    new, copies = recorded[0].window.num_new, len(recorded[0].number)
     count = min(new, -(-starts // (copies * len(recorded))))
     return np.linspace(0, new, count, endpoint=False).astype(int).tolist()

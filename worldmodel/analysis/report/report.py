@@ -22,9 +22,10 @@ from worldmodel.analysis.report.sections.returns import returns
 from worldmodel.analysis.report.sections.video import video
 from worldmodel.analysis.report.skill import rounded
 from worldmodel.analysis.report.summary import summary
+from worldmodel.errors import ConfigError
 from worldmodel.files import write_json, write_text
 from worldmodel.training.checkpoint import run_dir_of
-from worldmodel.training.config import ConfigError, fill
+from worldmodel.training.config import fill
 from worldmodel.training.loading import load_agent
 from worldmodel.training.run_record import RunRecord
 

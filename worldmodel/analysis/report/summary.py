@@ -9,7 +9,7 @@ import numpy as np
 from worldmodel.analysis.report.context import EpisodeSet
 from worldmodel.analysis.report.skill import rounded
 from worldmodel.analysis.statistics import ratio_interval
-from worldmodel.training.config import ConfigError
+from worldmodel.errors import ConfigError
 
 
 def summary(played: EpisodeSet, threshold: float | None, seed: int) -> dict[str, Any]:

@@ -38,11 +38,11 @@ class Transitions:
         def take(x: Tensor) -> np.ndarray:
             return x[counted].cpu().numpy()
 
-        nowhere = counted.new_zeros(len(counted), roll.new + 1, 0)
+        nowhere = counted.new_zeros(len(counted), roll.num_new + 1, 0)
         place = next((roll.info[key] for key in POSITIONS if key in roll.info), nowhere)
         return cls(
             episode=take(number),
-            **{name: take(roll.tail(getattr(roll, name))) for name in ("act", "rew_ext", "end", "trunc")},
+            **{name: take(roll.new_steps(getattr(roll, name))) for name in ("act", "rew_ext", "end", "trunc")},
             rew_int=take(roll.rew_int),
             skill_error=take(out.skill_error),
             skill_base=take(out.skill_base),

@@ -1,1 +1,1 @@
-"""Parts that several signals share."""
+"""Modules shared by several signals."""

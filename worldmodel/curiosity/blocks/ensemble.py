@@ -1,4 +1,4 @@
-"""Several networks as one, for what they disagree on."""
+"""Ensembles of networks, evaluated in parallel."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from encoders.encoder import orthogonal
 
 
 class EnsembleLinear(nn.Module):
-    """`count` linear layers side by side: (count or 1, rows, inputs) -> (count, rows, outputs), each with an orthogonal
-    initialisation of its own."""
+    """`count` independent linear layers: (count or 1, rows, inputs) -> (count, rows, outputs).
+
+    Each layer has its own orthogonal initialisation.
+    """
 
     def __init__(self, count: int, inputs: int, outputs: int, gain: float = 2**0.5):
         super().__init__()
@@ -28,8 +30,10 @@ class EnsembleLinear(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """`count` perceptrons of these widths with SiLUs between the layers: (*lead, sizes[0]) -> (count, *lead,
-    sizes[-1])."""
+    """`count` perceptrons with SiLUs between the layers: (*lead, sizes[0]) -> (count, *lead, sizes[-1]).
+
+    Raises ValueError if `count` is below 2.
+    """
 
     def __init__(self, count: int, sizes: Sequence[int]):
         super().__init__()

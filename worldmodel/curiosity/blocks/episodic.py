@@ -1,4 +1,4 @@
-"""What a signal remembers of the episode under way, for each environment, from one rollout to the next."""
+"""Memory of the running episode, per environment, kept between rollouts."""
 
 from __future__ import annotations
 
@@ -9,21 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from encoders import Encoder
-from worldmodel.curiosity.base import EnvState
+from worldmodel.curiosity.base import PerEnvState
 from worldmodel.curiosity.blocks.hashing import StateHash
 from worldmodel.types import Rollout
 
 
-def new_rows(roll: Rollout, x: Tensor) -> Tensor:
-    """(B, L+1, ...) -> (B, T+1, ...): the rows at both ends of the T new transitions."""
-    return x[:, -roll.new - 1 :]
+class EpisodicMemory(PerEnvState):
+    """The last `capacity` rows of each environment; a row reads those of its own episode.
 
-
-class EpisodicMemory(EnvState):
-    """The last `capacity` rows of each environment, from which a row reads those of its own episode.
-
-    Rows further back are forgotten: an episode longer than that remembers a window, so the memory is bounded. A row
-    stays as it was written: features that learn are compared with what they were when it happened.
+    Older rows are discarded, so the memory is bounded: an episode longer than `capacity` has a sliding window. Stored
+    rows do not change. Features that learn are compared with their values at the time of writing.
     """
 
     def __init__(self, num_envs: int, shape: tuple[int, ...], capacity: int, dtype: torch.dtype = torch.float32):
@@ -40,9 +35,12 @@ class EpisodicMemory(EnvState):
 
     @torch.no_grad()
     def forward(self, x: Tensor, episode: Tensor) -> tuple[Tensor, Tensor]:
-        """Recall, then remember. x (N, T+1, *shape), episode (N, T+1) of a fresh rollout -> P rows up to the last but
-        one (N, P, *shape), T <= P <= M + T, and which of them each of the rows 1..T remembers: (N, T, P) bool, those
-        of its own episode at most M rows ago. What no row remembers is left out, to save work."""
+        """Read the memory, then write to it, for x (N, T+1, *shape) and episode (N, T+1) of a new rollout.
+
+        Returns P rows up to the last but one (N, P, *shape), T <= P <= M + T, and for each of the rows 1..T which of
+        them it reads: (N, T, P) bool. A row reads those of its own episode at most M = `capacity` rows ago. Leading
+        rows that no row reads are left out, to save computation.
+        """
         past = torch.cat([self.rows, x[:, :-1].to(self.rows.dtype)], 1)
         of = torch.cat([self.episode, episode[:, :-1]], 1)  # (N, M + T)
         place = torch.arange(past.shape[1], device=x.device)
@@ -54,15 +52,18 @@ class EpisodicMemory(EnvState):
 
 
 def distances(x: Tensor, past: Tensor) -> Tensor:
-    """Euclidean distances of x (N, T, D) to past (N, P, D): (N, T, P), exactly 0 between equal ones, for which the
-    fast way by a matrix product is too coarse."""
+    """Return the Euclidean distances (N, T, P) of x (N, T, D) to past (N, P, D).
+
+    They are exactly 0 between equal vectors; the faster computation by a matrix product is too coarse for that.
+    """
     return torch.cdist(x.float(), past, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 class EpisodicVisits(nn.Module):
-    """N_ep(o_t+1): how often the observation was met in the episode up to and including now, by its hash.
+    """N_ep(o_t+1): number of visits of an observation in the episode so far, by its hash.
 
-    The first observation of an episode counts as met."""
+    The count includes the current visit and the first observation of the episode.
+    """
 
     def __init__(
         self,
@@ -79,10 +80,10 @@ class EpisodicVisits(nn.Module):
         self.memory = EpisodicMemory(num_envs, (), capacity, torch.long)
 
     def forward(self, roll: Rollout) -> Tensor:
-        """A fresh rollout -> the counts (N, T), whole numbers from 1."""
+        """Return the counts (N, T) of a new rollout, whole numbers from 1."""
         return self.count(self.hash(roll), roll)
 
     def count(self, keys: Tensor, roll: Rollout) -> Tensor:
-        """The same from the hashes (N, T+1) of its rows."""
-        past, seen = self.memory(keys, new_rows(roll, roll.episode))
+        """Return the counts (N, T) for the hashes (N, T+1) of the rollout's rows."""
+        past, seen = self.memory(keys, roll.new_rows(roll.episode))
         return 1 + (seen & (keys[:, 1:, None] == past[:, None])).sum(-1)

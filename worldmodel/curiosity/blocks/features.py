@@ -1,4 +1,4 @@
-"""What a signal sees of an observation: features of its own, apart from the world model's."""
+"""Features of an observation for a signal, separate from those of the world model."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from encoders import Encoder
-from worldmodel.curiosity.blocks.stop_gradient import Fixed
+from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.curiosity.blocks.whitening import Whitening
 from worldmodel.model.targets.inverse import ActionHead
-from worldmodel.running_stats import Moments
-from worldmodel.types import Obs, Rollout, map_obs
+from worldmodel.running_stats import RunningMeanStd
+from worldmodel.types import Obs, Rollout
 
 
 def new_obs(roll: Rollout) -> Obs:
-    """Leaves (B, T+1, ...): the observations at both ends of the T new transitions."""
-    return map_obs(lambda x: x[:, -roll.new - 1 :], roll.obs)
+    """Return the observations at both ends of the T new transitions; leaves (B, T+1, ...)."""
+    return roll.new_rows(roll.obs)
 
 
 def next_obs(roll: Rollout) -> Obs:
-    """Leaves (B, T, ...): the observations that the T new transitions lead to."""
-    return map_obs(lambda x: x[:, -roll.new :], roll.obs)
+    """Return the next observations of the T new transitions; leaves (B, T, ...)."""
+    return roll.next_rows(roll.obs)
 
 
 class Flat(nn.Module):
-    """An encoder whose latents, maps or not, come as vectors: obs (*lead, ...) -> (*lead, width)."""
+    """Encoder with flattened latents: obs (*lead, ...) -> (*lead, width)."""
 
     def __init__(self, encoder: Encoder):
         super().__init__()
@@ -39,26 +39,28 @@ class Flat(nn.Module):
 
 
 class RandomFeatures(nn.Module):
-    """Features of a random network that never learns, of whitened observations and in units of their own running std
-    (Burda et al. 2019, "Large-scale study of curiosity-driven learning", section 2). They stay put, so an error that
-    falls is a prediction that got better."""
+    """Features of a fixed random network on whitened observations, in units of their own running std.
+
+    Source: Burda et al. 2019, "Large-scale study of curiosity-driven learning", section 2. The features do not change,
+    so a falling error means a better prediction.
+    """
 
     def __init__(self, make_encoder: Callable[..., Encoder], obs_space: gym.Space, encoder: Encoder, *, dim: int):
         super().__init__()
         self.whitening = Whitening(obs_space, encoder)
-        self.features = Fixed(Flat(make_encoder(space=self.whitening.space, dim=dim)))
+        self.features = StopGradient(Flat(make_encoder(space=self.whitening.space, dim=dim)))
         self.width = self.features.net.width
-        self.scale = Moments((self.width,), eps=1e-2)
+        self.scale = RunningMeanStd((self.width,), eps=1e-2)
 
     def review(self, roll: Rollout) -> Tensor:
-        """The features of a fresh rollout, (B, T+1, width), which the statistics take in first."""
+        """Update the statistics with a new rollout, then return its features: (B, T+1, width)."""
         self.whitening.update(roll)
         phi = self._raw(roll)
-        self.scale.update(phi[:, :-1], roll.tail(roll.valid))
+        self.scale.update(phi[:, :-1], roll.new_steps(roll.valid))
         return self.scale(phi)
 
     def forward(self, roll: Rollout) -> Tensor:
-        """The features at both ends of the T new transitions: (B, T+1, width), without gradients."""
+        """Return the features at both ends of the T new transitions: (B, T+1, width), without gradients."""
         return self.scale(self._raw(roll))
 
     def _raw(self, roll: Rollout) -> Tensor:
@@ -66,8 +68,10 @@ class RandomFeatures(nn.Module):
 
 
 class InverseFeatures(nn.Module):
-    """Features that tell what the agent did, and so nothing that it has no say in: an encoder phi learns to name the
-    action from (phi(o_t), phi(o_t+1)) (ICM, Pathak et al. 2017, eq. 2-3)."""
+    """Features trained by inverse dynamics: an encoder phi learns to predict the action from (phi(o_t), phi(o_t+1)).
+
+    They contain what the agent's action affects, and not what it cannot influence (ICM, Pathak et al. 2017, eq. 2-3).
+    """
 
     def __init__(self, make_encoder: Callable[..., Encoder], act_space: gym.Space, *, dim: int, hidden: int):
         super().__init__()
@@ -76,10 +80,10 @@ class InverseFeatures(nn.Module):
         self.head = ActionHead(2 * self.width, act_space, hidden)
 
     def forward(self, roll: Rollout) -> Tensor:
-        """phi at both ends of the T new transitions: (B, T+1, width), with gradients."""
+        """Return phi at both ends of the T new transitions: (B, T+1, width), with gradients."""
         return self.features(new_obs(roll))
 
     def loss(self, phi: Tensor, roll: Rollout) -> Tensor:
-        """phi (B, T+1, width) as `forward` gave it -> the loss of the action (B, T), zero where masked."""
+        """Return the loss of the action (B, T), zero where masked, for phi (B, T+1, width) from `forward`."""
         pairs = torch.cat([phi[:, :-1], phi[:, 1:]], -1)
-        return self.head.loss(pairs, roll.tail(roll.act), roll.tail(roll.mask))
+        return self.head.loss(pairs, roll.new_steps(roll.act), roll.new_steps(roll.mask))

@@ -12,11 +12,13 @@ from worldmodel.model.action_embedding import ActionCode
 
 
 class ForwardModel(nn.Module):
-    """phi_t (*lead, width) and act (*lead, *act_shape) -> `count` predictions (count, *lead, outputs).
+    """`count` forward models: phi_t (*lead, width) and act (*lead, *act_shape) -> (count, *lead, outputs).
 
-    Residual blocks of two layers with the action's code beside the input of every layer (Burda et al. 2019,
-    "Large-scale study of curiosity-driven learning"); with no blocks, the two layers of ICM. `outputs` is `width`
-    unless given.
+    Residual blocks of two layers, with the code of the action concatenated to the input of every layer (Burda et al.
+    2019, "Large-scale study of curiosity-driven learning"). Without blocks, these are the two layers of ICM. The
+    default of `outputs` is `width`.
+
+    Raises ValueError if `blocks` is negative.
     """
 
     def __init__(
@@ -34,7 +36,7 @@ class ForwardModel(nn.Module):
             raise ValueError(f"curiosity.blocks={blocks}: allowed are whole numbers from 0")
         self.code = ActionCode(act_space)
         more = self.code.width
-        last = (2 * max(blocks, 1)) ** -0.5  # so that the sum over blocks doesn't grow with their number
+        last = (2 * max(blocks, 1)) ** -0.5  # so that the sum over blocks does not grow with their number
         self.inp = EnsembleLinear(count, width + more, hidden)
         self.blocks = nn.ModuleList(
             nn.ModuleList(EnsembleLinear(count, hidden + more, hidden, gain) for gain in (2**0.5, last))

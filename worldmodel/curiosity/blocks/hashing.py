@@ -1,4 +1,4 @@
-"""Observations as whole numbers, so that they can be counted."""
+"""Hashes of observations, for counting."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from encoders import Encoder
 from worldmodel.curiosity.blocks.features import RandomFeatures, new_obs
 from worldmodel.types import Rollout
 
-FEATURES = 128  # width of the random features that SimHash reads
+FEATURES = 128  # width of the random features for SimHash
 
 
 class StateHash(nn.Module):
-    """Observations -> int64 keys: equal observations have equal keys.
+    """Map observations to int64 keys; equal observations have equal keys.
 
-    Symbolic ones, whose encoder looks their values up, are told apart exactly: key = sum_i r_i x_i modulo 2^64 with
-    random r (Carter & Wegman 1979), where two different ones agree with a chance below 2^-56. All others by SimHash
-    (Tang et al. 2017, "#Exploration", eq. 1): the signs of `bits` random projections A g(o), so that near ones share
-    a key, the more the fewer the bits. g are random features of whitened observations, standardised once, by the
-    statistics of the first rollout: a hash that moved would make old states new.
+    Symbolic observations, whose encoder embeds their values, have exact keys: key = sum_i r_i x_i modulo 2^64 with
+    random r (Carter & Wegman 1979). Two different ones collide with a probability below 2^-56.
+
+    All others use SimHash (Tang et al. 2017, "#Exploration", eq. 1): the signs of `bits` random projections A g(o).
+    Nearby observations share a key; fewer bits merge more of them. g are random features of whitened observations.
+    Their statistics are those of the first rollout and stay fixed, because a changing hash would make old states new.
+
+    Raises ValueError if `bits` is not in 1..62.
     """
 
     def __init__(self, make_encoder: Callable[..., Encoder], obs_space: gym.Space, encoder: Encoder, *, bits: int):
@@ -44,7 +47,7 @@ class StateHash(nn.Module):
 
     @torch.no_grad()
     def forward(self, roll: Rollout) -> Tensor:
-        """The keys at both ends of the T new transitions of a fresh rollout: (N, T+1)."""
+        """Return the keys at both ends of the T new transitions of a new rollout: (N, T+1)."""
         if self.exact:
             obs = new_obs(roll)
             leaves = [obs] if self.keys is None else [obs[key] for key in self.keys]
@@ -57,5 +60,5 @@ class StateHash(nn.Module):
 
 
 def pack_bits(bits: Tensor) -> Tensor:
-    """(*lead, k) bool, k at most 62 -> (*lead) int64."""
+    """Pack (*lead, k) bool, k at most 62, into (*lead) int64."""
     return (bits.long() << torch.arange(bits.shape[-1], device=bits.device)).sum(-1)

@@ -1,4 +1,4 @@
-"""Networks that no gradient moves."""
+"""Networks without gradients."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 
-class Fixed(nn.Module):
-    """A network in evaluation mode and without gradients, whatever is done to the modules around it."""
+class StopGradient(nn.Module):
+    """Network that stays in evaluation mode and has no gradients, whatever the mode of the modules around it."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
         self.net = net.requires_grad_(False)
         self.train()
 
-    def train(self, mode: bool = True) -> Fixed:
+    def train(self, mode: bool = True) -> StopGradient:
         super().train(mode)
         self.net.eval()
         return self

@@ -1,4 +1,4 @@
-"""Observations in units of their own spread."""
+"""Whitening of observations by running statistics."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from encoders import Encoder
-from worldmodel.running_stats import Moments
+from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Obs, Rollout
 
-CHUNK = 2**24  # numbers that the statistics take in at a time
+CHUNK = 2**24  # numbers per update of the statistics
 
 
 class Whitening(nn.Module):
-    """clip( (obs - mean) / std, -5, 5 ) by running statistics of each number (Burda et al. 2018, RND).
+    """Observations in units of their own spread: clip( (obs - mean) / std, -5, 5 ).
 
-    Fixed random networks need it: they can't adapt to the scale of what they see. Categorical observations (those
-    whose encoder looks their values up) pass as they are, and so do integer images within a dictionary, which their
-    encoder scales. `space` is what comes out; `encoder` reads the raw observations and tells which are categorical.
+    The running statistics are per entry (Burda et al. 2018, RND). Fixed random networks need them, since they cannot
+    adapt to the scale of their input. Categorical observations, whose encoder embeds their values, pass unchanged. So
+    do integer images within a dictionary, which their encoder scales.
+
+    encoder: takes the raw observations; it determines which of them are categorical. `space` is the space of the
+    output.
     """
 
     def __init__(self, obs_space: gym.Space, encoder: Encoder, *, clip: float = 5.0):
@@ -35,23 +38,23 @@ class Whitening(nn.Module):
             and not hasattr(parts[key], "num_values")
             and not (nested and np.issubdtype(space.dtype, np.integer))
         ]
-        self.moments = nn.ModuleDict({f"of_{key}": Moments(spaces[key].shape) for key in scaled})
+        self.moments = nn.ModuleDict({f"of_{key}": RunningMeanStd(spaces[key].shape) for key in scaled})
         spaces |= {key: gym.spaces.Box(-np.inf, np.inf, spaces[key].shape, np.float32) for key in scaled}
         self.space = gym.spaces.Dict(spaces) if nested else spaces[""]
 
     @torch.no_grad()
     def update(self, roll: Rollout) -> None:
-        """Take in the observations of a rollout's T new rows, each once."""
-        valid = roll.tail(roll.valid)
+        """Update the statistics with the observations of a rollout's T new rows, each once."""
+        valid = roll.new_steps(roll.valid)
         leaves = roll.obs if isinstance(roll.obs, dict) else {"": roll.obs}
         for name, moments in self.moments.items():
-            obs = roll.tail(leaves[name.removeprefix("of_")])  # (B, T, *shape)
+            obs = roll.new_steps(leaves[name.removeprefix("of_")])  # (B, T, *shape)
             rows = max(1, CHUNK // max(1, obs[:, 0].numel()))
             for x, real in zip(obs.split(rows, 1), valid.split(rows, 1), strict=True):
                 moments.update(x, real)
 
     def forward(self, obs: Obs) -> Obs:
-        """Raw observations (*lead, *shape) -> observations of `space`."""
+        """Map raw observations (*lead, *shape) to observations of `space`."""
         if isinstance(obs, dict):
             return {key: self._leaf(key, x) for key, x in obs.items()}
         return self._leaf("", obs)

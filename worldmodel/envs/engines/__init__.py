@@ -1,1 +1,1 @@
-"""Engines behind the vector interface."""
+"""Engines of the vector environments."""

@@ -1,4 +1,4 @@
-"""SAME_STEP autoreset turned into NEXT_STEP rows."""
+"""Conversion of SAME_STEP autoreset to NEXT_STEP autoreset."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from gymnasium.vector import AutoresetMode
 
 
 class NextStep(gym.vector.VectorWrapper):
-    """A vector environment that resets within the step that ends an episode, with its rows told apart.
+    """NEXT_STEP autoreset for a vector environment that resets within the step that ends an episode.
 
-    On an end this emits `info["final_obs"]`, the true terminal observation. The environment has reset by
-    then and waits for nobody: at the next step, whose action is ignored, it gets a null action
-    (`null_action`, or else 0, or what is nearest to 0), and what comes back is emitted. So the first
-    observation of such an episode is the one AFTER A NULL ACTION, and `Adapter` drops the reward for that
-    action. Should the null action end the episode, the next one begins in its place.
+    At the end of an episode the wrapper emits `info["final_obs"]`, the true terminal observation. The environment has
+    already reset. The action of the next step is ignored and replaced by a null action (`null_action`, else 0, else the
+    value nearest to 0), and its result is emitted. So the first observation of such an episode is the one AFTER A NULL
+    ACTION, and `Adapter` drops the reward of that action. If the null action ends the episode, the next episode begins
+    in its place.
     """
 
     def __init__(self, env: gym.vector.VectorEnv, null_action: int | None = None):
@@ -46,7 +46,7 @@ class NextStep(gym.vector.VectorWrapper):
 
 
 def _overlay(obs: Any, info: dict[str, Any], rows: np.ndarray) -> tuple[Any, dict[str, Any]]:
-    """Put the final observations and infos of `rows` over those of the episodes that have just begun."""
+    """Replace the observations and infos of `rows`, which have just begun, by those of the final step."""
     final, final_info = info["final_obs"], info.get("final_info", {})
     info = {
         k: _put(v, final_info[k], rows) if isinstance(v, np.ndarray) and k in final_info else v
@@ -54,7 +54,7 @@ def _overlay(obs: Any, info: dict[str, Any], rows: np.ndarray) -> tuple[Any, dic
         if k not in ("final_obs", "final_info")
     }
     if isinstance(obs, dict):
-        # gymnasium gives an array with a dict for each copy that ended; others may give a dict of arrays
+        # gymnasium gives an array with one dict per copy that ended; other engines may give a dict of arrays
         leaf = final if isinstance(final, dict) else {k: [f and f[k] for f in final] for k in obs}
         return {k: _put(v, leaf[k], rows) if isinstance(v, np.ndarray) else v for k, v in obs.items()}, info
     return _put(obs, final, rows), info

@@ -9,23 +9,26 @@ from typing import Any
 from worldmodel.envs.adapter import Adapter
 
 _DRAWN = ("atari", "box2d", "classic_control", "highway", "minigrid")
-"""Families that draw in software. MuJoCo needs OpenGL and ends the process without it; toy_text can't."""
+"""Families that render in software. MuJoCo needs OpenGL and ends the process without it; toy_text cannot render."""
 
 _CHEAP = ("classic_control", "minigrid", "toy_text")
-"""Families whose steps cost less than waking a second thread."""
+"""Families whose steps cost less than the start of a second thread."""
 
 _UNSOUND = ("MiniGrid-MultiRoom-",)
-"""Begin the ids of worlds that envpool (1.2.5) builds wrongly: there are walls where doors should be, and the goal is
-out of reach in 68 levels of 100 (MultiRoom-N6; N4-S5: 81, N2-S4: 30). A test in test_solvable.py notices a repair."""
+"""Prefixes of the ids of worlds that envpool (1.2.5) builds incorrectly.
+
+There are walls in place of doors, and the goal is unreachable in 68 levels of 100 (MultiRoom-N6; N4-S5: 81, N2-S4: 30).
+A test in test_solvable.py fails once this is repaired.
+"""
 
 
 def sound(id: str) -> bool:
-    """Whether envpool's world `id` is the one that its name stands for."""
+    """Return True if envpool builds the world `id` correctly."""
     return not id.startswith(_UNSOUND)
 
 
 def envpool_ids() -> list[str]:
-    """The ids that envpool knows; none where it is not installed."""
+    """Return the ids of envpool; empty if it is not installed."""
     try:
         import envpool
     except ImportError:
@@ -34,11 +37,14 @@ def envpool_ids() -> list[str]:
 
 
 class EnvpoolEnv(Adapter):
-    """envpool's `id` in N threads; see `VectorEnv`.
+    """envpool's `id` with N copies; see `VectorEnv`.
 
-    envpool hands out a fresh array each time, so tensors share its memory. It reports an episode that
-    terminates exactly at its time limit as truncated only.
-    kwargs: go to envpool, e.g. max_episode_steps or stack_num.
+    envpool returns a new array at each step, so tensors share its memory. An episode that terminates exactly at its
+    time limit is reported as truncated only.
+
+    kwargs: arguments of envpool, e.g. max_episode_steps or stack_num.
+
+    Raises ValueError for arguments that envpool does not take.
     """
 
     def __init__(
@@ -61,7 +67,7 @@ class EnvpoolEnv(Adapter):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*precision lowered by casting")
             try:
-                # an int would give copy i the seed + i: neighbouring seeds would share all copies but one
+                # with an int, copy i has the seed + i, and neighbouring seeds share all copies but one
                 venv = envpool.make_gymnasium(id, num_envs=len(seeds), seed=seeds, **kwargs)
             except (AssertionError, RuntimeError, TypeError, ValueError) as error:
                 reason = str(error).split("\n")[0]

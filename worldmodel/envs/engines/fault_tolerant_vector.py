@@ -1,4 +1,4 @@
-"""N copies of a gymnasium environment, those that break replaced."""
+"""N copies of a Gymnasium environment; failed copies are replaced."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from worldmodel.envs.engines.workers import Fault, Local, Remote
 
 
 class TooManyFaults(RuntimeError):
-    """More copies broke than `env.max_faults` allows."""
+    """Raised when more copies fail than `env.max_faults` allows."""
 
 
-class Copies(gym.vector.VectorEnv):
-    """N copies with NEXT_STEP autoreset, one after the other in this process or in a process each.
+class FaultTolerantVectorEnv(gym.vector.VectorEnv):
+    """N copies with NEXT_STEP autoreset, sequentially in this process or in one process each.
 
-    A copy that raises, dies, is silent for `timeout` seconds, or answers a wrong shape or what is not finite gives way
-    to a new one (dying and silence are noticed with `processes` only). For that step `info["fault"]` (N,) marks it:
-    the action was lost, and the observation is the first of the new copy's first episode, with reward 0.
+    A copy is replaced by a new one if it raises, dies, gives no answer for `timeout` seconds, or returns a wrong shape
+    or values that are not finite. Death and a missing answer are detected with `processes` only. For that step
+    `info["fault"]` (N,) marks the copy: its action is lost, and the observation is the first one of the new copy's
+    first episode, with reward 0.
 
-    max_faults: more of them in this process raise TooManyFaults.
+    max_faults: number of faults in this process above which TooManyFaults is raised.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Copies(gym.vector.VectorEnv):
         self._replaced = [0] * num_envs
 
     def reset(self, *, seed: list[int] | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        """Begin new episodes everywhere; one seed a copy."""
+        """Begin new episodes in all copies, with one seed per copy."""
         if seed is not None:
             self._seeds = list(seed)
         given = [None] * self.num_envs if seed is None else seed
@@ -57,7 +58,7 @@ class Copies(gym.vector.VectorEnv):
         return obs, info
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """One action in each copy."""
+        """Take one action in each copy."""
         answers, fault = self._all("step", [(action,) for action in actions])
         joined = self._join([(a[0], 0.0, False, False, a[1]) if len(a) == 2 else a for a in answers])
         if fault.any():
@@ -65,7 +66,7 @@ class Copies(gym.vector.VectorEnv):
         return joined
 
     def render(self) -> tuple[Any, ...]:
-        """The picture of copy 0."""
+        """Return the picture of copy 0."""
         self.workers[0].ask("render")
         return (self.workers[0].answer(time.monotonic() + self.timeout),)
 
@@ -74,7 +75,7 @@ class Copies(gym.vector.VectorEnv):
             worker.close()
 
     def state(self) -> dict[str, Any]:
-        """Plain data; empty where a copy is too broken to tell."""
+        """Return the state as plain data; empty if a copy fails to return its own."""
         for worker in self.workers:
             worker.ask("state")
         try:
@@ -84,7 +85,7 @@ class Copies(gym.vector.VectorEnv):
         return {"copies": copies, "seeds": self._seeds, "replaced": self._replaced}
 
     def restore(self, state: dict[str, Any]) -> bool:
-        """Go back to a state; False where a copy can't, and `reset` must come next."""
+        """Restore a state. If it returns False, call `reset` next."""
         if len(state.get("copies", [])) != self.num_envs:
             return False
         for worker, copy in zip(self.workers, state["copies"], strict=True):
@@ -96,7 +97,7 @@ class Copies(gym.vector.VectorEnv):
             return False
 
     def _all(self, method: str, args: list[tuple[Any, ...]]) -> tuple[list[Any], np.ndarray]:
-        """Ask every copy, and replace those whose answer is a fault."""
+        """Call a method in every copy, and replace those that fail."""
         deadline = time.monotonic() + self.timeout
         for worker, given in zip(self.workers, args, strict=True):
             worker.ask(method, *given)
@@ -110,11 +111,11 @@ class Copies(gym.vector.VectorEnv):
         return answers, fault
 
     def _replace(self, i: int, fault: Fault) -> tuple[Any, dict[str, Any]]:
-        """A new copy in place of i; its first observation."""
+        """Replace copy i by a new one and return its first observation and info."""
         while True:
             self.faults += 1
             if self.faults > self.max_faults:
-                raise TooManyFaults(f"env.max_faults={self.max_faults}: one more environment broke, copy {i}: {fault}")
+                raise TooManyFaults(f"env.max_faults={self.max_faults}: one more environment failed, copy {i}: {fault}")
             print(f"warning: environment {i} is replaced: {fault}", file=sys.stderr, flush=True)
             self.workers[i].close(kill=True)
             self._replaced[i] += 1

@@ -1,4 +1,4 @@
-"""Environments in Python, by gymnasium's vector interface."""
+"""Environments in Python, through Gymnasium's vector interface."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode
 
 from worldmodel.envs.adapter import Adapter
 from worldmodel.envs.engines.autoreset import NextStep
-from worldmodel.envs.engines.fault_tolerant_vector import Copies
+from worldmodel.envs.engines.fault_tolerant_vector import FaultTolerantVectorEnv
 from worldmodel.envs.engines.workers import one_thread
 from worldmodel.envs.spaces import is_text
 from worldmodel.envs.wrappers.levels import Levels
@@ -25,7 +25,7 @@ _PLUGINS = ("minigrid", "ale_py", "worldmodel.envs.worlds")
 
 
 def gymnasium_ids() -> list[str]:
-    """The ids that gymnasium knows, with those of the installed plugins."""
+    """Return the ids registered with gymnasium, including those of the installed plugins."""
     for name in _PLUGINS:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -33,16 +33,18 @@ def gymnasium_ids() -> list[str]:
 
 
 class GymnasiumEnv(Adapter):
-    """gymnasium's `id` N times; see `VectorEnv`.
+    """gymnasium's `id` with N copies; see `VectorEnv`.
 
-    vectorization: `sync` one after the other in this process; `async` a process each, with OMP_NUM_THREADS=1;
-        `vector_entry_point` the environment's own vector version, through `NextStep` where it resets at once.
+    vectorization: `sync`: sequentially in this process. `async`: one process each, with OMP_NUM_THREADS=1.
+        `vector_entry_point`: the environment's own vector version, through `NextStep` if it resets in the same step.
     levels, held_out: see `Levels`; null has no such limit.
-    timeout, max_faults: of `Copies`, which replaces copies that break; not for `vector_entry_point`.
-    kwargs: go to the environment, e.g. max_episode_steps.
+    timeout, max_faults: see `FaultTolerantVectorEnv`, which replaces failed copies; not for `vector_entry_point`.
+    kwargs: arguments of the environment, e.g. max_episode_steps.
 
-    `sync` and `async` are resumable, see `Copy`, and so is a vector environment with a `state` and a `restore` of its
-    own, as `Worlds` has.
+    `sync` and `async` are resumable (see `ResumableEnv`). So is a vector environment with its own `state` and
+    `restore`, such as `Worlds`.
+
+    Raises ValueError for arguments that the environment does not take.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class GymnasiumEnv(Adapter):
         module, _, name = id.rpartition(":")
         try:
             if module:
-                importlib.import_module(module)  # which registers it; gym.spec, unlike gym.make, doesn't
+                importlib.import_module(module)  # registers the id; unlike gym.make, gym.spec does not import
             if vectorization == "vector_entry_point":
                 if levels is not None:
                     raise ValueError(f"env.levels={levels}: allowed with env.vectorization={vectorization} is null")
@@ -74,12 +76,12 @@ class GymnasiumEnv(Adapter):
                     venv = gym.make_vec(name, num_envs=len(seeds), vectorization_mode=vectorization, **given)
             else:
                 make, processes = partial(_make, gym.spec(name), wrappers, given), vectorization == "async"
-                venv = Copies(make, len(seeds), processes, timeout, max_faults)
+                venv = FaultTolerantVectorEnv(make, len(seeds), processes, timeout, max_faults)
         except gym.error.UnregisteredEnv:
             raise
         except (gym.error.Error, ImportError, TypeError) as error:
             reason = str(error).split("\n")[0]
-            raise ValueError(f"env.id={id!r}: gymnasium can't make it with {kwargs}: {reason}") from error
+            raise ValueError(f"env.id={id!r}: gymnasium cannot create it with {kwargs}: {reason}") from error
         if venv.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
             venv = NextStep(venv, null_action)
         super().__init__(venv, keys, null_action, seeds)
@@ -101,8 +103,11 @@ class GymnasiumEnv(Adapter):
 
 
 class AgentPosition(gym.Wrapper):
-    """Puts where the agent is into `info["agent_pos"]`, as envpool does for MiniGrid: its cell, (2,) int, or in worlds
-    whose agent is an entity, as MiniWorld's, that one's place, (3,) float."""
+    """Wrapper that adds the agent's position as `info["agent_pos"]`, as envpool does for MiniGrid.
+
+    It is a cell, (2,) int. In worlds whose agent is an entity, such as MiniWorld, it is the entity's position, (3,)
+    float.
+    """
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         obs, info = self.env.reset(**kwargs)
@@ -118,7 +123,7 @@ class AgentPosition(gym.Wrapper):
 
 
 def _make(spec: Any, wrappers: list[Callable[[gym.Env], gym.Env]], given: dict[str, Any]) -> gym.Env:
-    """One copy."""
+    """Create one copy."""
     env = gym.make(spec, **given)
     for wrap in wrappers:
         env = wrap(env)
@@ -126,7 +131,7 @@ def _make(spec: Any, wrappers: list[Callable[[gym.Env], gym.Env]], given: dict[s
 
 
 def _prepare(env: gym.Env) -> gym.Env:
-    """One copy, before it is vectorised: without text, which workers can't share, and telling where it is."""
+    """Prepare one copy for vectorisation: remove text, which workers cannot share, and add the agent's position."""
     space = env.observation_space
     if isinstance(space, gym.spaces.Dict) and any(is_text(s) for s in space.values()):
         env = gym.wrappers.FilterObservation(env, [k for k, s in space.items() if not is_text(s)])
@@ -135,7 +140,7 @@ def _prepare(env: gym.Env) -> gym.Env:
 
 
 def _convert(node: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    """A nested state with its leaves of a kind changed: a checkpoint holds tensors, an engine arrays."""
+    """Convert the leaves of one type in a nested state: a checkpoint contains tensors, an engine arrays."""
     if isinstance(node, dict):
         return {key: _convert(value, kind, change) for key, value in node.items()}
     if isinstance(node, list):

@@ -1,4 +1,4 @@
-"""One environment, episode after episode, that is held to its word and can be brought back to where it was."""
+"""A single environment, checked at every step, whose state can be saved and restored."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import gymnasium as gym
 import numpy as np
 
 
-class Copy:
-    """A gymnasium environment with NEXT_STEP autoreset.
+class ResumableEnv:
+    """Gymnasium environment with NEXT_STEP autoreset and a state of plain data.
 
-    Its state is plain data: the random generators' states at the episode's beginning (or the seed) and the actions
-    since, which `restore` repeats in a new environment. That brings back whatever draws from `np_random`, and from a
-    `generator` of a wrapper or the environment itself, alone, and keeps nothing else from one episode to the next;
-    `restore` tells whether it did.
+    The state consists of the random generators' states at the beginning of the episode (or the seed) and the actions
+    since then, which `restore` repeats in a new environment. This restores an environment that draws only from
+    `np_random` and from the `generator` of a wrapper or of the environment itself, and that keeps nothing else between
+    episodes. `restore` returns whether it succeeded.
 
-    Raises ValueError for an observation of another shape than the space's, and numbers that are not finite.
+    Raises ValueError for observations of another shape than the space's, and for numbers that are not finite.
     """
 
     def __init__(self, make: Callable[[], gym.Env]):
@@ -36,7 +36,7 @@ class Copy:
         return self._reset(seed)
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One action; after an end it is ignored, and a new episode begins."""
+        """Take one action; after an end it is ignored, and a new episode begins."""
         if self.over:
             obs, info = self.reset()
             return obs, 0.0, False, False, info
@@ -50,12 +50,12 @@ class Copy:
         self.env.close()
 
     def state(self) -> dict[str, Any]:
-        """Plain data; (S, *act_shape) actions, or None for none."""
+        """Return the state as plain data, with actions (S, *act_shape), or None if there are none."""
         actions = np.stack(self.actions) if self.actions else None
         return {**self.start, "actions": actions, "digest": digest(self.obs)}
 
     def restore(self, state: dict[str, Any]) -> bool:
-        """Repeat an episode up to where it was; whether the environment shows what it showed then."""
+        """Repeat an episode up to a saved state; return True if the observation is equal to the saved one."""
         self.env.close()
         self.env = self.make()
         for generator, rng in zip(self._generators(), state["rng"] or (), strict=False):
@@ -68,7 +68,7 @@ class Copy:
         return digest(self.obs) == state["digest"]
 
     def _generators(self) -> list[np.random.Generator]:
-        """What is drawn from, outermost first."""
+        """Return the random generators, outermost first."""
         layers, found = [self.env], [self.env.unwrapped.np_random]
         while isinstance(layers[-1], gym.Wrapper):
             layers.append(layers[-1].env)
@@ -91,7 +91,7 @@ class Copy:
 
 
 def digest(obs: Any) -> str:
-    """A fingerprint of an observation, of one copy or of several."""
+    """Return a hash of an observation, of one copy or of several."""
     leaves = [obs[key] for key in sorted(obs)] if isinstance(obs, Mapping) else [obs]
     return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()
 
@@ -109,5 +109,5 @@ def _check(space: gym.Space, obs: Any) -> None:
 
 
 def _numbers(info: dict[str, Any]) -> dict[str, Any]:
-    """What is worth handing on, and can be handed from one process to another."""
+    """Return the numeric entries, which can be sent from one process to another."""
     return {k: v for k, v in info.items() if isinstance(v, bool | int | float | np.generic | np.ndarray)}

@@ -1,4 +1,4 @@
-"""Where a copy runs: in this process, or in one of its own."""
+"""Workers that run a copy in this process or in a separate one."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector.utils import CloudpickleWrapper
 
-from worldmodel.envs.engines.resumable_env import Copy
+from worldmodel.envs.engines.resumable_env import ResumableEnv
 
-# A fork of this process would inherit its locks, but not the threads that hold them: one that compiles, as numba does
-# for Crafter, hung or crashed. So workers are forked from a server that has one thread and only imported this module.
+# A fork of this process would inherit its locks, but not the threads that hold them. A fork that compiles, as numba
+# does for Crafter, hung or crashed. So workers are forked from a server of one thread that imports only this module.
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _FORKSERVER.set_forkserver_preload([__name__])
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # to a whole group: the parent's to act on
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # sent to process groups; for the parent
 
 
 class Fault(RuntimeError):
-    """A copy raised, died, was silent for too long, or answered what is not allowed; the message says which."""
+    """Failure of a copy, with its kind in the message: an exception, a death, a timeout, or an invalid answer."""
 
 
 class Local:
-    """A copy in this process: cheap, but one that dies or freezes takes everything with it."""
+    """Copy in this process: cheap, but its death or hang affects the whole process."""
 
     def __init__(self, make: Callable[[], gym.Env]):
-        self.copy = Copy(make)
+        self.copy = ResumableEnv(make)
 
     def ask(self, method: str, *args: Any) -> None:
-        """Call a method of the copy; `answer` tells what came of it."""
+        """Request a call of the copy's method; `answer` executes it."""
         self.call = (method, args)
 
     def answer(self, deadline: float | None) -> Any:
-        """Raises Fault."""
+        """Return the result of the requested call. Raises Fault."""
         method, args = self.call
         try:
             return getattr(self.copy, method)(*args)
@@ -50,33 +50,36 @@ class Local:
             raise Fault(_words(error)) from error
 
     def close(self, kill: bool = False) -> None:
-        """Never raises: what is broken may fail to close, too."""
+        """Close the copy without raising, since a failed copy may fail to close."""
         with contextlib.suppress(Exception):
             self.copy.close()
 
 
 class Remote:
-    """A copy in a process of its own, which ends when this one does, however that ends."""
+    """Copy in a separate process, which ends with this one, however this one ends."""
 
     def __init__(self, make: Callable[[], gym.Env]):
         self.pipe, theirs = _FORKSERVER.Pipe()
         self.process = _FORKSERVER.Process(target=_serve, args=(theirs, CloudpickleWrapper(make)), daemon=True)
         with one_thread(), _unsignalled(), _without_main():
             self.process.start()
-        # multiprocessing would send SIGTERM, which a worker ignores, and wait for it for ever
+        # multiprocessing would send SIGTERM, which a worker ignores, and wait for it forever
         atexit.register(self.process.kill)
-        theirs.close()  # or a dead worker's pipe would look alive
+        theirs.close()  # otherwise the pipe of a dead worker would stay open
 
     def ask(self, method: str, *args: Any) -> None:
-        """Have the copy begin; `answer` waits for it."""
-        with contextlib.suppress(OSError):  # the answer will tell
+        """Start a call of the copy's method; `answer` waits for its result."""
+        with contextlib.suppress(OSError):  # `answer` reports the failure
             self.pipe.send((method, args))
 
     def answer(self, deadline: float | None) -> Any:
-        """What the copy answered until `deadline`, a time of `time.monotonic` (None: without limit). Raises Fault."""
+        """Return the result of the call, at the latest at `deadline`, a time of `time.monotonic` (None: no limit).
+
+        Raises Fault.
+        """
         left = None if deadline is None else max(deadline - time.monotonic(), 0)
         if self.pipe not in wait([self.pipe, self.process.sentinel], left):
-            raise Fault("it was silent for too long" if self.process.is_alive() else self._death())
+            raise Fault("no answer within the timeout" if self.process.is_alive() else self._death())
         try:
             good, value = self.pipe.recv()
         except (EOFError, OSError):
@@ -87,10 +90,10 @@ class Remote:
 
     def _death(self) -> str:
         self.process.join(1.0)
-        return f"its process died (exit code {self.process.exitcode})"  # -9: by signal 9
+        return f"the process died (exit code {self.process.exitcode})"  # -9: killed by signal 9
 
     def close(self, kill: bool = False) -> None:
-        """End the process: by asking it to, or at once."""
+        """End the process: on request, or with `kill` immediately."""
         if not kill:
             self.ask("close")
             self.process.join(1.0)
@@ -101,17 +104,17 @@ class Remote:
 
 
 def _serve(pipe: Connection, make: CloudpickleWrapper) -> None:
-    """The worker's life."""
+    """Run the worker's loop: receive calls, execute them, send the results."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    copy: Copy | None = None
+    copy: ResumableEnv | None = None
     while True:
         try:
             method, args = pipe.recv()
         except (EOFError, OSError):  # the parent is gone
             return
         try:
-            copy = copy or Copy(make)
+            copy = copy or ResumableEnv(make)
             answer = (True, getattr(copy, method)(*args))
         except Exception as error:
             answer = (False, _words(error))
@@ -129,8 +132,8 @@ def _words(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _unsignalled() -> Iterator[None]:
-    """Processes started inside, the server among them, never receive what is the parent's to act on."""
-    resource_tracker.ensure_running()  # would unblock signals when the server starts it
+    """Block the parent's signals in processes started inside, including the server."""
+    resource_tracker.ensure_running()  # if started by the server, it would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
@@ -140,7 +143,7 @@ def _unsignalled() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """Processes started inside do not run the caller's script again: seconds each, and it may lack the guard."""
+    """Prevent processes started inside from running the caller's script, which takes seconds and may lack the guard."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -151,7 +154,7 @@ def _without_main() -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Processes started inside inherit OMP_NUM_THREADS=1."""
+    """Set OMP_NUM_THREADS=1 for processes started inside."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:

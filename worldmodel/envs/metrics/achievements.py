@@ -1,4 +1,4 @@
-"""What the agent has achieved in its episodes, where the environment has achievements."""
+"""Achievements unlocked in the episodes, in environments that have them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ PREFIX = "achievement_"
 
 
 class Achievements:
-    """Counts the entries `achievement_<name>` of info, (N,) bool each, at the end of every episode since training
-    began.
+    """Statistics of the entries `achievement_<name>` of info, (N,) bool each, at the end of every episode of training.
 
     achievement_<name>    share of the episodes that unlocked it
-    achievements          different ones in an episode, on average
-    achievement_score     exp(mean log(1 + 100 share)) - 1, in percent: a geometric mean that counts rare ones more
-                          (Hafner 2021, arXiv 2109.06780)
+    achievements          mean number of different ones per episode
+    achievement_score     exp(mean log(1 + 100 share)) - 1, in percent: a geometric mean that gives rare ones more
+                          weight (Hafner 2021, arXiv 2109.06780)
+
     All are nan before the first episode has ended.
     """
 
@@ -30,7 +30,7 @@ class Achievements:
         told = {k: v for k, v in (roll.info or {}).items() if k.startswith(PREFIX)}
         if not told:
             return
-        over = roll.tail(roll.end | roll.trunc)
+        over = roll.new_steps(roll.end | roll.trunc)
         self.episodes += int(over.sum())
         for key, flags in told.items():
             self.unlocked[key] = self.unlocked.get(key, 0) + int(flags[:, 1:][over].sum())

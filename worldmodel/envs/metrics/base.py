@@ -1,4 +1,4 @@
-"""The seam of everything that is counted over rollouts."""
+"""Interface of metrics counted over rollouts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, Protocol
 from worldmodel.types import Rollout
 
 
-class Meter(Protocol):
-    """Scored rollouts in, columns of metrics.csv out; none where the environment doesn't tell what it counts."""
+class Metric(Protocol):
+    """Metric over scored rollouts, whose values are columns of metrics.csv; empty if `info` lacks its entries."""
 
     def add(self, roll: Rollout) -> None:
-        """Take in one rollout of N x T steps."""
+        """Add one rollout of N x T steps."""
         ...
 
     def summary(self) -> dict[str, float]: ...
@@ -19,5 +19,5 @@ class Meter(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any], running: bool) -> None:
-        """Go on counting; also the episodes that were `running`, if they still are."""
+        """Continue counting from a saved state; with `running`, the episodes of that state continue."""
         ...

@@ -1,4 +1,4 @@
-"""Which places of the world have been visited, and how early."""
+"""Coverage of the places of a world, and its growth over time."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ Place = tuple[int, ...]
 
 
 class Coverage:
-    """Counts the different values of `info[key]`, (N, k) int; places with a negative first number are none. By `name`:
+    """Number of different values of `info[key]`, (N, k) int; places with a negative first number are not counted.
+
+    The columns, with `name` as prefix:
 
     coverage           different places visited since training began, over all environments of this rank
-    coverage_auc       its mean over the steps so far: the area under the curve, over its length. The steps of a
-                       rollout count one after the other, environments side by side within each
-    coverage_episode   different places in an episode, a mean over the last `episode_window` that finished (nan before):
-                       the one to look at where every episode has a new map, as rooms mostly have
+    coverage_auc       mean of the coverage over the steps so far: the area under the curve divided by its length. The
+                       steps of a rollout count in order, the environments side by side within each
+    coverage_episode   different places in an episode, a mean over the last `episode_window` that finished (nan before);
+                       the relevant one if every episode has a new map, as most rooms do
     """
 
     def __init__(self, episode_window: int = 200, *, key: str = "place", name: str = "coverage"):
@@ -34,21 +36,21 @@ class Coverage:
         if not roll.info or self.key not in roll.info:
             return
         place = roll.info[self.key].cpu().numpy()  # (N, T+1, k)
-        over = roll.tail(roll.end | roll.trunc).cpu().numpy()
+        over = roll.new_steps(roll.end | roll.trunc).cpu().numpy()
         copies, rows, _ = place.shape
         ordered = place.transpose(1, 0, 2).reshape(rows * copies, -1)  # by time, then by copy
         different, index = np.unique(ordered, axis=0, return_index=True)
         for i in np.argsort(index):
             if different[i][0] >= 0:
-                # row t shows what t steps led to; the first one was there before
+                # row t is the state after t steps; the first row precedes them
                 self.first.setdefault(tuple(different[i].tolist()), self.steps + int(index[i]) // copies * copies)
         self.steps += (rows - 1) * copies
         for copy in range(copies):
             self._add_episodes(copy, place[copy], np.flatnonzero(over[copy]))
 
     def _add_episodes(self, copy: int, place: np.ndarray, ends: np.ndarray) -> None:
-        """One copy's rows (T+1, k); after the transitions `ends` comes the last row of an episode."""
-        start = int(copy in self.running)  # the first row has been counted as the last one of the rollout before
+        """Add the rows (T+1, k) of one copy; `ends` are the transitions that lead to the last row of an episode."""
+        start = int(copy in self.running)  # the first row was counted as the last row of the previous rollout
         for end in ends:
             self._visit(copy, place[start : end + 2])
             self.finished.append(len(self.running.pop(copy)))

@@ -1,4 +1,4 @@
-"""How much the noisy TV catches the agent."""
+"""Effect of the noisy TV on the agent."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from worldmodel.types import Rollout
 
 
 class TVShare:
-    """Over the last rollout:
+    """Shares of the noisy TV in the last rollout.
 
     tv_action_share    share of the actions that are the TV's
-    tv_rew_int_share   share of the positive intrinsic reward that is paid for transitions by the TV's action (a sham's
-                       as well) or to an observation that shows noise
+    tv_rew_int_share   share of the positive intrinsic reward on transitions by the TV's action (also that of a sham)
+                       or to an observation that shows noise
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class TVShare:
     def add(self, roll: Rollout) -> None:
         if not roll.info or "tv_on" not in roll.info:
             return
-        mask, pressed = roll.tail(roll.mask), roll.info["tv_act"][:, 1:]
+        mask, pressed = roll.new_steps(roll.mask), roll.info["tv_act"][:, 1:]
         paid = (roll.rew_int * mask).clamp_min(0.0)
         watched = roll.info["tv_on"][:, 1:] | pressed
         self.found = {

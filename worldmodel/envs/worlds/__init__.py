@@ -1,4 +1,4 @@
-"""Worlds of our own, registered with gymnasium as `worldmodel/<name>-v0`."""
+"""The project's own worlds, registered with gymnasium as `worldmodel/<name>-v0`."""
 
 from functools import partial
 

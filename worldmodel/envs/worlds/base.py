@@ -1,4 +1,4 @@
-"""What our own worlds have in common: N copies in one numpy operation, a time limit, and a single copy for others."""
+"""Base classes of the project's own worlds: N copies in one numpy operation, and a single copy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from gymnasium.vector import AutoresetMode
 
 
 class Worlds(gym.vector.VectorEnv):
-    """N copies, stepped together, with NEXT_STEP autoreset; only the time limit ends an episode. A subclass gives
-    `_advance`."""
+    """N copies, stepped together, with NEXT_STEP autoreset; only the time limit ends an episode.
+
+    A subclass implements `_advance`. Raises ValueError for a time limit below 1.
+    """
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
     render_mode = None
@@ -27,7 +29,10 @@ class Worlds(gym.vector.VectorEnv):
         self.generator = np.random.default_rng()
 
     def _advance(self, act: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Actions (N, ...) -> obs (N, ...), rew (N,), info; copies where `new` (N,) begin an episode instead."""
+        """Advance all copies by actions (N, ...): obs (N, ...), rew (N,), info.
+
+        new: (N,) bool, copies that begin an episode instead.
+        """
         raise NotImplementedError
 
     def reset(
@@ -40,12 +45,12 @@ class Worlds(gym.vector.VectorEnv):
         return obs, info
 
     def state(self) -> dict[str, Any]:
-        """All that changes from step to step: plain data."""
+        """Return all variables that change from step to step, as plain data."""
         arrays = {k: v.copy() for k, v in vars(self).items() if k[0] == "_" and isinstance(v, np.ndarray)}
         return {"generator": self.generator.bit_generator.state, "arrays": arrays}
 
     def restore(self, state: dict[str, Any]) -> bool:
-        """Go back to a state; False for one of other worlds."""
+        """Restore a state; returns False for the state of another world."""
         own = {k: v for k, v in vars(self).items() if k in state["arrays"]}
         if len(own) < len(state["arrays"]) or any(v.shape != state["arrays"][k].shape for k, v in own.items()):
             return False

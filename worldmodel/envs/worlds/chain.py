@@ -1,4 +1,4 @@
-"""The randomised chain: easy to describe, exponentially hard to explore by chance."""
+"""Randomised chain: a small world that is exponentially hard to explore by random actions."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from worldmodel.envs.worlds.base import Worlds
 
 
 class Chains(Worlds):
-    """N copies of one chain of `length` states, after MAX (Shyam et al. 2019, arXiv 1810.12162), which randomises the
-    chain of Osband et al. 2016.
+    """N copies of one chain of `length` states (MAX, Shyam et al. 2019, arXiv 1810.12162).
 
-    Episodes begin in the second state and last length + 9 steps. Of the two actions one goes left and the other
-    right; which is which was drawn for each state, so that always going right needs both. Staying at an end, by going
-    on outwards, pays .001 on the left and 1 on the right; nothing else pays.
+    MAX randomises the chain of Osband et al. 2016. Episodes begin in the second state and last length + 9 steps. One of
+    the two actions goes left and the other right; the assignment is drawn per state, so that always going right needs
+    both. Staying at an end, by moving outwards, has reward 0.001 on the left and 1 on the right; all other rewards are
+    0.
 
-    world: number of the random chain; all copies live in the same one, whatever their seed.
-    trap: a noisy end: in the leftmost state both actions go right or stay, with equal chance.
+    world: number of the random chain; all copies share it, whatever their seed.
+    trap: a noisy end: in the leftmost state both actions go right or stay, with equal probability.
 
-    `info`: state (N,); place (N, 1), the number 2 * state + act of the transition just made, -1 where there was none:
-    a coverage of 2 * length is complete.
+    `info`: state (N,); place (N, 1), the number 2 * state + act of the last transition, -1 if there was none. A
+    coverage of 2 * length is complete.
+
+    Raises ValueError for a length below 2.
     """
 
     def __init__(

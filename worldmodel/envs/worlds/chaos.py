@@ -1,4 +1,4 @@
-"""Integrating a flow, and how fast it forgets where it was."""
+"""Integration of a flow, and its largest Lyapunov exponent."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 
 Flow = Callable[[np.ndarray], np.ndarray]
-"""State (..., d) -> its derivative by time, (..., d)."""
+"""State (..., d) -> its time derivative, (..., d)."""
 
 
 def rk4(flow: Flow, state: np.ndarray, step: float, count: int) -> np.ndarray:
-    """`count` steps of the classical fourth-order Runge-Kutta method: (..., d) -> (..., d)."""
+    """Take `count` steps of the classical fourth-order Runge-Kutta method: (..., d) -> (..., d)."""
     for _ in range(count):
         a = flow(state)
         b = flow(state + 0.5 * step * a)
@@ -32,11 +32,11 @@ def lyapunov_exponent(
     distance: float = 1e-7,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The largest Lyapunov exponent, per unit of time, and its standard error over the starts.
+    """Return the largest Lyapunov exponent, per unit of time, and its standard error over the starts.
 
-    Benettin et al. 1980 (Meccanica 15): beside each state goes another one at a small `distance`; after each round of
-    `steps` steps the logarithm of how far they have come apart is taken, and the neighbour is pulled back along the
-    line between them. The first `warm_up` of the rounds, in which it turns to the fastest direction, don't count.
+    Benettin et al. 1980 (Meccanica 15): each state has a neighbour at a small `distance`. After each round of `steps`
+    steps, the logarithm of the growth of their distance is recorded, and the neighbour is moved back along the line
+    between them. The first `warm_up` rounds, in which the line turns to the fastest direction, are not counted.
 
     start: (N, d) states; the exponents of the N trajectories are averaged.
     """

@@ -1,4 +1,4 @@
-"""Crafter (Hafner 2021, arXiv 2109.06780) as a Gymnasium environment, telling its achievements."""
+"""Crafter (Hafner 2021, arXiv 2109.06780) as a Gymnasium environment with its achievements in `info`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class InOrder(dict):
-    """A set that remembers the order in which things were added."""
+    """Set with insertion order."""
 
     def add(self, thing: Any) -> None:
         self[thing] = None
@@ -20,13 +20,14 @@ class InOrder(dict):
 
 
 class Crafter(gym.Env):
-    """An open world seen from above, (64, 64, 3) uint8, with 17 actions; needs the package `crafter`.
+    """Open world seen from above, (64, 64, 3) uint8, with 17 actions; needs the package `crafter`.
 
     An episode ends by death; gymnasium's wrapper limits its time. The same seed of a reset gives the same world.
 
-    reward: False pays nothing, as in the benchmark without reward.
+    reward: with False all rewards are 0, as in the benchmark without reward.
 
-    `info`: achievement_<name>, for each of the 22: has this episode unlocked it? And agent_pos (2,), the player's cell.
+    `info`: achievement_<name>, for each of the 22, True if this episode has unlocked it; agent_pos (2,), the player's
+    cell.
     """
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -42,7 +43,7 @@ class Crafter(gym.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        # its worlds depend on these two alone; a new game would load its pictures again
+        # the worlds depend on these two alone; a new game would load its pictures again
         self._game._seed, self._game._episode = int(self.np_random.integers(2**31)), 0
         obs = self._game.reset()
         self._put_in_order()
@@ -56,8 +57,11 @@ class Crafter(gym.Env):
         return self._game.render((256, 256))
 
     def _put_in_order(self) -> None:
-        """The game keeps a chunk's creatures in a set, whose order is that of addresses, and draws from it: the same
-        seed and actions gave several worlds."""
+        """Replace the sets of creatures by ordered ones.
+
+        The game stores a chunk's creatures in a set, whose order is that of memory addresses, and draws from it.
+        Without a fixed order the same seed and actions give different worlds.
+        """
         world = self._game._world
         place = {obj: i for i, obj in enumerate(world._objects)}
         chunks = {key: sorted(objs, key=place.__getitem__) for key, objs in world._chunks.items()}

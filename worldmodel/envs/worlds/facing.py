@@ -1,4 +1,4 @@
-"""MiniGrid's Memory, where an episode begins with a look anywhere."""
+"""MiniGrid's Memory with a random initial direction."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from minigrid.envs.memory import MemoryEnv
 
 
 class MemoryFacingAnywhere(MemoryEnv):
-    """MiniGrid-Memory (Chevalier-Boisvert et al. 2023) with one difference: the agent does not begin with its back to
-    the object that it must remember, but faces any of the four directions, each as probably.
+    """MiniGrid-Memory (Chevalier-Boisvert et al. 2023) with a uniformly random initial direction.
 
-    So one episode in four shows the object at once, and the original's starts are another fourth: a lesson that a
-    memory can be learnt from before the agent has found out that it pays to turn round (starts that are nearer to the
-    solution first: Florensa et al. 2017, arXiv 1707.05300).
+    In the original the agent starts with its back to the object to be remembered. Here one episode in four shows the
+    object at the start, and the original's starts are another fourth. So a memory can be learned before the agent has
+    found that turning round is rewarded (starts nearer to the solution first: Florensa et al. 2017, arXiv 1707.05300).
 
     size: as in MiniGrid's ids, MemoryS11 has 11.
     """

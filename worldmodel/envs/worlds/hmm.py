@@ -1,24 +1,24 @@
-"""Hidden Markov models with actions: sampled by a world, filtered exactly by Bayes' rule."""
+"""Hidden Markov models with actions: sampling, and exact filtering by Bayes' rule."""
 
 from __future__ import annotations
 
 import numpy as np
 
-_SAME = 12  # beliefs that agree to so many decimals are one
+_SAME = 12  # number of decimals to which equal beliefs agree
 
 
 class HMM:
-    """T[action, token, from, to] = P(token, to | from, action); all entropies in nats.
+    """Hidden Markov model T[action, token, from, to] = P(token, to | from, action); all entropies in nats.
 
     Letters: A actions, X tokens, S hidden states.
 
     tensor: (A, X, S, S), sums to 1 over (token, to).
-    initial: (S,) distribution of the hidden state before the first token; None takes the stationary one of the
-        start action.
-    rewards: (A, S) paid for an action in a hidden state; None pays nothing.
-    start: the action that brings the first token, before anyone has acted.
+    initial: (S,) distribution of the hidden state before the first token; None takes the stationary one of the start
+        action.
+    rewards: (A, S) reward of an action in a hidden state; None: all rewards are 0.
+    start: the action before the first token, when the agent has not acted yet.
 
-    Raises ValueError for tensors that are no distributions.
+    Raises ValueError for tensors that are not distributions.
     """
 
     def __init__(
@@ -43,38 +43,42 @@ class HMM:
         self._cumulative = joint.cumsum(-1)
 
     def transition(self, action: int = 0) -> np.ndarray:
-        """(S, S): P(to | from) under an action."""
+        """Return P(to | from) under an action: (S, S)."""
         return self.tensor[action].sum(0)
 
     def stationary(self, action: int = 0) -> np.ndarray:
-        """(S,) the distribution that the transitions of an action leave as it is."""
+        """Return the stationary distribution (S,) of the transitions of an action."""
         chain = self.transition(action)
         equations = np.vstack([chain.T - np.eye(self.num_states), np.ones(self.num_states)])
         found = np.linalg.lstsq(equations, np.append(np.zeros(self.num_states), 1.0), rcond=None)[0].clip(0.0)
         return found / found.sum()
 
     def sample(self, state: np.ndarray, act: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Hidden states, actions and uniform numbers in [0, 1), (N,) each -> tokens and next hidden states, (N,)."""
+        """Return tokens and next hidden states, (N,) each.
+
+        Arguments: hidden states, actions and uniform numbers in [0, 1), (N,) each.
+        """
         bounds = self._cumulative[act, state]
         drawn = (uniform[:, None] * bounds[:, -1:] >= bounds).sum(-1)
         return drawn // self.num_states, drawn % self.num_states
 
     def update(self, belief: np.ndarray, act: np.ndarray, token: np.ndarray) -> np.ndarray:
-        """Bayes' rule: beliefs (N, S) about the hidden state, an action and the token that came, (N,) each -> the
-        beliefs (N, S) after it."""
+        """Return the beliefs (N, S) after an action and a token, by Bayes' rule.
+
+        Arguments: beliefs (N, S) about the hidden state, actions and observed tokens, (N,) each.
+        """
         joint = np.einsum("ni,nij->nj", belief, self.tensor[act, token])
         return joint / joint.sum(-1, keepdims=True)
 
     def predict(self, belief: np.ndarray) -> np.ndarray:
-        """Beliefs (N, S) -> (N, A, X): the exact distribution of the next token, for each action."""
+        """Return the exact distribution of the next token for each action: beliefs (N, S) -> (N, A, X)."""
         return np.einsum("ns,axs->nax", belief, self._emit)
 
     def cross_entropy(self, length: int, most: int = 1_000_000) -> np.ndarray:
-        """(length,) the least cross-entropy that any predictor of the token at a position can have, which is
-        H(x_t | x_<t, a_<t), with every action equally likely.
+        """Return the least cross-entropy of any predictor of the token at each position: (length,).
 
-        Exact: over all histories, of which those with the same belief are one. Raises ValueError where more than
-        `most` different beliefs remain.
+        It is H(x_t | x_<t, a_<t), with every action equally likely. The computation is exact, over all histories; those
+        with the same belief are merged. Raises ValueError if more than `most` different beliefs remain.
         """
         beliefs, weights, actions = self.initial[None], np.ones(1), np.array([self.start])
         found = []
@@ -94,16 +98,19 @@ class HMM:
         return np.array(found)
 
     def entropy_rate(self, length: int) -> float:
-        """The cross-entropy at position `length` - 1, which falls towards the entropy rate."""
+        """Return the cross-entropy at position `length` - 1, which decreases towards the entropy rate."""
         return float(self.cross_entropy(length)[-1])
 
     def excess_entropy(self, length: int) -> float:
-        """How much the past tells of the future: the area of the cross-entropies above the entropy rate (Crutchfield
-        & Feldman 2003, arXiv cond-mat/0102181), summed over `length` positions, with the last one as the rate."""
+        """Return the mutual information of past and future, the area of the cross-entropies above the entropy rate.
+
+        Source: Crutchfield & Feldman 2003, arXiv cond-mat/0102181. The area is summed over `length` positions, with the
+        last cross-entropy as the rate.
+        """
         h = self.cross_entropy(length)
         return float((h - h[-1]).sum())
 
 
 def entropy(chance: np.ndarray) -> np.ndarray:
-    """(..., X) -> (...): nats of a distribution."""
+    """Return the entropy in nats of distributions: (..., X) -> (...)."""
     return -(chance * np.log(np.where(chance > 0, chance, 1.0))).sum(-1)

@@ -1,4 +1,4 @@
-"""Worlds with a known answer: POMDPs that tell, beside each observation, what an ideal observer knows."""
+"""Worlds with a known answer: POMDPs with the exact belief of an ideal observer in `info`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from worldmodel.envs.worlds.processes import PROCESSES
 
 
 class KnownWorlds(Worlds):
-    """N copies of a process; the observation is its token.
+    """N copies of a process, whose tokens are the observations.
 
-    `info`, after each observation and from nothing but observations and actions (exact Bayes filter):
+    `info`, for each observation and computed from observations and actions alone (exact Bayes filter):
         belief (N, S)          probability of each hidden state
         predictive (N, A, X)   distribution of the next observation, for each action
-        entropy (N, A)         of that, in nats: the least expected log loss, which no model and no policy can beat
+        entropy (N, A)         its entropy in nats: the least expected log loss of any model and policy
         state (N,)             the hidden state itself, for probes
 
-    process: a name in `PROCESSES`. kwargs: go to the process.
+    process: a name in `PROCESSES`.
+    kwargs: arguments of the process.
     """
 
     def __init__(self, num_envs: int, process: str, max_episode_steps: int = 64, **kwargs: Any):

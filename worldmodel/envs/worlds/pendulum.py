@@ -1,4 +1,4 @@
-"""A double pendulum: chaos whose simulation and whose observation have scales of their own."""
+"""Double pendulum: chaos with separate scales of simulation and observation."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ from worldmodel.envs.worlds.chaos import lyapunov_exponent, rk4
 
 GRAVITY = 9.81
 OUTPUTS = ("x2", "y2", "x1", "y1", "w1", "w2")
-"""What an observation may hold, most telling first: where the lower and the upper bob are (in arm lengths, y up), and
-how fast the arms turn (rad/s)."""
+"""Entries of an observation, the most informative first.
+
+x, y: positions of the lower (2) and the upper (1) bob, in arm lengths, y up. w: angular velocities of the arms, rad/s.
+"""
 
 
 class Pendulums(Worlds):
     """N copies of a frictionless double pendulum of two equal masses (1 kg) on two massless arms (1 m).
 
-    The scales that are set apart, to ask what a simulation must resolve to be predicted well:
+    The scales of simulation and observation are independent:
         step         s, of the integration (RK4). In a minute at energy 0 the energy drifts by up to 2e-5 m g l with
-                     .005, 5e-4 with .01, .8 with .05; .001 is a reference (1e-9 in 10 s)
+                     0.005, 5e-4 with 0.01, 0.8 with 0.05; 0.001 is a reference (1e-9 in 10 s)
         interval     s, between two observations; a whole number of steps
-        resolution   observations are rounded to multiples of it; 0: not at all
-        dim          the first so many of `OUTPUTS`; 6 are the whole state, fewer are a POMDP
+        resolution   observations are rounded to multiples of it; 0: no rounding
+        dim          number of entries of `OUTPUTS`; 6 are the whole state, fewer are a POMDP
 
     energy: of every episode, in units of m g l, from -3 (hanging still) to 3 (standing still) and beyond. Above about
-        -1.5 the motion is chaotic; its Lyapunov time is 4.7 s at -1, 1.1 s at 0, .8 s at 1.
-    torque: N m on the upper arm by actions 0, 1, 2: none, positive, negative. 0: there is one action, which does
-        nothing, and the energy stays.
+        -1.5 the motion is chaotic; its Lyapunov time is 4.7 s at -1, 1.1 s at 0, 0.8 s at 1.
+    torque: N m on the upper arm by actions 0, 1, 2: none, positive, negative. 0: there is one action, without effect,
+        and the energy is constant.
 
     `info`: state (N, 4), the exact angles from hanging down (rad) and angular velocities (rad/s).
+
+    Raises ValueError for values out of range.
     """
 
     def __init__(
@@ -74,30 +78,39 @@ class Pendulums(Worlds):
         return obs.astype(np.float32)
 
     def lyapunov_time(self, seconds: float = 100.0, copies: int = 64, seed: int = 0) -> tuple[float, float]:
-        """Seconds in which, without torque, a small error grows e-fold, and their standard error; integrated with
-        steps of 10 ms, over so many copies and seconds each."""
+        """Return the seconds in which, without torque, a small error grows e-fold, and their standard error.
+
+        The integration has steps of 10 ms, over `copies` trajectories of `seconds` each.
+        """
         start = sample_states(np.random.default_rng(seed), copies, self.energy)
         exponent, error = lyapunov_exponent(flow, start, 0.01, round(seconds / 0.1), seed=seed)
         return 1 / exponent, error / exponent**2
 
 
 def outputs_of(state: np.ndarray) -> np.ndarray:
-    """(..., 4) angles and angular velocities -> the numbers of `OUTPUTS`, (..., 6)."""
+    """Return the entries of `OUTPUTS` (..., 6) for angles and angular velocities (..., 4)."""
     a, b, *turning = np.moveaxis(state, -1, 0)
     x1, y1 = np.sin(a), -np.cos(a)
     return np.stack([x1 + np.sin(b), y1 - np.cos(b), x1, y1, *turning], -1)
 
 
 def state_of(outputs: np.ndarray) -> np.ndarray:
-    """(..., 6) -> (..., 4): the other way round; of numbers that no state has, as rounded ones, their directions."""
+    """Return angles and angular velocities (..., 4) for the entries of `OUTPUTS` (..., 6).
+
+    For entries that match no state, such as rounded ones, the directions are used.
+    """
     x2, y2, x1, y1, w1, w2 = np.moveaxis(outputs, -1, 0)
     return np.stack([np.arctan2(x1, -y1), np.arctan2(x2 - x1, y1 - y2), w1, w2], -1)
 
 
 def flow(state: np.ndarray, torque: np.ndarray | float = 0.0) -> np.ndarray:
-    """(..., 4) angles and angular velocities -> their derivatives, from Lagrange's equations
-    2 a1 + cos(d) a2 = torque - sin(d) w2^2 - 2 g sin(angle 1),
-    cos(d) a1 + a2   = sin(d) w1^2 - g sin(angle 2),   d = angle 1 - angle 2."""
+    """Return the time derivatives of angles and angular velocities: (..., 4) -> (..., 4).
+
+    Lagrange's equations, with d = angle 1 - angle 2:
+
+        2 a1 + cos(d) a2 = torque - sin(d) w2^2 - 2 g sin(angle 1),
+        cos(d) a1 + a2   = sin(d) w1^2 - g sin(angle 2).
+    """
     one, two, w1, w2 = np.moveaxis(state, -1, 0)
     sin, cos = np.sin(one - two), np.cos(one - two)
     first = torque - sin * w2 * w2 - 2 * GRAVITY * np.sin(one)
@@ -107,14 +120,14 @@ def flow(state: np.ndarray, torque: np.ndarray | float = 0.0) -> np.ndarray:
 
 
 def energy_of(state: np.ndarray) -> np.ndarray:
-    """(..., 4) -> (...): kinetic and potential, in units of m g l."""
+    """Return the kinetic and potential energy in units of m g l: (..., 4) -> (...)."""
     one, two, w1, w2 = np.moveaxis(state, -1, 0)
     kinetic = w1 * w1 + 0.5 * w2 * w2 + w1 * w2 * np.cos(one - two)
     return kinetic / GRAVITY - 2 * np.cos(one) - np.cos(two)
 
 
 def sample_states(generator: np.random.Generator, count: int, energy: float) -> np.ndarray:
-    """(count, 4) states of one energy: any angles that it allows, and velocities in any direction."""
+    """Draw (count, 4) states of one energy: any angles that it allows, and velocities in any direction."""
     found = np.empty((0, 4))
     while len(found) < count:
         angles = generator.uniform(-np.pi, np.pi, (max(count, 64), 2))

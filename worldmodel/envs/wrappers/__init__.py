@@ -1,1 +1,1 @@
-"""Wrappers around one environment."""
+"""Wrappers of environments."""

@@ -1,4 +1,4 @@
-"""What wrappers of a vector environment have in common."""
+"""Base class of the wrappers of a vector environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worldmodel.types import Obs
 
 
 class Wrapper:
-    """The environment within, unchanged; see `VectorEnv`. A subclass overrides what it changes."""
+    """Wrapper that leaves the environment unchanged; see `VectorEnv`. A subclass overrides some methods."""
 
     def __init__(self, env: VectorEnv):
         self.env = env

@@ -1,4 +1,4 @@
-"""A fixed set of levels to train on, and all others to be tested on (Cobbe et al. 2019, arXiv 1812.02341)."""
+"""Fixed training levels and held-out test levels (Cobbe et al. 2019, arXiv 1812.02341)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 
 class Levels(gym.Wrapper):
-    """Each reset draws a level uniformly, which is the seed that the environment within is reset by: 0 to `count` - 1,
-    or, `held_out`, any from `count` to 2^31 - 1. `info["level"]` tells which.
+    """Wrapper that draws a level uniformly at each reset; `info["level"]` is its number.
 
-    The seed of a reset decides which levels come, not what they are.
+    A level is the seed that the wrapped environment is reset with: 0 to `count` - 1, or with `held_out` any from
+    `count` to 2^31 - 1. The seed of a reset determines which levels are drawn, not the levels themselves.
     """
 
     def __init__(self, env: gym.Env, count: int, held_out: bool = False):

@@ -1,4 +1,4 @@
-"""The noisy TV: a source of noise that no one can learn, in any environment (Burda et al. 2018, arXiv 1808.04355)."""
+"""Noisy TV: a source of unlearnable noise, in any environment (Burda et al. 2018, arXiv 1808.04355)."""
 
 from __future__ import annotations
 
@@ -19,19 +19,23 @@ Kind = Literal["clean", "iid", "brownian", "action", "sham"]
 
 
 class TV(Wrapper):
-    """Shows noise on a part of the view (`size` of its height and width); of a dict, on its views only, if any.
+    """Wrapper that shows noise on a part of the view (`size` of its height and width).
+
+    In a dict observation the noise is on the views only, if there are any.
 
     kind:
-        iid       fresh random values at every step
-        brownian  a fixed random patch that moves by a step or none along each axis, within the view
-        action    fresh random values in the observation after the TV's action, and only there
-        sham      the TV's action does what it did or nothing, and no noise is shown: the control of `action`
-    action: the TV's action, where the kind has one: `added` is one more than the environment has, during which that
-        does its null action; `noop` is the null action; or the index of an action that goes on doing what it does.
-    values: how many values each channel of a symbolic grid has, see `Screen`.
+        iid       new random values at every step
+        brownian  a fixed random patch that moves by one step or none along each axis, within the view
+        action    new random values in the observation after the TV's action, and only there
+        sham      the TV's action has its original effect or none, and no noise is shown: the control of `action`
+    action: the TV's action, for kinds that have one. `added` is an additional action, during which the environment
+        takes its null action; `noop` is the null action; an index is an existing action, which keeps its effect.
+    values: number of values of each channel of a symbolic grid, see `Screen`.
 
     `info`, of each transition: tv_on (N,) bool, the observation shows noise; tv_act (N,) bool, the TV's action was
-    taken (not where it was ignored).
+    taken (False if it was ignored).
+
+    Raises ValueError for actions and sizes that the environment does not allow.
     """
 
     def __init__(
@@ -81,7 +85,7 @@ class TV(Wrapper):
         return obs
 
     def step(self, act: Tensor) -> Step:
-        """One action in each copy, (N, *act_shape); an added one is the null action to the environment within."""
+        """Take one action in each copy, (N, *act_shape); an added one is the null action of the wrapped environment."""
         pressed = torch.zeros(self.num_envs, dtype=torch.bool)
         if self.button is not None:
             act = act.detach().cpu()
@@ -93,7 +97,7 @@ class TV(Wrapper):
         return step
 
     def _broadcast(self, obs: Obs, pressed: np.ndarray) -> dict[str, np.ndarray]:
-        """Put the noise over the observation, in place; returns the flags."""
+        """Write the noise over the observation, in place, and return the flags."""
         leaves = obs if isinstance(obs, dict) else {"": obs}
         if self.kind == "brownian":
             for key, screen in self.screens.items():
@@ -126,7 +130,7 @@ class TV(Wrapper):
 
 
 def _screens(space: gym.Space, size: float, values: Sequence[int] | None) -> dict[str, Screen]:
-    """By key, or by "" for a plain observation."""
+    """Return the screens by key, or by "" for a plain observation."""
     leaves = dict(space.items()) if isinstance(space, gym.spaces.Dict) else {"": space}
     views = {k: s for k, s in leaves.items() if len(s.shape) in (2, 3)}
     return {k: Screen(s, size, values if views else None) for k, s in (views or leaves).items()}

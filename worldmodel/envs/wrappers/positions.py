@@ -1,4 +1,4 @@
-"""Where in its world each copy is, so that what it covers can be counted."""
+"""Positions of the copies in their world, for coverage."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from worldmodel.types import Obs
 
 
 class Places(Wrapper):
-    """Adds `info["place"]`, (N, k) int64: the entries `keys` of info side by side, in bins of `width`.
+    """Wrapper that adds `info["place"]`, (N, k) int64: the concatenated entries `keys` of info, in bins of `width`.
 
-    Raises ValueError at the first reset for keys that the environment doesn't tell.
+    Raises ValueError at the first reset for keys that `info` lacks.
     """
 
     def __init__(self, env: VectorEnv, keys: Sequence[str], width: float = 1.0):
@@ -26,7 +26,7 @@ class Places(Wrapper):
         obs = super().reset()
         if unknown := [k for k in self.keys if k not in self.info]:
             allowed = ", ".join(self.info) or "null"
-            raise ValueError(f"env.place={self.keys}: {unknown[0]} is not told, allowed are {allowed}")
+            raise ValueError(f"env.place={self.keys}: {unknown[0]} is not in info, allowed are {allowed}")
         self.info = self.info | self._place(self.info)
         return obs
 

@@ -1,4 +1,4 @@
-"""Which room of a MiniGrid world each copy is in, so that rooms can be counted."""
+"""Rooms of a MiniGrid world, for counting the rooms visited."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ DOOR, OPEN = 4, 0  # MiniGrid's codes of the object and of its state
 
 
 class Rooms(Wrapper):
-    """Adds `info["room"]`, (N, 2) int64: the cell of the doorway that the copy stood in last, or (0, 0), a corner of
-    the outer wall, before the first one of an episode. How many different ones there are in an episode is how many
-    rooms were visited, as far as each door leads to a room of its own; rooms with no door between them count as one.
+    """Wrapper that adds `info["room"]`, (N, 2) int64: the cell of the doorway in which the copy stood last.
 
-    No engine tells where the doors are. One is passed where the view showed an open door straight ahead and the copy's
-    cell is another one now.
+    Before the first doorway of an episode it is (0, 0), a corner of the outer wall. The number of different values in
+    an episode is the number of rooms visited, provided that each door leads to a separate room. Rooms without a door
+    between them count as one.
 
-    Raises ValueError for observations without a view (7, 7, 3), and at the first reset for worlds that don't tell
-    `agent_pos`.
+    No engine provides the positions of the doors. A door is passed if the view showed an open door straight ahead and
+    the copy's cell has changed.
+
+    Raises ValueError for observations without a view (7, 7, 3), and at the first reset if `info` lacks `agent_pos`.
     """
 
     def __init__(self, env: VectorEnv):
@@ -35,7 +36,7 @@ class Rooms(Wrapper):
         view = space.spaces.get("image") if isinstance(space, gym.spaces.Dict) else space
         if view is None or len(view.shape) != 3 or view.shape[-1] != 3 or view.dtype != np.uint8:
             raise ValueError(f"env.rooms=True: allowed for observations with a view of MiniGrid, not for {space}")
-        self._front = view.shape[0] // 2, view.shape[1] - 2  # the agent looks from the middle of the last row
+        self._front = view.shape[0] // 2, view.shape[1] - 2  # the agent is in the middle of the last row
         self._cell = np.zeros((self.num_envs, 2), dtype=np.int64)
         self._room = np.zeros_like(self._cell)
         self._door = np.zeros(self.num_envs, dtype=bool)  # straight ahead, and open
@@ -43,7 +44,7 @@ class Rooms(Wrapper):
     def reset(self) -> Obs:
         obs = super().reset()
         if "agent_pos" not in self.info:
-            raise ValueError(f"env.rooms=True: agent_pos is not told, only {', '.join(self.info) or 'nothing'}")
+            raise ValueError(f"env.rooms=True: no agent_pos in info, only {', '.join(self.info) or 'nothing'}")
         self.info = self.info | self._look(obs, self.info, np.ones(self.num_envs, dtype=bool))
         return obs
 
@@ -53,7 +54,7 @@ class Rooms(Wrapper):
         return step
 
     def _look(self, obs: Obs, info: dict[str, np.ndarray], new: np.ndarray) -> dict[str, np.ndarray]:
-        """`new`: an episode begins here."""
+        """Return the room of each copy; `new` (N,) bool: an episode begins here."""
         cell = info["agent_pos"].reshape(self.num_envs, 2).astype(np.int64)
         passed = self._door & (cell != self._cell).any(1) & ~new
         self._room = np.where(new[:, None], 0, np.where(passed[:, None], cell, self._room))

@@ -1,4 +1,4 @@
-"""Sticky actions: an environment that sometimes doesn't listen (Machado et al. 2018, arXiv:1709.06009)."""
+"""Sticky actions: random repetitions of the previous action (Machado et al. 2018, arXiv 1709.06009)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worldmodel.types import Obs
 
 
 class Sticky(Wrapper):
-    """With probability `p` a copy repeats the action that it executed last, but never across a reset."""
+    """Wrapper that repeats the last executed action of a copy with probability `p`, but never across a reset."""
 
     def __init__(self, env: VectorEnv, p: float, seed: int):
         super().__init__(env)
@@ -27,7 +27,7 @@ class Sticky(Wrapper):
         return super().reset()
 
     def step(self, act: Tensor) -> Step:
-        """One action in each copy, (N, *act_shape); the executed one may be another."""
+        """Take one action in each copy, (N, *act_shape); the executed one may differ."""
         act = act.detach().cpu()
         repeat = (torch.rand(self.num_envs, generator=self._generator) < self.p) & ~self._first
         if self._last is not None:

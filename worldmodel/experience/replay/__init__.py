@@ -1,7 +1,6 @@
-"""Past sequences: as records, in memory or on disk, drawn uniformly or by what they are worth."""
+"""Replay of past sequences: stored in memory or on disk, drawn uniformly or by priority."""
 
-from worldmodel.experience.replay.priority import Curious
-from worldmodel.experience.replay.records import rehearsal
-from worldmodel.experience.replay.replay import Replay, concatenate
+from worldmodel.experience.replay.priority import CuriousReplayPriority
+from worldmodel.experience.replay.replay import Replay
 
-__all__ = ["Curious", "Replay", "concatenate", "rehearsal"]
+__all__ = ["CuriousReplayPriority", "Replay"]

@@ -1,4 +1,4 @@
-"""Records on disk: one file that only grows, in segments with a checksum each."""
+"""Records on disk: one append-only file, in segments with a checksum each."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodel.errors import ConfigError
 from worldmodel.files import write_text
-from worldmodel.training.config import ConfigError
 
-SEGMENT = 2**26  # bytes, about
+SEGMENT = 2**26  # bytes, approximately
 
 
 class Disk:
-    """Records of one layout, appended to `folder`/records.bin and read back by number, at a cost that does not depend
-    on how many there are: one system call each, through the page cache.
+    """Store of records of one layout, appended to `folder`/records.bin and read back by number.
 
-    A checkpoint holds no record, only how many there were and a checksum over those of its segments; going on from it
-    cuts off what was appended later. Nothing is ever deleted: a run's folder grows with the run. The folder is the
-    run's own; a run that begins anew empties it.
+    A read is one system call through the page cache; its cost does not depend on the number of records.
 
-    `begin` raises ConfigError where the folder can't be written, `append` OSError where the disk is full; what was
-    appended only in part is written over by the next.
+    A checkpoint contains no records, only their number and a checksum over those of the segments. Resuming from it
+    truncates what was appended later. No record is ever deleted, so the folder grows with the run. The folder belongs
+    to one run; a run that starts from the beginning empties it.
+
+    `begin` raises ConfigError if the folder is not writable, `append` raises OSError if the disk is full. A partial
+    append is overwritten by the next one.
     """
 
     def __init__(self, folder: Path, segment: int = SEGMENT):
@@ -34,7 +35,7 @@ class Disk:
         self.file: int | None = None
 
     def begin(self, dtype: np.dtype) -> None:
-        """An empty file of records of `dtype`."""
+        """Create an empty file for records of `dtype`."""
         self.close()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +43,7 @@ class Disk:
             self._open(dtype, max(1, self.segment // dtype.itemsize))
             write_text(self.folder / "layout.json", json.dumps({"fields": _fields(dtype), "segment": self.records}))
         except OSError as error:
-            raise ConfigError(f"data.replay_dir={self.folder}: can't be written ({error.strerror})") from None
+            raise ConfigError(f"data.replay_dir={self.folder}: not writable ({error.strerror})") from None
 
     def _open(self, dtype: np.dtype, records: int) -> None:
         self.dtype, self.records = dtype, records
@@ -52,18 +53,18 @@ class Disk:
         self.open_digest = hashlib.sha256()
 
     def append(self, records: NDArray[np.void]) -> None:
-        """Write (n,) records at the end."""
+        """Append (n,) records."""
         data, size = records.tobytes(), self.dtype.itemsize
         at = 0
         while at < len(data):
             at += os.pwrite(self.file, data[at:], self.length * size + at)
         while data:
-            count = min(self.records - self.length % self.records, len(data) // size)  # what the segment has room for
+            count = min(self.records - self.length % self.records, len(data) // size)  # records that fit in the segment
             self._digest(data[: count * size], count)
             data = data[count * size :]
 
     def _digest(self, data: bytes, count: int) -> None:
-        """Count `count` records, none of which crosses a segment's end."""
+        """Update the checksum with `count` records, none of which crosses a segment's end."""
         self.open_digest.update(data)
         self.length += count
         if self.length % self.records == 0:
@@ -71,12 +72,12 @@ class Disk:
             self.open_digest = hashlib.sha256()
 
     def __getitem__(self, numbers: NDArray[np.int64]) -> NDArray[np.void]:
-        """The records of these numbers (n,), each counted from the first one ever."""
+        """Return the records of these numbers (n,), counted from the first record ever."""
         size = self.dtype.itemsize
         return np.frombuffer(b"".join(os.pread(self.file, size, int(i) * size) for i in numbers), self.dtype)
 
     def state_dict(self) -> dict[str, Any]:
-        """Puts everything onto the disk and refers to it."""
+        """Flush all records to disk and return their number and checksum."""
         if self.file is None:
             return {}
         os.fsync(self.file)
@@ -86,7 +87,7 @@ class Disk:
         return hashlib.sha256("".join([*self.sealed, self.open_digest.hexdigest()]).encode()).hexdigest()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the records that a checkpoint refers to. Raises ConfigError where they are not what they were."""
+        """Resume after the records of a checkpoint. Raises ConfigError if they are missing or changed."""
         self.close()
         if not state:
             return
@@ -106,7 +107,7 @@ class Disk:
             self._digest(os.pread(self.file, count * dtype.itemsize, self.length * dtype.itemsize), count)
         if self._checksum() != state["sha256"]:
             self.close()
-            raise ConfigError(f"data.replay_dir={self.folder}: damaged, its checksum is another than the checkpoint's")
+            raise ConfigError(f"data.replay_dir={self.folder}: damaged, its checksum differs from the checkpoint's")
         os.ftruncate(self.file, need)
 
     def close(self) -> None:

@@ -1,47 +1,37 @@
-"""A sequence as one record of fixed size: how rollouts are laid out in memory and on disk."""
+"""A sequence as one record of fixed size: the layout of sequences in memory and on disk."""
 
 from __future__ import annotations
-
-from dataclasses import fields
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodel.types import Rollout, Sequences
+from worldmodel.types import Sequences
 
-_LEAF = "obs/"  # before the names of a dict observation's leaves
-
-
-def rehearsal(roll: Rollout) -> Rollout:
-    """The rollout without what only its own update needs: what the world model learns from, and `logp`, which tells T;
-    not the h, the values or the rewards of the day."""
-    return Rollout(**{f.name: getattr(roll, f.name) for f in fields(Sequences)}, logp=roll.logp)
+_LEAF = "obs/"  # prefix of the names of a dict observation's leaves
 
 
-def records_of(roll: Rollout) -> NDArray[np.void]:
-    """The rollout's `rehearsal` -> (B,) records."""
+def records_of(seq: Sequences) -> NDArray[np.void]:
+    """The fields of `Sequences` -> (B,) records."""
     leaves: dict[str, Tensor] = {}
-    for name, value in vars(rehearsal(roll)).items():
-        if value is None:
-            continue
+    for name, value in seq.as_sequences().tensors().items():
         leaves |= {_LEAF + key: x for key, x in value.items()} if isinstance(value, dict) else {name: value}
     arrays = {name: _numpy(x) for name, x in leaves.items()}
-    found = np.empty(len(roll), dtype=[(name, x.dtype, x.shape[1:]) for name, x in arrays.items()])
+    found = np.empty(len(seq), dtype=[(name, x.dtype, x.shape[1:]) for name, x in arrays.items()])
     for name, x in arrays.items():
         found[name] = x
     return found
 
 
-def rollout_of(records: NDArray[np.void], device: torch.device) -> Rollout:
-    """(B,) records -> a rollout in memory of its own."""
+def sequences_of(records: NDArray[np.void], num_new: int, device: torch.device) -> Sequences:
+    """(B,) records -> sequences with `num_new` new steps, in memory of their own."""
     leaves = {name: torch.from_numpy(records[name].copy()).to(device) for name in records.dtype.names}
     obs = {name.removeprefix(_LEAF): x for name, x in leaves.items() if name.startswith(_LEAF)}
     rest = {name: x for name, x in leaves.items() if not name.startswith(_LEAF)}
-    return Rollout(**({"obs": obs} if obs else {}), **rest)
+    return Sequences(**({"obs": obs} if obs else {}), **rest, num_new=num_new)
 
 
 def _numpy(x: Tensor) -> NDArray[np.generic]:
-    """numpy has no bfloat16."""
+    """Convert a tensor to numpy, which has no bfloat16."""
     return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Past sequences, for the world model to rehearse."""
+"""Replay of past sequences for the world model."""
 
 from __future__ import annotations
 
@@ -11,62 +11,63 @@ import torch
 from torch import Tensor
 
 from worldmodel.experience.replay.disk import Disk
-from worldmodel.experience.replay.priority import Curious
-from worldmodel.experience.replay.records import records_of, rollout_of
-from worldmodel.experience.replay.ring_buffer import Memory
-from worldmodel.types import Rollout, map_obs
+from worldmodel.experience.replay.priority import CuriousReplayPriority
+from worldmodel.experience.replay.records import records_of, sequences_of
+from worldmodel.experience.replay.ring_buffer import RingBuffer
+from worldmodel.types import Sequences
 
 
 class Replay:
-    """The last `capacity` sequences, on the CPU or in `folder`; drawn uniformly, in O(1), or by `priority`, in
-    O(log capacity).
+    """The last `capacity` sequences, in CPU memory or in `folder`.
 
-    They hold what the world model learns from, and `logp`, which tells T; not the h, the values or the rewards of
-    days gone by.
+    They are drawn uniformly, in O(1), or by `priority`, in O(log capacity). They contain the
+    fields of `Sequences`, none of a later stage, and all have the same number of new steps.
     """
 
-    def __init__(self, capacity: int, priority: Curious | None = None, folder: Path | None = None):
+    def __init__(self, capacity: int, priority: CuriousReplayPriority | None = None, folder: Path | None = None):
         self.capacity, self.priority = capacity, priority
-        self.store: Memory | Disk = Memory(capacity) if folder is None else Disk(folder)
-        self.dtype: np.dtype | None = None  # of what is stored
-        self.told: list[tuple[np.ndarray, Tensor]] = []  # numbers and their losses, not yet looked at
+        self.store: RingBuffer | Disk = RingBuffer(capacity) if folder is None else Disk(folder)
+        self.dtype: np.dtype | None = None  # of the stored records
+        self.num_new = 0  # T of the stored sequences
+        self.pending: list[tuple[np.ndarray, Tensor]] = []  # numbers and their losses, not yet processed
         self.warned = False
         if priority is not None:
             priority.reset(capacity)
 
     def __len__(self) -> int:
-        """How many can be drawn."""
+        """Return the number of sequences that can be drawn."""
         return 0 if self.dtype is None else min(self.store.length, self.capacity)
 
     @property
     def on_disk(self) -> bool:
         return isinstance(self.store, Disk)
 
-    def add(self, roll: Rollout) -> None:
-        """Store each of the rollout's B sequences."""
+    def add(self, seq: Sequences) -> None:
+        """Store each of the B sequences."""
         if self.capacity == 0:
             return
-        records = records_of(roll)
+        records = records_of(seq)
         if records.dtype != self.dtype:
             self.dtype = records.dtype
             self.store.begin(self.dtype)
-        self._weigh()  # before a slot has another sequence
+        self.num_new = seq.num_new
+        self._weigh()  # before a slot is reused
         numbers = self.store.length + np.arange(len(records))
         try:
             self.store.append(records)
-        except OSError as error:  # a full disk is no reason to stop learning
+        except OSError as error:  # training continues with a full disk
             if not self.warned:
                 self.warned = True
                 words = (
-                    f"warning: data.replay_dir: not written ({error.strerror}); rollouts are not kept until they are"
+                    f"warning: data.replay_dir: write failed ({error.strerror}); dropping rollouts until one succeeds"
                 )
                 print(words, file=sys.stderr, flush=True)
             return
         if self.priority is not None:
             self.priority.add(numbers[-self.capacity :] % self.capacity)
 
-    def sample(self, count: int, device: torch.device) -> tuple[Rollout, np.ndarray]:
-        """`count` sequences drawn with replacement, and their numbers."""
+    def sample(self, count: int, device: torch.device) -> tuple[Sequences, np.ndarray]:
+        """Draw `count` sequences with replacement; return them and their numbers (count,)."""
         self._weigh()
         first = self.store.length - len(self)
         if self.priority is None:
@@ -74,36 +75,41 @@ class Replay:
         else:
             slots = self.priority.draw(torch.rand(count, dtype=torch.float64).numpy())
             numbers = first + (slots - first) % self.capacity
-        return rollout_of(self.store[numbers], device), numbers
+        return sequences_of(self.store[numbers], self.num_new, device), numbers
 
-    def learnt(self, numbers: np.ndarray, loss: Tensor) -> None:
-        """The world model has learnt from these sequences, with this loss (B,), which may still be on its way."""
+    def update_priorities(self, numbers: np.ndarray, loss: Tensor) -> None:
+        """Record the world model's loss (B,) on these sequences.
+
+        The loss is read later, so that its device computation may still be running.
+        """
         if self.priority is not None:
-            self.told.append((numbers, loss.detach()))
+            self.pending.append((numbers, loss.detach()))
 
     def _weigh(self) -> None:
-        for numbers, loss in self.told:
-            self.priority.learnt(numbers % self.capacity, loss.double().cpu().numpy())
-        self.told = []
+        for numbers, loss in self.pending:
+            self.priority.update(numbers % self.capacity, loss.double().cpu().numpy())
+        self.pending = []
 
     def state_dict(self) -> dict[str, Any]:
-        """The sequences, or where they lie; and what they weigh."""
+        """Return the sequences, or a reference to them on disk, and the priorities."""
         self._weigh()
         state = self.store.state_dict()
+        if state:
+            state["num_new"] = self.num_new
         if state and self.priority is not None:
             state["priority"] = self.priority.state_dict(self._live())
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with what a checkpoint holds; raises ConfigError where what it refers to isn't there any more."""
+        """Resume from a checkpoint. Raises ConfigError if the records that it refers to are missing."""
         if not state or self.capacity == 0:
             return
         if ("length" in state) != self.on_disk:
-            return  # it moved between memory and disk
+            return  # the replay moved between memory and disk
         weights = state.get("priority")
-        self.told = []
-        self.store.load_state_dict({k: v for k, v in state.items() if k != "priority"})
-        self.dtype = self.store.dtype
+        self.pending = []
+        self.store.load_state_dict({k: v for k, v in state.items() if k not in ("priority", "num_new")})
+        self.dtype, self.num_new = self.store.dtype, state["num_new"]
         if self.priority is None:
             return
         self.priority.reset(self.capacity)
@@ -113,16 +119,8 @@ class Replay:
             self.priority.load_state_dict(weights, self._live())
 
     def _live(self) -> np.ndarray:
-        """The slots of what can be drawn, the oldest first."""
+        """Return the slots that can be drawn, the oldest first."""
         return (self.store.length - len(self) + np.arange(len(self))) % self.capacity
 
     def close(self) -> None:
         self.store.close()
-
-
-def concatenate(rolls: list[Rollout]) -> Rollout:
-    """Join rollouts along the batch; they keep what all of them have."""
-    if len(rolls) == 1:
-        return rolls[0]
-    shared = [name for name in vars(rolls[0]) if all(getattr(r, name) is not None for r in rolls)]
-    return Rollout(**{name: map_obs(lambda *x: torch.cat(x), *(getattr(r, name) for r in rolls)) for name in shared})

@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldmodel.experience.replay.records import records_of, rollout_of
-from worldmodel.types import Rollout
+from worldmodel.experience.replay.records import records_of, sequences_of
+from worldmodel.types import Sequences
 
 
-class Memory:
-    """The last `capacity` records; memory is taken as it fills."""
+class RingBuffer:
+    """The last `capacity` records; memory is committed as it fills."""
 
     def __init__(self, capacity: int):
         self.capacity, self.length, self.ring = capacity, 0, np.empty(0)
 
     def begin(self, dtype: np.dtype) -> None:
-        """An empty ring for records of `dtype`."""
+        """Create an empty ring for records of `dtype`."""
         self.ring, self.length = np.empty(self.capacity, dtype), 0
 
     @property
@@ -27,30 +27,30 @@ class Memory:
         return self.ring.dtype
 
     def append(self, records: NDArray[np.void]) -> None:
-        """Write (n,) records over the oldest."""
+        """Write (n,) records over the oldest ones."""
         numbers = self.length + np.arange(len(records))
         self.ring[numbers[-self.capacity :] % self.capacity] = records[-self.capacity :]
         self.length += len(records)
 
     def __getitem__(self, numbers: NDArray[np.int64]) -> NDArray[np.void]:
-        """The records of these numbers (n,), each counted from the first one ever."""
+        """Return the records of these numbers (n,), counted from the first record ever."""
         return self.ring[numbers % self.capacity]
 
     def state_dict(self) -> dict[str, Any]:
-        """All records as one rollout, the oldest first."""
+        """All records as the tensors of sequences, the oldest first."""
         if not self.length:
             return {}
         numbers = np.arange(max(0, self.length - self.capacity), self.length)
-        found = vars(rollout_of(self[numbers], torch.device("cpu")))
-        return {k: v for k, v in found.items() if v is not None} | {"first": int(numbers[0])}
+        found = sequences_of(self[numbers], 0, torch.device("cpu"))
+        return found.tensors() | {"first": int(numbers[0])}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if not state:
             return
-        records = records_of(Rollout(**{k: v for k, v in state.items() if k != "first"}))
+        records = records_of(Sequences(**{k: v for k, v in state.items() if k != "first"}, num_new=0))
         self.begin(records.dtype)
         self.length = state.get("first", 0)
         self.append(records)
 
     def close(self) -> None:
-        """Nothing to be closed."""
+        """Close the store, which holds no resources."""

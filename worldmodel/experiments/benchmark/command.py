@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
+from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark import tables
 from worldmodel.experiments.benchmark.provenance import provenance
 from worldmodel.experiments.benchmark.report import write_report
@@ -16,8 +17,8 @@ from worldmodel.experiments.benchmark.results import Results, rows_of, write
 from worldmodel.experiments.benchmark.runner import Runner, cores
 from worldmodel.experiments.benchmark.suite import cells_of
 from worldmodel.files import write_json
-from worldmodel.train import RESUMABLE
-from worldmodel.training.config import CONFIG_DIR, ConfigError
+from worldmodel.training.callbacks.signals import RESUMABLE
+from worldmodel.training.config import CONFIG_DIR
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.suite import Cell
-from worldmodel.training.config import ConfigError
 from worldmodel.training.learning_curve import read_metrics
 
 CURVES = ("return_ext", "coverage", "coverage_episode", "rooms_episode", "tv_action_share", "tv_rew_int_share")

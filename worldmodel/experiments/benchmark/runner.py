@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.files import write_json
-from worldmodel.train import find_checkpoint
-from worldmodel.training.config import ConfigError
+from worldmodel.training.run import find_checkpoint
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None

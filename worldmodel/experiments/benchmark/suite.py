@@ -13,7 +13,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from worldmodel.training.config import CONFIG_DIR, ConfigError
+from worldmodel.errors import ConfigError
+from worldmodel.training.config import CONFIG_DIR
 
 # what a suite says, and what it need not say
 DEFAULTS: dict[str, Any] = {

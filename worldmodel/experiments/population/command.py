@@ -11,6 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.runner import cores
 from worldmodel.experiments.benchmark.suite import compose_run, composing
 from worldmodel.experiments.population.member import Plan
@@ -19,7 +20,7 @@ from worldmodel.experiments.population.space import by_key, spread
 from worldmodel.experiments.study_runner import Stopped, StudyRunner
 from worldmodel.files import write_json
 from worldmodel.training.callbacks.signals import RESUMABLE, resumable_from_the_start
-from worldmodel.training.config import CONFIG_DIR, ConfigError, check_call
+from worldmodel.training.config import CONFIG_DIR, check_call
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 PLAN = "plan.json"  # what the folder's population is, so that it isn't gone on with as another
@@ -59,7 +60,7 @@ def population(
     with composing():
         words = [f"{key}={value}" for key, value in first[0].items()]
         cfg = compose_run("overrides", (*plan.overrides, *words))
-    if interval < (update := cfg.env.num_envs * cfg.data.horizon) or total_steps < interval:
+    if interval < (update := cfg.env.num_envs * cfg.data.rollout_length) or total_steps < interval:
         raise ConfigError(f"interval={interval}: allowed is from an update, {update}, to total_steps={total_steps}")
     _claim(plan, {"space": ranges, "members": members, "quantile": quantile, "resample": resample, "factors": factors})
     try:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from worldmodel.experiments.benchmark.suite import compose_run, composing
-from worldmodel.files import write_whole
-from worldmodel.train import continued, train
+from worldmodel.files import atomic_write
 from worldmodel.training.checkpoint import read_checkpoint
 from worldmodel.training.learning_curve import read_metrics
+from worldmodel.training.run import continued, train
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def note(plan: Plan, member: int, hyperparameters: Mapping[str, Any], start: Sta
     writer = csv.DictWriter(text, list(rows[-1]))
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(path, lambda file: file.write(text.getvalue().encode()))
+    atomic_write(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def lineage(path: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.training.config import ConfigError
+from worldmodel.errors import ConfigError
 
 KINDS = ({"low", "high"}, {"low", "high", "log"}, {"choices"})
 

@@ -24,7 +24,7 @@ def curriculum(
     """Each agent takes the lessons one after the other, and goes on from a lesson's end, whether it passed or not.
 
     lessons: overrides by name; each must set `total_steps`, counted from the first lesson's beginning. A lesson ends
-    early once the return over the last episodes (`data.episode_window`) is `threshold`.
+    early once the return over the last episodes (`data.stats_window`) is `threshold`.
     """
     passing, rows = [*common, f"stop_return={threshold}"], []
     figure, axes = panels(len(lessons))

@@ -9,10 +9,10 @@ import numpy as np
 
 from worldmodel.analysis.report.canvas import panels
 from worldmodel.analysis.report.section import Table
+from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.results import area
 from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.experiments.study_runner import StudyRunner
-from worldmodel.training.config import ConfigError
 from worldmodel.training.learning_curve import read_metrics
 
 KEYS = ({"low", "high"}, {"low", "high", "log"}, {"choices"})

@@ -44,7 +44,7 @@ def negative_bias(
     with composing():
         cfg = compose_run("study.common", tuple(world))
     methods = {
-        "exploration": ["policy.ppo.weight_ext=0.0", "weights.rew=0.0", f"total_steps={pretraining}"],
+        "exploration": ["policy.objective.weight_ext=0.0", "weights.rew=0.0", f"total_steps={pretraining}"],
         "scratch": [f"total_steps={steps}"],
         "longer": [f"total_steps={pretraining + steps}"],
     }
@@ -56,7 +56,7 @@ def negative_bias(
         task = [
             f"checkpoint={first.folder / 'checkpoints' / 'last.ckpt'}",
             f"total_steps={pretraining + steps}",
-            f"policy.ppo.weight_ext={cfg.policy.ppo.weight_ext}",
+            f"policy.objective.weight_ext={cfg.policy.objective.weight_ext}",
             f"weights.rew={cfg.weights.rew}",
         ]
         tuned += runner.cells({"pretrained": task}, [], [first.seed])
@@ -101,7 +101,9 @@ def _return(cell: Cell, episodes: int, held_out: bool) -> float:
         env = build_env(cfg, seed=TEST_SEEDS + cell.seed, num_envs=COPIES, held_out=held_out)
     tally = Tally(episodes)
     try:
-        for _ in play(module, env, tally, context=cfg.data.context, horizon=cfg.data.horizon, greedy=False):
+        for _ in play(
+            module, env, tally, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False
+        ):
             pass
     finally:
         env.close()

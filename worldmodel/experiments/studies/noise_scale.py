@@ -6,10 +6,10 @@ import numpy as np
 
 from worldmodel.analysis.report.canvas import panels
 from worldmodel.analysis.report.section import Table
+from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
 from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.training.callbacks.noise_scale import PARTS
-from worldmodel.training.config import ConfigError
 from worldmodel.training.learning_curve import read_metrics
 
 

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,13 @@ import torch
 
 from worldmodel.analysis.report.canvas import panels
 from worldmodel.analysis.report.section import Table
-from worldmodel.experience.replay import Curious, Replay, concatenate
+from worldmodel.errors import ConfigError
+from worldmodel.experience.replay import CuriousReplayPriority, Replay
 from worldmodel.experiments.benchmark.suite import compose_run, composing
 from worldmodel.experiments.study_runner import StudyRunner
-from worldmodel.training.build import build_agent, build_data, env_spec
-from worldmodel.training.config import ConfigError
-from worldmodel.training.datamodule import SequenceData
-from worldmodel.training.module import CuriousAgent
-from worldmodel.types import Minibatch, Rollout
+from worldmodel.training.build import build_agent, build_data, build_module, env_spec
+from worldmodel.training.module import TrainingModule
+from worldmodel.types import Minibatch, ScoredRollout, concatenate
 
 KINDS = {"memory, uniform": (False, False), "disk, uniform": (True, False), "disk, curious": (True, True)}
 
@@ -44,13 +42,13 @@ def replay_age(
         cfg = compose_run(
             "replay_age", (*common, f"seed={seed}", f"data.replay_batch={rehearsed}", "data.model_every=1")
         )
-    agent, data, roll = _agent(cfg)
+    module, roll = _module(cfg)
     runner.out.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="replay", dir=runner.out))
     try:
         rows = []
         for kind, (on_disk, curious) in KINDS.items():
-            rows += _measure(agent, data, roll, kind, steps, repeats, rehearsed, folder if on_disk else None, curious)
+            rows += _measure(module, roll, kind, steps, repeats, rehearsed, folder if on_disk else None, curious)
             shutil.rmtree(folder, ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -77,23 +75,18 @@ def replay_age(
     )
 
 
-def _agent(cfg: Any) -> tuple[CuriousAgent, SequenceData, Rollout]:
-    """An agent, its data, and one scored rollout."""
-    agent, data = build_agent(cfg, env_spec(cfg)), build_data(cfg)
-    strategy = SimpleNamespace(root_device=agent.device)
-    trainer = SimpleNamespace(lightning_module=agent, datamodule=data, global_rank=0, world_size=1, strategy=strategy)
-    agent._trainer = data.trainer = trainer
-    data.setup("fit")
-    roll = data.collector.collect()
-    agent.score(roll)
-    data.teardown("fit")
-    return agent, data, roll
+def _module(cfg: Any) -> tuple[TrainingModule, ScoredRollout]:
+    """An agent in its training module, and one scored rollout."""
+    agent, stream = build_agent(cfg, env_spec(cfg)), build_data(cfg).stream
+    stream.open(agent.model, agent.policy, agent.device)
+    roll = agent.score(stream.collector.collect())
+    stream.close()
+    return build_module(cfg, agent), roll
 
 
 def _measure(
-    agent: CuriousAgent,
-    data: SequenceData,
-    roll: Rollout,
+    module: TrainingModule,
+    roll: ScoredRollout,
     kind: str,
     steps: Sequence[int],
     repeats: int,
@@ -101,25 +94,27 @@ def _measure(
     folder: Path | None,
     curious: bool,
 ) -> list[list[Any]]:
-    optimizer = agent.configure_optimizers()["optimizer"]
+    optimizer = module.configure_optimizers()["optimizer"]
     replays, grown, added = [], [], []
     for count in steps:
         before, start = _resident(), time.perf_counter()
-        capacity = -(-count // roll.new)
-        replays.append(_filled(capacity, roll, Curious() if curious else None, folder and folder / f"{kind} {count}"))
+        capacity = -(-count // roll.num_new)
+        priority = CuriousReplayPriority() if curious else None
+        replays.append(_filled(capacity, roll, priority, folder and folder / f"{kind} {count}"))
         grown.append((_resident() - before) / 1e6)
         added.append((time.perf_counter() - start) / count * 1e6)
     whole, own = np.zeros((2, repeats + 2, len(steps)))
     for turn in range(len(whole)):
         for i, replay in enumerate(replays):
-            data.replay = replay
             start = time.perf_counter()
-            old, numbers = replay.sample(rehearsed, agent.device)
+            old, numbers = replay.sample(rehearsed, module.device)
             drawn = time.perf_counter()
             model = concatenate([roll[:1], old])
             optimizer.zero_grad()
-            agent.training_step(Minibatch(model, roll[:1], numbers), 0).backward()
+            outputs = module.training_step(Minibatch(model, roll[:1], numbers), 0)
+            outputs["loss"].backward()
             optimizer.step()
+            replay.update_priorities(numbers, outputs["replayed"])
             learnt = time.perf_counter()
             whole[turn, i], own[turn, i] = learnt - start, drawn - start
     whole, own = whole[2:] * 1e3, own[2:] * 1e3  # the first ones warm up
@@ -128,12 +123,12 @@ def _measure(
     for i, replay in enumerate(replays):
         size = sum(p.stat().st_size for p in replay.store.folder.iterdir()) / 1e6 if folder else 0.0
         middle = np.median(whole[:, i]), np.median(own[:, i])
-        rows.append([kind, len(replay) * roll.new, *middle, ratios[i], added[i], grown[i], size])
+        rows.append([kind, len(replay) * roll.num_new, *middle, ratios[i], added[i], grown[i], size])
         replay.close()
     return rows
 
 
-def _filled(capacity: int, roll: Rollout, priority: Curious | None, folder: Path | None) -> Replay:
+def _filled(capacity: int, roll: ScoredRollout, priority: CuriousReplayPriority | None, folder: Path | None) -> Replay:
     """As many sequences as fit, each time the whole rollout."""
     replay = Replay(capacity, priority, folder)
     while len(replay) < capacity:

@@ -13,9 +13,9 @@ from worldmodel.analysis.probes.scaling import draw_law, fit_power_law
 from worldmodel.analysis.report.canvas import panels
 from worldmodel.analysis.report.cells import format_mean_range
 from worldmodel.analysis.report.section import Table
+from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.experiments.study_runner import StudyRunner, cpu_seconds, report_of
-from worldmodel.training.config import ConfigError
 from worldmodel.training.loading import load_agent
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from worldmodel.analysis.report.canvas import panels
 from worldmodel.analysis.report.section import Table
 from worldmodel.analysis.statistics import iqm_interval
+from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.experiments.study_runner import StudyRunner, cpu_seconds, report_of
-from worldmodel.training.config import ConfigError
 
 CPU = "CPU seconds of training"
 

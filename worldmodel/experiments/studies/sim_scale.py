@@ -110,7 +110,7 @@ def judge(cell: Cell, reference: float, copies: int, ahead: int) -> dict[str, An
     env = build_env(cfg, seed=TEST_SEEDS + cell.seed, num_envs=copies, step=reference)
     try:
         tally = Tally(copies)
-        game = play(module, env, tally, context=cfg.data.context, horizon=cfg.data.horizon, greedy=False)
+        game = play(module, env, tally, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False)
         roll, out = next(game)
     finally:
         env.close()
@@ -121,8 +121,8 @@ def judge(cell: Cell, reference: float, copies: int, ahead: int) -> dict[str, An
     rest = ~even
     truth, whole = bob[rest], state[rest].numpy()
     model, simulation = [], []
-    for start in range(SEEN, window.new - ahead, SEEN):
-        real = roll.tail(roll.mask)[rest, start : start + ahead].all(1)
+    for start in range(SEEN, window.num_new - ahead, SEEN):
+        real = roll.new_steps(roll.mask)[rest, start : start + ahead].all(1)
         then = truth[:, start : start + ahead + 1]
         path = torch.cat([out.y[:, start, None], imagine(module.model, window, start, ahead)], 1)[rest]
         model.append((read(path.flatten(0, 1).flatten(1)).view_as(then) - then)[real])

@@ -1,1 +1,1 @@
-"""What a GPU gives: `python -m worldmodel.gpu`."""
+"""Measurements on a GPU: `python -m worldmodel.gpu`."""

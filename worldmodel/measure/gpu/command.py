@@ -1,4 +1,4 @@
-"""`python -m worldmodel.gpu scale=1.0 out=docs parts=[memory,loop]`."""
+"""GPU command: `python -m worldmodel.gpu scale=1.0 out=docs/results parts=[memory,loop]`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
+from worldmodel.errors import ConfigError
 from worldmodel.measure.gpu.memory import acting, memory
 from worldmodel.measure.gpu.runs import learning, loop
 from worldmodel.measure.gpu.sameness import ranks_there, repeated_there
 from worldmodel.measure.runner import Part, measure
-from worldmodel.training.config import CONFIG_DIR, ConfigError
+from worldmodel.training.config import CONFIG_DIR
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 PARTS: dict[str, Part] = {

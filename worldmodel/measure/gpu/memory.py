@@ -15,28 +15,31 @@ from worldmodel.model.memory import Transformer
 from worldmodel.model.memory.mask import additive, visible
 
 DIM, DEPTH, HEADS = 1024, 10, 16  # 126 M parameters in the blocks alone
-TOKENS = 32_768  # of a batch
-EPISODE = 128  # rows of an episode, on average
+TOKENS = 32_768  # per batch
+EPISODE = 128  # mean number of rows of an episode
 GPT2 = "GPT2Model"
-LIMIT_S = 150.0  # after which no other model is begun: compiling them is what takes long
+LIMIT_S = 150.0  # no other model is started after this time; compilation dominates it
 
 
 class Rival(NamedTuple):
-    """A model to be timed."""
+    """Model to be timed."""
 
     make: Callable[[], nn.Module]
-    own: bool  # of ours, and not of transformers'
+    own: bool  # this project's, not that of `transformers`
     compiled: bool
 
 
 def memory(folder: Path, scale: float) -> dict[str, Any]:
-    """Training steps of the transformer (1024 wide, 10 deep, 16 heads) in bf16-mixed precision with AdamW, on batches
-    of 32,768 rows in windows of 1,024 and of 4,096, cut into episodes of 128 rows on average, each of which sees itself
-    alone. Medians. The peak is that of a bf16 product of 8192 by 8192 matrices; the share of it counts the linear
-    layers' products (6 a token and parameter), the other one also the causal half of attention, seen or not."""
+    """Training steps of the transformer (1024 wide, 10 deep, 16 heads) in bf16-mixed precision with AdamW.
+
+    The batches have 32,768 rows in windows of 1,024 and of 4,096, cut into episodes of 128 rows on average; attention
+    is within an episode. The times are medians. The peak is that of a bf16 product of 8192 by 8192 matrices. `of_peak`
+    counts the linear layers' products (6 per token and parameter), `of_peak_with_attention` also the causal half of
+    attention, masked or not.
+    """
     began, peak, rows = time.monotonic(), bf16_peak(), []
     asked = [(length, *x) for length in (1024, 4096) for x in rivals(length, few=length > 1024).items()]
-    for length, name, rival in sorted(asked, key=lambda x: x[2].compiled):  # the quick ones first
+    for length, name, rival in sorted(asked, key=lambda x: x[2].compiled):  # uncompiled models first
         row: dict[str, Any] = {"rows": length, "model": name, "error": "left out for want of time"}
         if time.monotonic() - began < LIMIT_S:
             x, episode = windows(max(round(TOKENS * scale) // length, 1), length)
@@ -51,8 +54,10 @@ def memory(folder: Path, scale: float) -> dict[str, Any]:
 
 
 def acting(folder: Path, scale: float) -> dict[str, Any]:
-    """A cached step of the default memory (128 wide, 2 deep) and of the one above, 256 environments, at 32 and at 256
-    rows of context; and encoding the window of 256 rows anew. Medians, in milliseconds."""
+    """A cached step of the default memory (128 wide, 2 deep) and of the large one, and the encoding of a whole window.
+
+    256 environments, at 32 and at 256 rows of context; the window has 256 rows. The times are medians, in milliseconds.
+    """
     rows = []
     for dim, depth, heads in ((128, 2, 4), (DIM, DEPTH, HEADS)):
         for kv_heads in (1, heads):
@@ -63,7 +68,7 @@ def acting(folder: Path, scale: float) -> dict[str, Any]:
 
 @torch.no_grad()
 def cached(model: Transformer, envs: int) -> dict[str, float]:
-    """What a step on a cache takes, and the window anew, in milliseconds."""
+    """Return the milliseconds of a step with a cache and of the whole window."""
     x = torch.randn(envs, 256, model.dim, device="cuda")
     episode = torch.zeros(envs, 256, dtype=torch.long, device="cuda")
     valid = torch.ones_like(episode, dtype=torch.bool)
@@ -85,7 +90,7 @@ def cached(model: Transformer, envs: int) -> dict[str, float]:
 
 
 def seconds(call: Callable[[], Any], times: int) -> float:
-    """Median over `times` calls, each waited for, after three to warm up."""
+    """Return the median over `times` synchronised calls, after three warm-up calls."""
     took = []
     for i in range(times + 3):
         torch.cuda.synchronize()
@@ -98,20 +103,20 @@ def seconds(call: Callable[[], Any], times: int) -> float:
 
 
 def bf16_peak(size: int = 8192) -> float:
-    """FLOP/s of a large square product of random bf16 matrices."""
+    """Return the FLOP/s of a large square product of random bf16 matrices."""
     a, b = torch.randn(2, size, size, device="cuda", dtype=torch.bfloat16)
     return 2 * size**3 / seconds(lambda: a @ b, 20)
 
 
 def windows(batch: int, rows: int) -> tuple[Tensor, Tensor]:
-    """Inputs (batch, rows, DIM) and episodes (batch, rows) whose ends fall anywhere."""
+    """Return inputs (batch, rows, DIM) and episodes (batch, rows) with uniformly random ends."""
     torch.manual_seed(0)
     ends = torch.rand(batch, rows, device="cuda") < 1 / EPISODE
     return torch.randn(batch, rows, DIM, device="cuda"), ends.long().cumsum(1)
 
 
 def rivals(rows: int, few: bool) -> dict[str, Rival]:
-    """By name, who is timed on windows of so many rows."""
+    """Return the models to be timed on windows of this many rows, by name."""
 
     def ours(attention: str, kv_heads: int, compiled: bool) -> Rival:
         return Rival(lambda: Transformer(DIM, DEPTH, HEADS, kv_heads, attention=attention), True, compiled)
@@ -131,7 +136,7 @@ def rivals(rows: int, few: bool) -> dict[str, Rival]:
 
 
 def measured(rival: Rival, x: Tensor, episode: Tensor, peak: float, scale: float) -> dict[str, Any]:
-    """What a training step takes; where it fails, `error` says why."""
+    """Return the figures of a training step; if it fails, `error` has the reason."""
     batch, length, _ = x.shape
     model, valid = rival.make().cuda(), torch.ones_like(episode, dtype=torch.bool)
     mask = None if rival.own else additive(visible(episode, valid))
@@ -151,7 +156,7 @@ def measured(rival: Rival, x: Tensor, episode: Tensor, peak: float, scale: float
         torch.cuda.synchronize()
         first = time.monotonic() - began
         took = seconds(step, max(round(10 * scale), 3))
-    except Exception as error:  # torch.compile's are of any kind
+    except Exception as error:  # torch.compile raises errors of any kind
         return {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"}
     row = {
         "error": None,

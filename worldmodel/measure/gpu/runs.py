@@ -1,4 +1,4 @@
-"""Whole runs on a GPU: how fast the loop is, and whether it learns what it learns on the CPU."""
+"""Complete runs on a GPU: speed of the training loop, and learning results compared with the CPU's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.train import RESUMABLE
+from worldmodel.training.callbacks.signals import RESUMABLE
 from worldmodel.training.learning_curve import read_metrics
 
 QUIET = ("video=false", "logger=none")
@@ -31,22 +31,25 @@ RUNS = {
     "21 M, GPU, bf16-mixed": (GPU, *BIG, "trainer.precision=bf16-mixed"),
     "21 M, CPU, all threads": (CPU, *BIG),
 }
-UPDATES, LIMIT_S = 8, 40.0  # of a run
-LEARN_S = 300.0  # of all runs side by side that are to learn
+UPDATES, LIMIT_S = 8, 40.0  # per run
+LEARN_S = 300.0  # for all concurrent learning runs
 
 
 def loop(folder: Path, scale: float) -> dict[str, Any]:
-    """Runs of MiniGrid-DoorKey-8x8, one after the other with nothing beside them, eight updates or 40 s each: the
-    default (2,048 steps an update), and one with a memory of 21 M parameters and 128 environments (16,384 steps). Steps
-    a second are those of the median update after the first one, which is also given, as that is where compilation
-    falls; then, by `worldmodel.profile`, where the time of a GPU's goes, which is waited for at each change of part."""
+    """Runs of MiniGrid-DoorKey-8x8, one after the other with no other load, for eight updates or 40 s each.
+
+    They are the default run (2,048 steps per update), and one with a memory of 21 M parameters and 128 environments
+    (16,384 steps). Steps per second are those of the median update after the first one. The first one, which includes
+    compilation, is given separately. The shares of each part are from `worldmodel.profile`, which synchronises with the
+    GPU at each change of part.
+    """
     rows = []
     for i, (name, overrides) in enumerate(RUNS.items()):
         update = 128 * (128 if BIG[0] in overrides else 16)
         run = start(folder / f"{i}", *overrides, f"total_steps={update * max(round(UPDATES * scale), 3)}")
         finish(run, folder / f"{i}", LIMIT_S)
         curve = read_metrics(folder / f"{i}" / "metrics.csv")
-        took = np.diff(curve["wall_s"], prepend=0.0)  # with the start of the run in the first one
+        took = np.diff(curve["wall_s"], prepend=0.0)  # the first one includes the start of the run
         speed = update / float(np.median(took[1:])) if len(took) > 1 else None
         rows.append({"run": name, "updates": len(took), "steps_per_s": speed, "first_update_s": float(took[0])})
     return {
@@ -56,9 +59,11 @@ def loop(folder: Path, scale: float) -> dict[str, Any]:
 
 
 def learning(folder: Path, scale: float) -> dict[str, Any]:
-    """The default run (MiniGrid-DoorKey-8x8, 200,000 steps, ends once its return over 200 episodes is .9) on the GPU:
-    five seeds in float32, three in bf16-mixed, one compiled, side by side and five minutes at most. Speed is not what
-    these tell."""
+    """The default run (MiniGrid-DoorKey-8x8, 200,000 steps, ends once its return over 200 episodes is 0.9) on the GPU.
+
+    There are five seeds in float32, three in bf16-mixed and one compiled, run concurrently for five minutes at most, so
+    the figures do not measure speed.
+    """
     seeds = max(round(5 * scale), 1)
     wanted = [("float32", seed, ()) for seed in range(seeds)]
     wanted += [("bf16-mixed", seed, ("trainer.precision=bf16-mixed",)) for seed in range(max(round(3 * scale), 1))]
@@ -80,7 +85,7 @@ def learning(folder: Path, scale: float) -> dict[str, Any]:
 
 
 def start(run_dir: Path, *overrides: str) -> subprocess.Popen:
-    """`worldmodel.train` in a process of its own; what it prints goes to a file beside its folder."""
+    """Start `worldmodel.train` in a separate process; its output goes to a file beside its folder."""
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{run_dir}.log", "w") as log:
         command = [sys.executable, "-m", "worldmodel.train", *QUIET, *overrides, f"run_dir={run_dir}"]
@@ -88,7 +93,10 @@ def start(run_dir: Path, *overrides: str) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen, run_dir: Path, limit_s: float) -> None:
-    """Wait for a run, and ask it to stop after `limit_s`. RuntimeError with its last words where it failed."""
+    """Wait for a run, and ask it to stop after `limit_s` seconds.
+
+    Raises RuntimeError with the end of its output if it failed.
+    """
     try:
         process.wait(limit_s)
     except subprocess.TimeoutExpired:
@@ -98,7 +106,7 @@ def finish(process: subprocess.Popen, run_dir: Path, limit_s: float) -> None:
 
 
 def profiled(folder: Path, name: str, scale: float, *overrides: str) -> dict[str, Any]:
-    """The share of each part of an update."""
+    """Return the share of each part of an update. Raises RuntimeError if the profile failed."""
     asked = [*QUIET, GPU, f"updates={max(round(6 * scale), 1)}", *overrides, f"out={folder}"]
     command = [sys.executable, "-m", "worldmodel.profile", *asked]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Whether what holds bit for bit on the CPU holds on a GPU."""
+"""Reproducibility on a GPU of what is bitwise reproducible on the CPU."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ SETTINGS = {
 
 
 def repeated_there(folder: Path, scale: float) -> dict[str, Any]:
-    """Ten small runs of one seed on the GPU, one of another seed, and one that stops half-way and goes on: how many
-    distinct hashes of weights, statistics and moments, and does the one that went on end as the others?"""
+    """Distinct hashes of weights, statistics and moments over ten small runs of one seed on the GPU.
+
+    They are compared with a run of another seed, and with a run that is stopped half-way and resumed.
+    """
     found = {}
     for name, overrides in SETTINGS.items():
         runs = max(round(10 * scale), 2) if name == "float32" else max(round(3 * scale), 2)
@@ -35,7 +37,9 @@ def repeated_there(folder: Path, scale: float) -> dict[str, Any]:
 
 
 def ranks_there(folder: Path, scale: float) -> dict[str, Any]:
-    """Two processes on this GPU with half a rollout each (gradients averaged by gloo, since NCCL wants a GPU for each),
-    against one with all of it: the largest difference of a parameter's gradient, relative to its norm, for each latent
-    target."""
+    """Gradients of two processes on this GPU with half a rollout each, against one process with all of it.
+
+    The figure is the largest difference of a parameter's gradient, relative to its norm, for each latent target. The
+    gradients are averaged by gloo, since NCCL needs one GPU per process.
+    """
     return ranks(folder, scale, "cuda")

@@ -1,1 +1,1 @@
-"""Does a run survive? `python -m worldmodel.reliability` kills, breaks and repeats small runs, and tells."""
+"""Reliability measurements: `python -m worldmodel.reliability` kills, breaks and repeats small runs."""

@@ -1,4 +1,4 @@
-"""Whether a run's step grows dearer as it grows old."""
+"""Cost of a learner step over the age of a run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from worldmodel.experiments.study_runner import StudyRunner
 
 
 def aged(folder: Path, scale: float) -> dict[str, Any]:
-    """A step of the learner with ten million stored steps (at scale 1), as a multiple of one with ten thousand: medians
-    over steps taken in turns, for each kind of replay. At scale 1 it fills 3 GB of memory and 3 GB of disk."""
+    """Time of a learner step with ten million stored steps (at scale 1), as a multiple of that with ten thousand.
+
+    The times are medians over steps taken in turns, for each kind of replay. At scale 1 the part fills 3 GB of memory
+    and 3 GB of disk.
+    """
     stored = max(20_000, round(10_000_000 * scale))
     runner, repeats = StudyRunner("replay_age", folder, 1), max(20, round(200 * scale))
     replay_age(runner, common=["experiment=doorkey"], steps=[10_000, stored], repeats=repeats, rehearsed=1, seed=100)

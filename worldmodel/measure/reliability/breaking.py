@@ -1,4 +1,4 @@
-"""An environment that breaks on purpose, to see what becomes of a run."""
+"""Environment that fails on purpose, to test how a run handles it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ KINDS: tuple[str, ...] = get_args(Kind)
 
 
 class Breaking(gym.Env):
-    """Observes (episode's random number, step, breaks); pays 1 a step; episodes end after `length` steps.
+    """Environment that observes (episode's random number, step), has reward 1 per step, and fails on purpose.
 
-    Every `after`-th step of a copy breaks in the way of `kind`; `raise_in_reset`: the reset after that many steps.
-    The random number tells episodes apart, so that a false continuation of one shows.
+    Episodes end after `length` steps. Every `after`-th step of a copy fails in the way of `kind`; with
+    `raise_in_reset`, the reset after that many steps fails. The random number identifies episodes, so that a false
+    continuation of one is detected.
+
+    Raises ValueError for an unknown kind.
     """
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)

@@ -1,4 +1,4 @@
-"""`python -m worldmodel.reliability scale=1.0 out=docs parts=[killed,saves]`."""
+"""Reliability command: `python -m worldmodel.reliability scale=1.0 out=docs/results parts=[killed,saves]`."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ PARTS: dict[str, Part] = {
 def reliability(
     scale: float, out: Path, parts: list[str] | None = None, folders: list[str] | None = None
 ) -> dict[str, Any]:
-    """Run the parts (None: all) at a scale of their numbers of trials; writes and returns reliability.json's content.
+    """Run the parts (None: all) at a scale of their numbers of trials; write and return reliability.json.
 
-    `folders`: places on the file systems to save on; None: the temporary folder, and memory where that is another one.
+    folders: folders on the file systems to save on. None: the temporary folder, and /dev/shm if it is on another one.
+
     Raises ConfigError.
     """
     with ExitStack() as stack:
@@ -51,7 +52,7 @@ def reliability(
 
 
 def usual_folders() -> list[str]:
-    """The temporary folder, and /dev/shm (tmpfs on Linux) if there is one and it lies on another file system."""
+    """Return the temporary folder, and /dev/shm (tmpfs on Linux) if it exists and is on another file system."""
     temporary, memory = tempfile.gettempdir(), "/dev/shm"
     other = os.access(memory, os.W_OK) and os.stat(memory).st_dev != os.stat(temporary).st_dev
     return [temporary, *([memory] if other else [])]

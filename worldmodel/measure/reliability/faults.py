@@ -1,4 +1,4 @@
-"""Environments that break in every way there is: are all noticed, how soon, and does anything go on that shouldn't?"""
+"""Environments that fail in every known way: detection, time to replacement, and false continuations."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import torch
 from worldmodel.envs import make_env
 from worldmodel.measure.reliability.breaking import KINDS, Breaking
 
-TIMEOUT = 0.5  # seconds of silence
-_AFTER = 5  # steps from one fault to the next
+TIMEOUT = 0.5  # seconds without an answer
+_AFTER = 5  # steps between two faults
 
 
 def faults(folder: Path, scale: float) -> dict[str, Any]:
-    """Ten faults of each kind, in an environment of two processes of which both break."""
+    """Ten faults of each kind, in an environment of two processes, both of which fail."""
     if "Breaking-v0" not in gym.registry:
         gym.register("Breaking-v0", entry_point=Breaking)
     found = {}
@@ -42,7 +42,7 @@ def _inject(kind: str, wanted: int) -> dict[str, Any]:
         began = time.monotonic()
         step = env.step(torch.zeros(2, dtype=torch.long))
         steps += 1
-        # a new copy counts from nought; where resets break, they come after the last step of an episode
+        # a new copy counts from 0; failing resets come after the last step of an episode
         injected += 0 if steps % (_AFTER + (kind == "raise_in_reset")) else 2
         if step.fault is not None:
             seconds.append(time.monotonic() - began)

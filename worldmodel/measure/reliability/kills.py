@@ -1,8 +1,9 @@
-"""Runs and saves that are killed at random moments, and what is left of them."""
+"""Runs and saves that are killed at random moments, and their state afterwards."""
 
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import random
 import signal
@@ -10,24 +11,21 @@ import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from worldmodel.errors import ConfigError
 from worldmodel.measure.reliability.runs import fingerprint, record, small_run, start, train_small
-from worldmodel.training.callbacks import Checkpoints, Metrics
+from worldmodel.training.callbacks import CheckpointFiles
 from worldmodel.training.callbacks.signals import RESUMABLE
 from worldmodel.training.checkpoint import SealedFiles, newest_checkpoint, read_checkpoint
-from worldmodel.training.config import ConfigError
 
 UPDATES = 12
-ALONE = SimpleNamespace(broadcast=lambda x: x, reduce_boolean_decision=lambda x: x)
-"""A strategy of one rank."""
 
 
 def killed(folder: Path, scale: float) -> dict[str, Any]:
-    """kill -9 at a random moment of a run, which is then started again: do its weights end up the same?"""
+    """Weights of runs that are killed (-9) at a random moment and restarted, against those of an uninterrupted run."""
     whole, seconds = _uninterrupted(folder)
     trials, equal, too_late = max(round(50 * scale), 2), 0, 0
     draw = random.Random(0)
@@ -41,7 +39,7 @@ def killed(folder: Path, scale: float) -> dict[str, Any]:
 
 
 def told(folder: Path, scale: float) -> dict[str, Any]:
-    """SIGTERM at a random moment: the exit code, the steps lost, and the weights in the end."""
+    """SIGTERM at a random moment: the exit code, the steps lost, and the final weights."""
     whole, seconds = _uninterrupted(folder)
     trials, equal, lost, codes = max(round(20 * scale), 2), 0, 0, {}
     draw = random.Random(1)
@@ -61,7 +59,7 @@ def told(folder: Path, scale: float) -> dict[str, Any]:
 
 
 def saves(folder: Path, scale: float, folders: Sequence[Path]) -> dict[str, Any]:
-    """kill -9 of a process that does nothing but save, on each of the file systems that `folders` lie on."""
+    """Checkpoints of a process that saves continuously and is killed (-9), on each of the file systems of `folders`."""
     found = {}
     for place in folders:
         trials, unreadable, older, parts = max(round(200 * scale / len(folders)), 5), 0, 0, 0
@@ -98,23 +96,18 @@ def saves(folder: Path, scale: float, folders: Sequence[Path]) -> dict[str, Any]
 
 
 def save_on_and_on(run: Path, pipe: Connection) -> None:
-    """Save checkpoints of 2 MB as fast as it goes, and tell of each once it is there."""
-    trainer = SimpleNamespace(is_global_zero=True, strategy=ALONE, global_step=0)
+    """Save checkpoints of 2 MB without a pause, and report each one through the pipe once it is complete."""
     keys = ("loops", "optimizer_states", "lr_schedulers", "callbacks", "SequenceData")
     content = {"state_dict": {"w": torch.zeros(500_000)}, "config": {}, "epoch": 0, **{key: {} for key in keys}}
-    trainer.save_checkpoint = lambda path: SealedFiles().save_checkpoint(
-        content | {"global_step": trainer.global_step}, path
-    )
-    trainer.lightning_module = torch.nn.Linear(1, 1)
-    callback = Checkpoints(run, Metrics(run))
-    while True:
-        trainer.global_step += 1
-        callback.save(trainer, must=True)
-        pipe.send(trainer.global_step)
+    files = CheckpointFiles(run / "checkpoints")
+    for step in itertools.count(1):
+        SealedFiles().save_checkpoint(content | {"global_step": step}, files.next)
+        files.publish(best=False)
+        pipe.send(step)
 
 
 def _uninterrupted(folder: Path) -> tuple[str, float]:
-    """The fingerprint of a run that nobody disturbs, and the seconds it takes."""
+    """Return the fingerprint of an uninterrupted run, and its duration in seconds."""
     whole = folder / "whole"
     began = time.monotonic()
     if not whole.exists():
@@ -126,7 +119,7 @@ def _uninterrupted(folder: Path) -> tuple[str, float]:
 
 
 def _interrupt(run: Path, number: int, after: float) -> int:
-    """Start a run and send it a signal after so many seconds; its exit code."""
+    """Start a run, send it a signal after `after` seconds, and return its exit code."""
     process = start(train_small, run, UPDATES, "save.every=2" if number == signal.SIGKILL else "save.every=1000")
     process.join(after)
     if process.is_alive():
@@ -136,7 +129,7 @@ def _interrupt(run: Path, number: int, after: float) -> int:
 
 
 def _file_system(folder: Path) -> str:
-    """The type of the file system that a folder lies on."""
+    """Return the type of the file system of a folder."""
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     real = folder.resolve()
     return max(((p, t) for p, t in mounts if real.is_relative_to(p)), key=lambda m: len(m[0]))[1]

@@ -1,4 +1,4 @@
-"""Checkpoint files that must be refused: cut off, damaged, of another version, or with something to execute."""
+"""Checkpoint files that must be refused: truncated, damaged, of another version, or with executable content."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from typing import Any
 
 import torch
 
+from worldmodel.errors import ConfigError
 from worldmodel.measure.reliability.runs import small_config, small_run
 from worldmodel.training.build import build_agent, env_spec
 from worldmodel.training.checkpoint import SealedFiles, fit_check, read_checkpoint
-from worldmodel.training.config import ConfigError
 
 
 def malformed(folder: Path, scale: float) -> dict[str, Any]:
-    """Malformed files made from one good checkpoint, which itself is taken; as many at any scale."""
+    """Malformed files made from one valid checkpoint, which itself is accepted.
+
+    Their number does not depend on the scale.
+    """
     good = small_run(folder / "run") / "checkpoints" / "last.ckpt"
     cfg = small_config()
     module = build_agent(cfg, env_spec(cfg))
@@ -47,7 +50,7 @@ def malformed(folder: Path, scale: float) -> dict[str, Any]:
 
 
 class Bomb:
-    """Touches a file when it is unpickled."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, marker: Path):
         self.marker = marker
@@ -57,20 +60,20 @@ class Bomb:
 
 
 class Evaluated(Bomb):
-    """The same by another function."""
+    """`Bomb` with another function."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return eval, (f"open({str(self.marker)!r}, 'w').close()",)
 
 
 def corpus(good: Path, folder: Path, marker: Path) -> Iterator[Path]:
-    """Write malformed files into a folder, one for each way; `marker` appears if anything in them is executed."""
+    """Write malformed files into a folder, one of each kind; `marker` exists afterwards if any content was executed."""
     folder.mkdir(parents=True, exist_ok=True)
     for make in (_cut, _flipped, _foreign, _bombs):
         for name, data in make(good.read_bytes(), marker):
             (folder / f"{name}.ckpt").write_bytes(data)
             yield folder / f"{name}.ckpt"
-    for name, checkpoint in _misfits(read_checkpoint(good), marker):  # whole and sealed, but not what it should be
+    for name, checkpoint in _misfits(read_checkpoint(good), marker):  # complete and sealed, but with wrong content
         SealedFiles().save_checkpoint(checkpoint, folder / f"{name}.ckpt")
         yield folder / f"{name}.ckpt"
 

@@ -1,4 +1,4 @@
-"""A population that is killed, and gone on with."""
+"""A population that is killed and resumed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-UPDATE = 2048  # environment steps of an update of experiment=doorkey
+UPDATE = 2048  # environment steps per update of experiment=doorkey
 MEMBERS, INTERVALS = 4, 8
 
 
 def evolved(folder: Path, scale: float) -> dict[str, Any]:
-    """Population-based training on DoorKey-6x6: four members, killed (-9) after a quarter of their intervals and gone
-    on with by the same command; beside them, each one's first hyperparameters kept to the end. The returns are means
-    over the last 200 episodes, the members' counted once all have ended."""
+    """Population-based training on DoorKey-6x6: four members, killed (-9) after a quarter of their intervals.
+
+    The same command resumes them. For comparison, each member's first hyperparameters are also kept to the end. The
+    returns are means over the last 200 episodes, counted once all members have ended.
+    """
     if find_spec("ray") is None:
         return {"skipped": "needs ray"}
     interval = max(round(6 * scale), 1) * UPDATE
@@ -36,14 +38,14 @@ def evolved(folder: Path, scale: float) -> dict[str, Any]:
                 os.killpg(first.pid, signal.SIGKILL)
                 break
         first.communicate()
-        time.sleep(2)  # the cluster notices
+        time.sleep(2)  # until the cluster has detected the kill
         again = subprocess.run(command, stdout=log, stderr=log, check=False)
         if first.returncode != -signal.SIGKILL or again.returncode:
             log.seek(0)
             raise RuntimeError(f"exit codes {first.returncode} and {again.returncode}: {log.read()[-500:]}")
     with (folder / "all" / "table.csv").open(newline="") as file:
         ends = {row["run"]: float(row["return_ext at the end"]) for row in csv.DictReader(file)}
-    ends = {run: x if isfinite(x) else None for run, x in ends.items()}  # too short a run has ended no episode
+    ends = {run: x if isfinite(x) else None for run, x in ends.items()}  # in a short run no episode may have ended
     members, kept = ([x for run, x in ends.items() if run.startswith(kind)] for kind in ("member", "fixed"))
     return {
         "environment_steps_of_a_member": INTERVALS * interval,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.measure.reliability.runs import small_config, start
 from worldmodel.training.build import build_agent, build_data, env_spec
-from worldmodel.training.module import CuriousAgent
 from worldmodel.types import Minibatch, Rollout
 
 TARGETS = ("random", "inverse", "ema", "sigreg", "vicreg", "reconstruction")
@@ -26,8 +25,11 @@ OVERRIDES = (
 
 
 def ranks(folder: Path, scale: float, device: str = "cpu") -> dict[str, Any]:
-    """The largest difference of a parameter's gradient, relative to its norm (or to a thousandth of all gradients'
-    norm, where its own is smaller), for each latent target; masks fall unevenly on the two ranks."""
+    """Largest difference of a parameter's gradient, relative to its norm, for each latent target.
+
+    If the norm is below a thousandth of that of all gradients, the latter is used. Masks are distributed unevenly over
+    the two ranks.
+    """
     targets = TARGETS[: max(round(len(TARGETS) * scale), 1)]
     folder.mkdir(parents=True, exist_ok=True)
     for target in targets:
@@ -35,7 +37,7 @@ def ranks(folder: Path, scale: float, device: str = "cpu") -> dict[str, Any]:
         roll.mask[0, -6:] = False
         roll.mask[1, -8:-2] = False
         torch.save(vars(roll), folder / f"{target}.roll")
-        torch.save(_gradients(agent, roll, 1), folder / f"{target}.one")
+        torch.save(_gradients(agent, roll), folder / f"{target}.one")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -55,19 +57,16 @@ def ranks(folder: Path, scale: float, device: str = "cpu") -> dict[str, Any]:
 def _agent_and_rollout(target: str, device: str) -> tuple[CuriousAgent, Rollout]:
     torch.manual_seed(0)
     cfg = small_config(f"target={target}", *OVERRIDES)
-    agent, data = build_agent(cfg, env_spec(cfg)).to(device), build_data(cfg)
-    strategy = SimpleNamespace(root_device=agent.device)
-    data.trainer = SimpleNamespace(lightning_module=agent, global_rank=0, world_size=1, strategy=strategy)
-    data.setup("fit")
-    roll = data.collector.collect().map(torch.clone)
-    data.teardown("fit")
+    agent, stream = build_agent(cfg, env_spec(cfg)).to(device), build_data(cfg).stream
+    stream.open(agent.model, agent.policy, agent.device)
+    roll = stream.collector.collect().map(torch.clone)
+    stream.close()
     return agent, roll
 
 
-def _gradients(agent: CuriousAgent, roll: Rollout, world_size: int) -> dict[str, torch.Tensor]:
-    agent._trainer = SimpleNamespace(world_size=world_size)
-    agent.score(roll)
-    agent.training_step(Minibatch(roll, roll), 0).backward()
+def _gradients(agent: CuriousAgent, roll: Rollout) -> dict[str, torch.Tensor]:
+    scored = agent.score(roll)
+    agent.weighted_sum(agent.losses(Minibatch(scored, scored)).terms).backward()
     return {name: p.grad for name, p in agent.named_parameters() if p.grad is not None}
 
 
@@ -77,9 +76,9 @@ def _rank(rank: int, port: int, folder: Path, targets: tuple[str, ...], device: 
     for target in targets:
         agent, _ = _agent_and_rollout(target, device)
         half = Rollout(**torch.load(folder / f"{target}.roll", weights_only=True))[2 * rank : 2 * rank + 2]
-        agent.reward_scale.reset(2)
+        agent.reward_normalizer.reset(2)
         agent.curiosity.reset(2)
-        found = _gradients(agent, half, 2)
+        found = _gradients(agent, half)
         for value in found.values():  # as DDP does
             dist.all_reduce(value)
             value /= 2

@@ -1,4 +1,4 @@
-"""The same seed again and again."""
+"""Repeated runs of one seed."""
 
 from __future__ import annotations
 

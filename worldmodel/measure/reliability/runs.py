@@ -1,4 +1,4 @@
-"""Small runs in processes that can be killed, and fingerprints of how they ended."""
+"""Small runs in processes that can be killed, and fingerprints of their final state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from worldmodel.training.config import CONFIG_DIR
 
 SMALL = [
     *("env=cartpole", "env.engine=gymnasium", "env.num_envs=4", "env.sticky=0.25", "encoder=mlp", "encoder.dim=16"),
-    *("data.horizon=8", "data.context=4", "data.batch=2", "data.epochs=2", "data.model_batch=null"),
+    *("data.rollout_length=8", "data.context=4", "data.batch=2", "data.epochs=2", "data.model_batch=null"),
     *("data.replay_batch=1", "data.replay_capacity=8", "memory.dim=16", "memory.depth=1", "memory.heads=2"),
     *("model.hidden=16", "policy.actor.hidden=16", "threads=1", "video=false", "logger=none", "name=small"),
 ]
@@ -32,8 +32,8 @@ UPDATE = 32  # environment steps
 
 
 def small_config(*overrides: str) -> DictConfig:
-    """The configuration of a small run."""
-    # within a command of Hydra's, it is at our configurations already
+    """Return the configuration of a small run."""
+    # within a Hydra command, Hydra is already initialised with the project's configurations
     at_hand = GlobalHydra.instance().is_initialized()
     with nullcontext() if at_hand else initialize_config_dir(CONFIG_DIR, version_base="1.3"):
         cfg = compose("train", overrides=[*SMALL, "run_dir=unused", *overrides])
@@ -42,7 +42,7 @@ def small_config(*overrides: str) -> DictConfig:
 
 
 def small_run(run_dir: Path, updates: int = 8, *overrides: str) -> Path:
-    """Train a small run to its end, in a process of its own; returns its folder. RuntimeError if it fails."""
+    """Train a small run to its end, in a separate process, and return its folder. Raises RuntimeError if it fails."""
     process = start(train_small, run_dir, updates, *overrides)
     process.join()
     if process.exitcode:
@@ -51,7 +51,10 @@ def small_run(run_dir: Path, updates: int = 8, *overrides: str) -> Path:
 
 
 def start(target: Callable[..., None], *args: Any) -> BaseProcess:
-    """A process with nothing of this one but what it imports; quick to start, and no more than a process to kill."""
+    """Start a process that shares only imported modules with this one.
+
+    It is quick to start, and killing it does not affect others.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["worldmodel.measure.reliability.runs"])
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -61,7 +64,10 @@ def start(target: Callable[..., None], *args: Any) -> BaseProcess:
 
 
 def train_small(run_dir: Path, updates: int, *overrides: str) -> None:
-    """The command line of a small run that goes on where it was; what it prints goes to a file beside its folder."""
+    """Run the command line of a small run, which resumes if it was interrupted.
+
+    Its output goes to a file beside its folder.
+    """
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     log = os.open(f"{run_dir}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
@@ -73,7 +79,7 @@ def train_small(run_dir: Path, updates: int, *overrides: str) -> None:
 
 
 def fingerprint(run_dir: Path) -> str:
-    """Of the weights, the statistics and the optimiser's moments in the last checkpoint."""
+    """Return a hash of the weights, the statistics and the optimiser's moments in the last checkpoint."""
     saved = read_checkpoint(run_dir / "checkpoints" / "last.ckpt")
     digest = hashlib.sha256()
     for path, leaf in sorted(_leaves({k: saved[k] for k in ("state_dict", "optimizer_states")}, "")):
@@ -83,7 +89,7 @@ def fingerprint(run_dir: Path) -> str:
 
 
 def record(run_dir: Path) -> dict[str, Any]:
-    """What run.json says."""
+    """Return the content of run.json."""
     return json.loads((run_dir / "run.json").read_text())
 
 

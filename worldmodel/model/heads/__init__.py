@@ -1,1 +1,8 @@
-"""Predictions from the memory."""
+"""Predictions from the memory, one file a head."""
+
+from worldmodel.model.heads.base import Head
+from worldmodel.model.heads.dynamics import DynamicsHead, Prediction
+from worldmodel.model.heads.observation import ObservationHead
+from worldmodel.model.heads.recall import RecallHead
+
+__all__ = ["DynamicsHead", "Head", "ObservationHead", "Prediction", "RecallHead"]

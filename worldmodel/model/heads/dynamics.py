@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from worldmodel.model.heads.base import Head
+from worldmodel.types import Sequences
+
+if TYPE_CHECKING:
+    from worldmodel.model.world_model import Outputs, WorldModel
 
 LOGVAR_MIN, LOGVAR_MAX = -7.0, 3.0
 
@@ -56,8 +63,8 @@ class MapDelta(nn.Module):
         return self.out(hidden).unflatten(0, lead).chunk(2, -3)
 
 
-class Heads(nn.Module):
-    """(h, embedded action, y) -> Prediction. One hidden layer serves all three heads."""
+class DynamicsHead(Head):
+    """(h, embedded action, y) -> Prediction. One hidden layer serves latent, reward and end."""
 
     def __init__(self, dim: int, latent: tuple[int, ...], hidden: int = 256):
         super().__init__()
@@ -73,6 +80,26 @@ class Heads(nn.Module):
         mean, raw = self.delta(u, y)
         rew, end = self.outcome(u).unbind(-1)
         return Prediction(mean, bound_logvar(raw), rew, end)
+
+    def losses(self, model: WorldModel, out: Outputs, seq: Sequences) -> dict[str, Tensor]:
+        """Losses `delta`, `rew` and `end`; see `Head.losses`.
+
+        `delta` is the Gaussian negative log-likelihood weighted by the detached sigma (Seitzer et al. 2022, beta 0.5),
+        which keeps the mean learning where the variance is large.
+        """
+        inverse = torch.exp(-out.pred.logvar)
+        nll = 0.5 * (out.error.square() * inverse + out.pred.logvar)
+        nll = (nll * torch.exp(0.5 * out.pred.logvar).detach()).flatten(2).mean(-1)
+        end = seq.new_steps(seq.end).to(out.pred.end.dtype)
+        return {
+            "delta": nll,
+            "rew": 0.5 * (out.pred.rew - symlog(seq.new_steps(seq.rew_ext))).square(),
+            "end": F.binary_cross_entropy_with_logits(out.pred.end, end, reduction="none"),
+        }
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """Weights of the hidden layer."""
+        return [layer.weight for layer in (self.trunk, self.now) if layer is not None]
 
 
 def symlog(x: Tensor) -> Tensor:

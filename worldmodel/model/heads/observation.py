@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders.table import Table
+from worldmodel.model.heads.base import Head
+from worldmodel.types import Sequences
+
+if TYPE_CHECKING:
+    from worldmodel.model.world_model import Outputs, WorldModel
 
 
-class ObservationHead(nn.Module):
+class ObservationHead(Head):
     """(h_t, embedded a_t) -> a categorical over each symbol of o_{t+1}, for encoders of codes (discrete, grid).
 
     An observation is (cells, C) codes: a token is one cell of one component, MiniGrid's view has a cell of object,
@@ -27,7 +34,7 @@ class ObservationHead(nn.Module):
 
     def __init__(self, dim: int, encoder: nn.Module, obs_space: gym.Space, hidden: int = 256, joint: bool = True):
         super().__init__()
-        self.sizes = sizes_of_codes(encoder, "model.observation=true")
+        self.sizes = sizes_of_codes(encoder, "heads=observation")
         blank = torch.zeros(1, *obs_space.shape) + torch.as_tensor(getattr(obs_space, "start", 0))
         self.cells = encoder.codes(blank).shape[1]
         self.trunk = nn.Linear(dim, hidden)
@@ -82,6 +89,12 @@ class ObservationHead(nn.Module):
             chosen = self.log_probs(logits, codes, c).gather(-1, codes[..., c, None])
             total = total - chosen.squeeze(-1).sum(-1)
         return total
+
+    def losses(self, model: WorldModel, out: Outputs, seq: Sequences) -> dict[str, Tensor]:
+        """Loss `observation`, in nats a cell; see `Head.losses`."""
+        codes = model.symbols(seq.new_rows(seq.obs))
+        nll = self.nll(out.h, model.act(seq.new_steps(seq.act)), codes[:, 1:], codes[:, :-1])
+        return {"observation": nll / self.cells}
 
     def sample(self, h: Tensor, act: Tensor, now: Tensor | None = None) -> Tensor:
         """Codes of o_{t+1}, (*lead, cells, C) int64, drawn from the head's distribution."""

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldmodel.model.heads.base import Head
 from worldmodel.model.heads.observation import sizes_of_codes
+from worldmodel.types import Sequences
+
+if TYPE_CHECKING:
+    from worldmodel.model.world_model import Outputs, WorldModel
 
 
-class RecallHead(nn.Module):
+class RecallHead(Head):
     """h_t -> for each symbol, whether it has been in view in an earlier row of the episode, for encoders of codes
     (discrete, grid). A symbol is a value of one component, wherever in the view: of MiniGrid's cells an object, a
     colour or a state.
@@ -23,7 +30,7 @@ class RecallHead(nn.Module):
 
     def __init__(self, dim: int, encoder: nn.Module):
         super().__init__()
-        self.sizes = sizes_of_codes(encoder, "model.recall=true")
+        self.sizes = sizes_of_codes(encoder, "heads=recall")
         self.out = nn.Linear(dim, sum(self.sizes))
 
     def forward(self, h: Tensor) -> Tensor:
@@ -34,6 +41,11 @@ class RecallHead(nn.Module):
         """In nats, summed over symbols: h (*lead, D), earlier (*lead, symbols) bool -> (*lead)."""
         logits = self(h)
         return F.binary_cross_entropy_with_logits(logits, earlier.to(logits.dtype), reduction="none").sum(-1)
+
+    def losses(self, model: WorldModel, out: Outputs, seq: Sequences) -> dict[str, Tensor]:
+        """Loss `recall`, in nats; see `Head.losses`."""
+        earlier = self.earlier(model.symbols(seq.obs), seq.starts, seq.valid)
+        return {"recall": self.nll(out.h, seq.new_steps(earlier))}
 
     def earlier(self, codes: Tensor, starts: Tensor, valid: Tensor) -> Tensor:
         """Which symbols earlier rows of the same episode show: codes (B, L, cells, C), starts and valid (B, L) ->

@@ -1,4 +1,4 @@
-"""Memories: x_1..x_t of an episode -> h_t. One interface, so that they can be exchanged by name."""
+"""Memories: x_1..x_t of an episode -> h_t, with one interface, selected by name."""
 
 from worldmodel.model.memory.base import Memory, State
 from worldmodel.model.memory.gru import GRU

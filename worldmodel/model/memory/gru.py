@@ -1,4 +1,4 @@
-"""A recurrent memory: stacked GRUs that start from zero at each episode."""
+"""Recurrent memory: stacked GRUs that start from zero at each episode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worldmodel.model.memory.base import Memory, State, check_capacity, check_po
 
 @dataclass
 class Hidden(State):
-    """What the GRUs carry."""
+    """State of the GRUs while acting."""
 
     hidden: Tensor | None = None  # (depth, N, D) after the last valid row
     episode: Tensor | None = None  # (N,) of the last valid row
@@ -21,9 +21,9 @@ class Hidden(State):
 
 
 class GRU(Memory):
-    """`depth` GRUs (Cho et al. 2014). The hidden state is zero at the start of the window and of each episode.
+    """`depth` stacked GRUs (Cho et al. 2014), with a zero hidden state at the start of the window and of each episode.
 
-    A row that is not valid is skipped: the hidden state passes through it.
+    A row that is not valid is skipped and leaves the hidden state unchanged.
     """
 
     def __init__(self, dim: int = 128, depth: int = 2):
@@ -37,9 +37,9 @@ class GRU(Memory):
         batch, rows, _ = x.shape
         order, sizes = pack(episode, valid)
         last = last_valid(valid)
-        shows = (last >= 0) & (episode.gather(1, last.clamp(min=0)) == episode)  # (B, L): else there is nothing yet
+        shows = (last >= 0) & (episode.gather(1, last.clamp(min=0)) == episode)  # (B, L): a valid row so far
         place = order.new_zeros(batch * rows).scatter(0, order, torch.arange(len(order), device=x.device))
-        source = place.view(batch, rows).gather(1, last.clamp(min=0))  # (B, L): where each row's hidden state is packed
+        source = place.view(batch, rows).gather(1, last.clamp(min=0))  # (B, L): packed index of each row's hidden state
         y, out = x.flatten(0, 1)[order], []
         for cell in self.cells:
             y = cell(PackedSequence(y, sizes))[0].data  # (rows packed, D)
@@ -77,16 +77,17 @@ class GRU(Memory):
 
 
 def last_valid(valid: Tensor) -> Tensor:
-    """valid (B, L) -> (B, L) the last valid row at or before each row, -1 where there is none."""
+    """Return the last valid row at or before each row, -1 if there is none: valid (B, L) -> (B, L)."""
     return torch.where(valid, torch.arange(valid.shape[1], device=valid.device), -1).cummax(1).values
 
 
 def pack(episode: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Lay the episodes of all sequences side by side, so that no time step is spent on padding or on a reset.
+    """Pack the episodes of all sequences side by side, so that no time step is spent on padding or on a reset.
 
     episode (B, L), valid (B, L) -> the flat index of each row, ordered by its place in its episode and then by
-    falling length, and the number of episodes that reach each place (on the CPU): what a `PackedSequence` wants.
-    Row 0 is always packed, as an episode of its own if it is not valid: an empty batch is then no special case.
+    decreasing length, and the number of episodes that reach each place (on the CPU), which are the arguments of
+    `PackedSequence`. Row 0 is always packed, as its own episode if it is not valid, so that an empty batch is not a
+    special case.
     """
     rows = episode.shape[1]
     valid, episode = valid.flatten(), episode.flatten()

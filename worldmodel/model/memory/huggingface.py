@@ -1,4 +1,4 @@
-"""Any causal backbone of the `transformers` library, randomly initialised."""
+"""Causal backbones of the `transformers` library, randomly initialised."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from worldmodel.model.memory.mask import additive, positions, visible
 
 @dataclass
 class Past(Rows):
-    """The library's own cache beside the rows' episodes."""
+    """The library's cache, with the episode and validity of each row."""
 
     cache: Any = None
 
 
 class HuggingFace(Memory):
-    """A backbone that reads `inputs_embeds` under a 4-D mask and counts positions from the start of each episode.
+    """Backbone with `inputs_embeds`, a 4-D mask, and positions counted from the start of each episode.
 
-    `model_type` is the library's name of the architecture (gpt2, llama, qwen3, ...); `options` are further fields of
-    its configuration, under the architecture's own names.
+    model_type: the library's name of the architecture (gpt2, llama, qwen3, ...).
+    options: further fields of its configuration, under the architecture's own names.
+
+    Raises ValueError for unknown architectures and for `heads` that do not divide `dim`.
     """
 
     def __init__(
@@ -36,14 +38,14 @@ class HuggingFace(Memory):
         options: dict[str, Any] | None = None,
     ):
         super().__init__()
-        from transformers import AutoConfig, AutoModel  # seconds to import, and most runs do without it
+        from transformers import AutoConfig, AutoModel  # takes seconds to import, and most runs do not use it
 
         check_positive(dim=dim, depth=depth, heads=heads, max_length=max_length)
         if dim % heads:
             raise ValueError(f"memory.heads={heads}: allowed are divisors of memory.dim={dim}")
         self.dim, self.max_length = dim, max_length
         fields = {
-            "vocab_size": 1,  # the words are ours
+            "vocab_size": 1,  # the inputs are embeddings
             "hidden_size": dim,
             "num_hidden_layers": depth,
             "num_attention_heads": heads,
@@ -56,7 +58,7 @@ class HuggingFace(Memory):
         except ValueError:
             raise ValueError(f"memory.model_type={model_type}: allowed are causal models of `transformers`") from None
         self.backbone: nn.Module = AutoModel.from_config(config)
-        self.backbone.get_input_embeddings().requires_grad_(False)  # never read: DDP would wait for its gradient
+        self.backbone.get_input_embeddings().requires_grad_(False)  # unused: DDP would wait for its gradient
 
     def layers(self, x: Tensor, episode: Tensor, valid: Tensor) -> list[Tensor]:
         """See `Memory.layers`."""

@@ -1,4 +1,4 @@
-"""A bias-free linear layer whose products run on the faster of the CPU's two matrix libraries."""
+"""Bias-free linear layer that uses the faster of the CPU's two matrix libraries."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# oneDNN's float32 kernels beat MKL's by 5 to 12 % from a few hundred rows on, and lose below (measured on Zen 4).
+# oneDNN's float32 kernels are 5 to 12 % faster than MKL's from a few hundred rows on, and slower below (on Zen 4).
 ROWS = 256
 AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
-    """x (*lead, I), weight (O, I) -> (*lead, O) by oneDNN; float32 on a CPU only, not differentiable."""
+    """Multiply x (*lead, I) by weight (O, I) with oneDNN: (*lead, O); float32 on a CPU only, not differentiable."""
     return torch.ops.mkldnn._linear_pointwise.default(x, weight, None, "none", [], "")
 
 
 class OneDNN(torch.autograd.Function):
-    """x W^T. The gradient of W stays with MKL, which needs no copy of the transposed operand."""
+    """Product x W^T by oneDNN, with gradients.
+
+    The gradient of W uses MKL, which needs no copy of the transposed operand.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -43,7 +46,7 @@ class Linear(nn.Linear):
         super().__init__(inputs, outputs, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (*lead, inputs) -> (*lead, outputs)."""
+        """Map x (*lead, inputs) to (*lead, outputs)."""
         fast = (
             AVAILABLE
             and x.device.type == "cpu"
@@ -62,5 +65,5 @@ def shrink(layer: nn.Linear, branches: int) -> None:
 
 
 def drop(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Dropout that costs nothing where it does nothing."""
+    """Apply dropout; without cost if the rate is 0 or in evaluation."""
     return F.dropout(x, rate) if training and rate else x

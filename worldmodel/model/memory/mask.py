@@ -1,4 +1,4 @@
-"""Who sees whom: causal, of the same episode, and valid."""
+"""Attention masks: causal, within an episode, valid rows only."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 
 def visible(episode: Tensor, valid: Tensor, queries: int | None = None) -> Tensor:
-    """episode (B, L), valid (B, L) -> (B, Q, L) bool: may query row q, one of the last Q (default L), see row k?"""
+    """Return whether query row q, one of the last Q (default L), may attend to row k: (B, Q, L) bool.
+
+    Arguments: episode (B, L), valid (B, L).
+    """
     rows = episode.shape[1]
     queries = rows if queries is None else queries
     same = episode[:, rows - queries :, None] == episode[:, None]  # (B, Q, L)
     see = same & valid[:, None]
-    return see.tril(rows - queries) if queries > 1 else see  # after the last row there is none to hide
+    return see.tril(rows - queries) if queries > 1 else see  # no row follows the last one
 
 
 def additive(see: Tensor) -> Tensor:
-    """(B, Q, L) of `visible` -> (B, 1, Q, L) float32 to add to attention scores: 0 or -inf.
+    """Convert (B, Q, L) of `visible` to (B, 1, Q, L) float32 for addition to attention scores: 0 or -inf.
 
-    A row that sees nothing, since it is not valid, is shown itself: a softmax over nothing is NaN on some devices.
-    Nothing else changes, because no row sees that row.
+    A row that is not valid may attend to no row. It attends to itself, because a softmax over nothing is NaN on some
+    devices. Other rows are unaffected, because none attends to it.
     """
     mask = torch.where(see, 0.0, -torch.inf)
     mask.diagonal(see.shape[2] - see.shape[1], 1, 2).zero_()
@@ -28,12 +31,12 @@ def additive(see: Tensor) -> Tensor:
 
 
 def positions(see: Tensor) -> Tensor:
-    """(B, Q, L) of `visible` -> (B, Q) int64: how many rows of its episode each row has before it in the window."""
+    """Return each row's index in its episode within the window: (B, Q, L) of `visible` -> (B, Q) int64."""
     return (see.sum(2) - 1).clamp(min=0)
 
 
 def block_mask(episode: Tensor, valid: Tensor) -> BlockMask:
-    """The same rule for flex attention, which skips the blocks where nobody sees anybody: episode, valid (B, L)."""
+    """Return the mask of `visible` for flex attention, which skips fully masked blocks: episode, valid (B, L)."""
     batch, rows = episode.shape
 
     def sees(b: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""No memory: the control for what a memory brings. Its block is also the transformer's second half."""
+"""Memory-free control model, and the feed-forward block that it shares with the transformer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "silu": F.
 
 
 class Feedforward(nn.Module):
-    """A pre-norm residual block, x + W_2 f(W_1 norm(x)), initialised as one of `branches`."""
+    """Pre-norm residual block x + W_2 f(W_1 norm(x)), initialised as one of `branches`."""
 
     def __init__(self, dim: int, ratio: int = 4, activation: str = "gelu", dropout: float = 0.0, branches: int = 1):
         super().__init__()
@@ -30,12 +30,12 @@ class Feedforward(nn.Module):
         shrink(self.down, branches)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (*lead, D) -> (*lead, D)."""
+        """Map x (*lead, D) to (*lead, D)."""
         return x + drop(self.down(self.activation(self.up(self.norm(x)))), self.dropout, self.training)
 
 
 class MLP(Memory):
-    """h_t = f(x_t), with as many residual blocks as a memory of that depth."""
+    """h_t = f(x_t), with as many residual blocks as a memory of that depth: the control without a memory."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class MLP(Memory):
         self.norm = nn.LayerNorm(dim, bias=False)
 
     def layers(self, x: Tensor, episode: Tensor, valid: Tensor) -> list[Tensor]:
-        """See `Memory.layers`; the rows do not meet, so `episode` and `valid` change nothing."""
+        """See `Memory.layers`; rows do not interact, so `episode` and `valid` have no effect."""
         out = []
         for block in self.blocks:
             out.append(x := block(x))

@@ -1,4 +1,4 @@
-"""A GPT over the rows of a window, with a key-value cache for acting."""
+"""Transformer over the rows of a window, with a key-value cache for acting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worldmodel.model.memory.mlp import Feedforward
 
 @dataclass
 class Cache(Rows):
-    """Keys and values of all rows so far, laid out once and written in place."""
+    """Keys and values of all rows so far, allocated once and written in place."""
 
     keys: Tensor | None = None  # (depth, N * kv_heads, head_dim, capacity)
     values: Tensor | None = None  # (depth, N * kv_heads, capacity, head_dim)
@@ -27,12 +27,13 @@ class Cache(Rows):
 class Transformer(Memory):
     """Causal pre-norm blocks (Radford et al. 2019) without biases, masked to the valid rows of each row's episode.
 
-    `kv_heads`: how many keys and values the `heads` queries share. One (Shazeer 2019) makes a cached step cheap, since
-    reading the cache is what a long context costs; as many as `heads` is ordinary attention.
-    `position`: `rope` counts the rows of the window and only differences matter; `learned` adds an embedding of the
-    row's index in its episode, as far as the window shows it, up to `max_length`. Neither sees padding or other
-    episodes.
-    `attention`: `sdpa`, or `flex` on CUDA, where long windows of short episodes gain from skipped blocks.
+    kv_heads: number of keys and values that the `heads` queries share. One (Shazeer 2019) makes a cached step cheap,
+        because reading the cache is the main cost of a long context. kv_heads=heads is ordinary attention.
+    position: `rope` counts the rows of the window, and only differences matter. `learned` adds an embedding of the
+        row's index in its episode within the window, up to `max_length`. Neither depends on padding or other episodes.
+    attention: `sdpa`, or `flex` on CUDA, where long windows of short episodes gain from skipped blocks.
+
+    Raises ValueError for sizes that do not divide and for unknown options.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Transformer(Memory):
         return self.norm(x)
 
     def _encode(self, x: Tensor, episode: Tensor, valid: Tensor, state: Cache | None) -> list[Tensor]:
-        """The activations after each block; keys and values are stored in `state` if there is one."""
+        """Return the activations after each block; if `state` is given, store keys and values in it."""
         batch, rows, _ = x.shape
         see = visible(episode, valid)
         x = self._placed(x, see)
@@ -133,7 +134,7 @@ class Transformer(Memory):
         return rotations(rows, self.head_dim, device) if self.place is None else None
 
     def _placed(self, x: Tensor, see: Tensor) -> Tensor:
-        """x (B, Q, D) with the embedding of each row's place in its episode, if places are learned."""
+        """Add the embedding of each row's index in its episode to x (B, Q, D), if positions are learned."""
         if self.place is None:
             return x
         if see.shape[2] > self.max_length:

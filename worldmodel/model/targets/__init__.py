@@ -1,4 +1,4 @@
-"""Latent targets: what the world model predicts the changes of, and what keeps it from collapsing."""
+"""Latent targets of the world model, and regularisers against collapse."""
 
 from worldmodel.model.targets.base import Target
 from worldmodel.model.targets.collapse import effective_rank, latent_std

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 
 
 def cross_entropy(logits: Tensor, codes: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Unreduced, in nats, summed over components: logits (*lead, sum(sizes)), codes (*lead, len(sizes)) ->
-    (*lead)."""
+    """Return the unreduced cross-entropy in nats, summed over components: (*lead).
+
+    Arguments: logits (*lead, sum(sizes)), codes (*lead, len(sizes)).
+    """
     parts = zip(logits.flatten(0, -2).split(list(sizes), -1), codes.flatten(0, -2).unbind(-1), strict=True)
     return sum(F.cross_entropy(x, code, reduction="none") for x, code in parts).view(codes.shape[:-1])

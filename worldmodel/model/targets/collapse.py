@@ -1,4 +1,4 @@
-"""Is the latent space alive?"""
+"""Measures of collapse of the latent space."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def latent_std(y: Tensor, mask: Tensor) -> Tensor:
-    """Mean over dimensions of the standard deviation over rows: y (*lead, *shape), mask (*lead) -> scalar.
+    """Return the mean over dimensions of the standard deviation over rows, a scalar: y (*lead, *shape), mask (*lead).
 
     0 for a collapsed space; nan with fewer than two rows.
     """
@@ -18,11 +18,11 @@ def latent_std(y: Tensor, mask: Tensor) -> Tensor:
 
 @torch.no_grad()
 def effective_rank(y: Tensor, mask: Tensor, limit: int = 512) -> Tensor:
-    """RankMe (Garrido et al. 2023) of the centred rows: the exponential of the entropy of the normalised
-    singular values. y (*lead, *shape), mask (*lead) -> scalar.
+    """Return the effective rank of the centred rows, a scalar: y (*lead, *shape), mask (*lead).
 
-    k for a space that is isotropic in k dimensions, 1 for a collapsed one; nan with fewer than two rows. Of
-    more than `limit` rows, as many are taken at even distances.
+    RankMe (Garrido et al. 2023) is the exponential of the entropy of the normalised singular values: k for a space that
+    is isotropic in k dimensions, 1 for a collapsed one, nan with fewer than two rows. Of more than `limit` rows,
+    `limit` equidistant ones are used.
     """
     rows = _rows(y, mask)
     if len(rows) < 2:
@@ -30,7 +30,7 @@ def effective_rank(y: Tensor, mask: Tensor, limit: int = 512) -> Tensor:
     if len(rows) > limit:
         rows = rows[torch.linspace(0, len(rows) - 1, limit, device=rows.device).long()]
     centred = rows - rows.mean(0)
-    # rounding leaves a constant with a spread of this order
+    # rounding gives a constant a spread of this order
     floor = torch.finfo(rows.dtype).eps * rows.abs().max() * len(rows)
     if centred.abs().max() <= floor:
         return rows.new_tensor(1.0)

@@ -1,4 +1,4 @@
-"""A slow copy of the main encoder."""
+"""Latents of a slow copy of the main encoder."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from worldmodel.types import Obs
 
 
 class EMA(Target):
-    """The exponential moving average of the main encoder's weights (BYOL, Grill et al. 2020; BYOL-Explore,
-    Guo et al. 2022): slow <- decay * slow + (1 - decay) * fast, after each step of the optimiser.
+    """Exponential moving average of the main encoder's weights.
 
-    y carries no gradient; the main encoder learns through h alone. `normalise=l2` gives y unit length over
-    its first dimension (the features of a vector, the channels of a map), as BYOL-Explore does.
+    slow <- decay * slow + (1 - decay) * fast, after each optimiser step (BYOL, Grill et al. 2020; BYOL-Explore, Guo et
+    al. 2022). y carries no gradient; the main encoder learns through h alone. `normalise=l2` gives y unit length over
+    its first dimension (the features of a vector, the channels of a map), as in BYOL-Explore.
+
+    Raises ValueError for other values of `decay` and `normalise`.
     """
 
     def __init__(self, encoder: Encoder, *, decay: float = 0.99, normalise: Literal["none", "l2"] = "none"):
@@ -30,7 +32,7 @@ class EMA(Target):
         if normalise not in ("none", "l2"):
             raise ValueError(f"target.normalise={normalise}: allowed are none, l2")
         self.slow = copy.deepcopy(encoder).requires_grad_(False)
-        self.fast = (encoder,)  # a tuple hides it from nn.Module: its weights belong to the world model
+        self.fast = (encoder,)  # a tuple is not registered by nn.Module: its weights belong to the world model
         self.decay, self.normalise = decay, normalise
         self.shape = encoder.shape
         self.train()
@@ -52,7 +54,9 @@ class EMA(Target):
 @torch.no_grad()
 def follow(slow: nn.Module, fast: nn.Module, decay: float) -> None:
     """Move the weights of `slow` towards those of `fast`, in place: slow <- decay * slow + (1 - decay) * fast.
-    Buffers are copied."""
+
+    Buffers are copied.
+    """
     average = get_ema_multi_avg_fn(decay)
     average(list(slow.parameters()), list(fast.parameters()), None)
     for old, new in zip(slow.buffers(), fast.buffers(), strict=True):

@@ -1,4 +1,4 @@
-"""Features that never learn."""
+"""Fixed features."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from worldmodel.types import Obs
 
 
 class Frozen(Target):
-    """An encoder of its own that stays as it was initialised: random orthogonal features (Burda et al. 2019,
-    "Large-scale study of curiosity-driven learning"), or a pretrained backbone under a random projection.
+    """A separate encoder that keeps its initialisation.
 
-    y carries no gradient. `features` builds the encoder from the observation space; null: the main encoder's
-    configuration. `dim` is its width.
+    It has random orthogonal features (Burda et al. 2019, "Large-scale study of curiosity-driven learning"), or is a
+    pretrained backbone under a random projection. y carries no gradient.
+
+    dim: width of the features.
+    features: builds the encoder from the observation space; null: the main encoder's configuration.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Features that say what the agent did."""
+"""Features trained by inverse dynamics."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from worldmodel.types import Obs
 
 
 class Inverse(Target):
-    """An encoder phi of its own, trained by inverse dynamics alone: the action from (phi(o_t), phi(o_t+1))
-    (ICM, Pathak et al. 2017). y = phi without gradient; the loss `inverse` is that of `ActionHead`."""
+    """A separate encoder phi, trained by inverse dynamics alone: the action from (phi(o_t), phi(o_t+1)).
+
+    Source: ICM, Pathak et al. 2017. y = phi without gradient. Loss: `inverse`, that of `ActionHead`.
+    """
 
     def __init__(
         self,
@@ -38,12 +40,15 @@ class Inverse(Target):
         return self.features(obs)
 
     def losses(self, obs: Obs, act: Tensor, z: Tensor, y: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        phi = self.features(obs).flatten(2)  # (B, L+1, D), this time with gradients
+        phi = self.features(obs).flatten(2)  # (B, L+1, D), with gradients
         return {"inverse": self.head.loss(torch.cat([phi[:, :-1], phi[:, 1:]], -1), act, mask)}
 
 
 class ActionHead(nn.Module):
-    """Predicts an action: categorical for Discrete and MultiDiscrete spaces, its mean for a Box."""
+    """Head that predicts an action: categorical for Discrete and MultiDiscrete spaces, the mean for a Box.
+
+    Raises ValueError for other spaces.
+    """
 
     def __init__(self, inputs: int, space: gym.Space, hidden: int):
         super().__init__()
@@ -65,11 +70,13 @@ class ActionHead(nn.Module):
         self.net = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
     def loss(self, x: Tensor, act: Tensor, mask: Tensor) -> Tensor:
-        """x (B, L, inputs), act (B, L, *act_shape), mask (B, L) -> (B, L): the cross-entropy, summed over
-        components, or the mean squared error in units of half the Box's range. Zero where masked."""
+        """Return the loss (B, L), zero where masked, for x (B, L, inputs), act (B, L, *act_shape), mask (B, L).
+
+        It is the cross-entropy, summed over components, or the mean squared error in units of half the Box's range.
+        """
         out, act = self.net(x), act.flatten(2) if act.ndim > 2 else act[..., None]
         if self.sizes is None:
             error = (out - (act - self.centre) / self.scale).square().mean(-1)
             return torch.where(mask, error, 0.0)
-        codes = torch.where(mask[..., None], act - self.start, 0).long()  # masked rows may hold anything
+        codes = torch.where(mask[..., None], act - self.start, 0).long()  # masked rows may have any value
         return torch.where(mask, cross_entropy(out, codes, self.sizes), 0.0)

@@ -1,4 +1,4 @@
-"""Sums over ranks that gradients flow through."""
+"""Differentiable sums over ranks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 def differentiable_sum(x: Tensor) -> Tensor:
-    """Sum x over all ranks; on one rank, x.
+    """Sum x over all ranks; on one rank, return x.
 
-    The backward pass sums the gradients of all ranks, so a loss that every rank computes from such sums has,
-    in the average over ranks that DDP takes, the gradient of one rank with the whole batch. Without gradients
-    nothing is exchanged: one rank may then evaluate alone.
+    The backward pass sums the gradients of all ranks. So a loss that every rank computes from such sums has, after
+    DDP's average over ranks, the gradient of one rank with the whole batch. Without gradients nothing is exchanged, so
+    that one rank may evaluate alone.
     """
     if torch.is_grad_enabled() and dist.is_available() and dist.is_initialized():
         return _AllReduce.apply(x)

@@ -1,4 +1,4 @@
-"""The main latent, kept from collapsing by asking it to give the observation back."""
+"""The main encoder's latent, regularised by reconstruction."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from worldmodel.types import Obs
 
 
 class Reconstruction(Target):
-    """Decodes z back into the observation, key by key.
+    """Decoder of z into the observation, per key.
 
-    y = z without gradient, so the prediction loss shapes the encoder through h alone. The loss
-    `reconstruction` is the sum over keys of the mean squared error of normalised pixels or vectors, or the
-    cross-entropy of categorical values, summed over channels and averaged over cells. `hidden` is the width
-    of the decoders.
+    y = z without gradient, so that the prediction loss shapes the encoder through h alone. Loss: `reconstruction`, the
+    sum over keys of the mean squared error of normalised pixels or vectors, or of the cross-entropy of categorical
+    values, summed over channels and averaged over cells.
+
+    hidden: width of the decoders.
     """
 
     def __init__(self, encoder: Encoder, obs_space: gym.Space, *, hidden: int = 256):
@@ -47,19 +48,21 @@ class Reconstruction(Target):
 
 
 class Decoder(nn.Module):
-    """Latents (N, D) -> one observation: codes where its encoder has `num_values`, else normalised values.
+    """Map latents (N, D) to one observation: codes if its encoder has `num_values`, else normalised values.
 
-    Images of 32 pixels or more are built up by transposed convolutions, all else by a perceptron.
+    Images of 32 pixels or more per side are decoded by transposed convolutions, all else by a perceptron.
+
+    Raises ValueError for encoders without codes or `normalise`.
     """
 
     def __init__(self, inputs: int, encoder: Encoder, space: gym.Space, hidden: int):
         super().__init__()
-        self.encoder = (encoder,)  # a tuple hides it from nn.Module: its weights belong to the world model
+        self.encoder = (encoder,)  # a tuple is not registered by nn.Module: its weights belong to the world model
         self.sizes: tuple[int, ...] | None = getattr(encoder, "num_values", None)
         with torch.no_grad():
             blank = torch.zeros(1, *space.shape)
             if self.sizes is not None:
-                blank = blank + torch.as_tensor(getattr(space, "start", 0))  # codes count from there
+                blank = blank + torch.as_tensor(getattr(space, "start", 0))  # codes are relative to the start
                 cells = encoder.codes(blank).shape[1]
                 self.out = (cells, sum(self.sizes))
             elif hasattr(encoder, "normalise"):
@@ -75,7 +78,7 @@ class Decoder(nn.Module):
             self.net = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, prod(self.out)))
 
     def loss(self, z: Tensor, obs: Tensor) -> Tensor:
-        """z (N, D), raw obs (N, *space.shape) -> (N,)."""
+        """Return the loss (N,) for z (N, D) and raw obs (N, *space.shape)."""
         (encoder,) = self.encoder
         out = self.net(z)
         if self.sizes is None:
@@ -84,7 +87,7 @@ class Decoder(nn.Module):
 
 
 def upsampling(inputs: int, image: tuple[int, int, int]) -> nn.Sequential:
-    """(N, inputs) -> (N, C, H, W): a small map, doubled three times and cut to size."""
+    """Return a network (N, inputs) -> (N, C, H, W): a small map, doubled three times and cropped."""
     channels, height, width = image
     start = (64, -(-height // 8), -(-width // 8))
     return nn.Sequential(
@@ -101,7 +104,7 @@ def upsampling(inputs: int, image: tuple[int, int, int]) -> nn.Sequential:
 
 
 class Crop(nn.Module):
-    """(N, C, H', W') -> (N, C, H, W)."""
+    """Crop (N, C, H', W') to (N, C, H, W)."""
 
     def __init__(self, height: int, width: int):
         super().__init__()

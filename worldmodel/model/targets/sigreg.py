@@ -1,4 +1,4 @@
-"""The main latent, kept from collapsing by asking it to look Gaussian from every side."""
+"""The main encoder's latent, regularised towards an isotropic Gaussian."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from worldmodel.types import Obs
 class SIGReg(Target):
     """Sketched isotropic Gaussian regularisation (LeJEPA, Balestriero & LeCun 2025, arXiv 2511.08544).
 
-    y = z with its gradient: the world model's prediction loss reaches the encoder through both ends of the
-    delta. The loss `sigreg` is the mean over random directions a of the Epps-Pulley statistic of a.y,
+    y = z with its gradient: the world model's prediction loss reaches the encoder through both ends of the delta. Loss:
+    `sigreg`, the mean over random directions a of the Epps-Pulley statistic of a.y,
 
         integral over [-t_max, t_max] of |phi_n(t) - exp(-t^2/2)|^2 exp(-t^2/2) dt
 
-    with phi_n the empirical characteristic function over the rows of real transitions, on all ranks. The
-    paper multiplies it by the number of rows; here it doesn't grow with the batch: about 1.06/n for n
-    Gaussian rows, .40 for a collapsed batch. Maps are flattened: otherwise a map that differs between
-    positions but never changes would pass. Directions change at each `update`, the same on every rank and
-    after a restart.
+    with phi_n the empirical characteristic function over the rows of real transitions, on all ranks. The paper
+    multiplies it by the number of rows. Here it does not grow with the batch: it is about 1.06/n for n Gaussian rows
+    and 0.40 for a collapsed batch. Maps are flattened; otherwise the loss would accept a map that differs between
+    positions but is constant over rows. Directions change at each `update`, and are the same on every rank and after a
+    restart.
     """
 
     def __init__(self, encoder: Encoder, *, directions: int = 64, knots: int = 17, t_max: float = 3.0):
@@ -43,7 +43,7 @@ class SIGReg(Target):
         return {"sigreg": self.statistic(y, touched(mask)).expand(mask.shape)}
 
     def statistic(self, y: Tensor, valid: Tensor) -> Tensor:
-        """y (B, R, *shape), valid (B, R) -> the statistic, a scalar, over the valid rows of all ranks."""
+        """Return the statistic, a scalar, over the valid rows of all ranks: y (B, R, *shape), valid (B, R)."""
         with torch.autocast(y.device.type, enabled=False):
             rows, real = y.float().flatten(2).flatten(0, 1), valid.flatten().float()
             generator = torch.Generator().manual_seed(self.steps)

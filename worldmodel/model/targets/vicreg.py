@@ -1,4 +1,4 @@
-"""The main latent, kept from collapsing by its variances and covariances."""
+"""The main encoder's latent, regularised by its variances and covariances."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from worldmodel.types import Obs
 
 
 class VICReg(Target):
-    """Variance and covariance regularisation (Bardes et al. 2022); the prediction loss takes the part of
-    invariance.
+    """Variance and covariance regularisation (Bardes et al. 2022); the prediction loss is the invariance term.
 
-    y = z with its gradient: the world model's prediction loss reaches the encoder through both ends of the
-    delta. Two losses, over the rows of real transitions on all ranks: `variance`, the mean over dimensions of
-    max(0, 1 - std), and `covariance`, the sum of the squared off-diagonal covariances over the number of
-    dimensions. Maps are flattened.
+    y = z with its gradient: the world model's prediction loss reaches the encoder through both ends of the delta. Two
+    losses, over the rows of real transitions on all ranks: `variance`, the mean over dimensions of max(0, 1 - std), and
+    `covariance`, the sum of the squared off-diagonal covariances divided by the number of dimensions. Maps are
+    flattened.
     """
 
     def __init__(self, encoder: Encoder):
@@ -34,7 +33,7 @@ class VICReg(Target):
         return {"variance": variance.expand(mask.shape), "covariance": covariance.expand(mask.shape)}
 
     def terms(self, y: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """y (B, R, *shape), valid (B, R) -> both terms, scalars, over the valid rows of all ranks."""
+        """Return both terms, scalars, over the valid rows of all ranks: y (B, R, *shape), valid (B, R)."""
         with torch.autocast(y.device.type, enabled=False):
             rows, real = y.float().flatten(2).flatten(0, 1), valid.flatten().float()[:, None]
             count = differentiable_sum(real.sum())

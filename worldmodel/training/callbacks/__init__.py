@@ -1,20 +1,23 @@
 """What happens around training."""
 
-from worldmodel.training.callbacks.checkpoints import Checkpoints
+from worldmodel.training.callbacks.checkpoints import CheckpointFiles, Checkpoints
 from worldmodel.training.callbacks.collapse import CollapseGuard
 from worldmodel.training.callbacks.metrics import Metrics
 from worldmodel.training.callbacks.noise_scale import NoiseScale
+from worldmodel.training.callbacks.priorities import ReplayPriorities
 from worldmodel.training.callbacks.progress import ProgressBar
 from worldmodel.training.callbacks.resets import Resets
 from worldmodel.training.callbacks.signals import StopOnSignal
 from worldmodel.training.callbacks.solved import StopWhenSolved
 
 __all__ = [
+    "CheckpointFiles",
     "Checkpoints",
     "CollapseGuard",
     "Metrics",
     "NoiseScale",
     "ProgressBar",
+    "ReplayPriorities",
     "Resets",
     "StopOnSignal",
     "StopWhenSolved",

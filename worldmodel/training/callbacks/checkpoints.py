@@ -10,9 +10,30 @@ from pathlib import Path
 
 import lightning as L
 
+from worldmodel.errors import NonFiniteLoss
 from worldmodel.files import alias
 from worldmodel.training.callbacks.metrics import Metrics
-from worldmodel.training.module import NonFiniteLoss
+
+
+class CheckpointFiles:
+    """The checkpoints of a folder: last.ckpt, the one before it (previous.ckpt) and best.ckpt."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @property
+    def next(self) -> Path:
+        """Where the next checkpoint is written."""
+        return self.folder / "next.ckpt"
+
+    def publish(self, best: bool) -> None:
+        """Make the written checkpoint the last one, and the best one as well if it is. Raises OSError."""
+        last = self.folder / "last.ckpt"
+        if last.exists():
+            alias(last, self.folder / "previous.ckpt")
+        os.replace(self.next, last)
+        if best:
+            alias(last, self.folder / "best.ckpt")
 
 
 class Checkpoints(L.Callback):
@@ -28,7 +49,8 @@ class Checkpoints(L.Callback):
         for key, value in (("every", every), ("every_s", every_s)):
             if value <= 0:
                 raise ValueError(f"save.{key}={value}: allowed are positive numbers")
-        self.folder, self.metrics, self.every, self.every_s = run_dir / "checkpoints", metrics, every, every_s
+        self.files, self.metrics = CheckpointFiles(run_dir / "checkpoints"), metrics
+        self.every, self.every_s = every, every_s
         self.best = -math.inf
         self.saved: int | None = None  # the update of `last`, of this process
 
@@ -63,20 +85,15 @@ class Checkpoints(L.Callback):
 
     def _write(self, trainer: L.Trainer, best: bool) -> OSError | None:
         """Returns what went wrong, on all ranks."""
-        new, last = self.folder / "next.ckpt", self.folder / "last.ckpt"
         failure = None
         try:
-            trainer.save_checkpoint(new)
+            trainer.save_checkpoint(self.files.next)
         except OSError as error:
             failure = error
             trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other ranks wait
         if trainer.is_global_zero and failure is None:
             try:
-                if last.exists():
-                    alias(last, self.folder / "previous.ckpt")
-                os.replace(new, last)
-                if best:
-                    alias(last, self.folder / "best.ckpt")
+                self.files.publish(best)
             except OSError as error:
                 failure = error
         text = trainer.strategy.broadcast(failure and (failure.strerror or str(failure)))

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import lightning as L
 
-from worldmodel.files import write_whole
+from worldmodel.experience.stream import ExperienceStream
+from worldmodel.files import atomic_write
 
 COLUMNS = [
     "env_steps",
@@ -38,7 +39,8 @@ class Metrics(L.Callback):
     Going on with a run, rows past its checkpoint are cut off, and `wall_s` goes on from the last one kept.
     """
 
-    def __init__(self, run_dir: Path):
+    def __init__(self, run_dir: Path, stream: ExperienceStream):
+        self.stream = stream
         self.path = run_dir / "metrics.csv"
         self.row: dict[str, float] = {}
         self.columns: list[str] = []
@@ -50,11 +52,11 @@ class Metrics(L.Callback):
         self.began = self.last = time.perf_counter()
         if not trainer.is_global_zero:
             return
-        rows = [r for r in self.read() if float(r["env_steps"]) <= int(pl_module.env_steps)]
+        rows = [r for r in self.read() if float(r["env_steps"]) <= pl_module.env_steps]
         if rows:
             self.columns, self.wall_before = list(rows[0]), float(rows[-1]["wall_s"])
             data = _csv([self.columns, *(list(row.values()) for row in rows)])
-            write_whole(self.path, lambda file: file.write(data))
+            atomic_write(self.path, lambda file: file.write(data))
         else:
             self.path.unlink(missing_ok=True)
 
@@ -68,12 +70,12 @@ class Metrics(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         now = time.perf_counter()
-        steps = trainer.datamodule.steps_per_update * trainer.world_size
+        steps = self.stream.steps_per_update * trainer.world_size
         self.row = {
-            "env_steps": int(pl_module.env_steps),
+            "env_steps": pl_module.env_steps,
             "wall_s": round(self.wall_before + now - self.began, 3),
             "steps_per_s": round(steps / (now - self.last), 1),
-            **trainer.datamodule.summary(),
+            **self.stream.summary(),
             **pl_module.report(),
         }
         self.last = now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from contextlib import AbstractContextManager
 from typing import Any
 
 import lightning as L
@@ -13,6 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.types import Minibatch
 
 PARTS = ("model", "policy")
@@ -55,7 +57,7 @@ class NoiseScale(L.Callback):
         self.averages = {part: x.to(pl_module.device) for part, x in self.averages.items()}
         self.due = False
         if trainer.world_size > 1 and self.on:
-            self.part_of = {id(p): part for part in PARTS for p in getattr(pl_module, part).parameters()}
+            self.part_of = {id(p): part for part in PARTS for p in getattr(pl_module.agent, part).parameters()}
             trainer.strategy.model.register_comm_hook(None, lambda _, bucket: self._reduce(bucket))
 
     def _reduce(self, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
@@ -79,7 +81,7 @@ class NoiseScale(L.Callback):
             if (roll := getattr(self.batch, part)) is None:
                 continue
             if not self.turns[part] and trainer.accumulate_grad_batches > 1 and trainer.world_size == 1:
-                square = _square(_gradients(pl_module, part)) * trainer.accumulate_grad_batches**2
+                square = _square(_gradients(pl_module.agent, part)) * trainer.accumulate_grad_batches**2
                 self.small[part] = (square, len(roll))
             self.turns[part] += 1
             self.sizes[part] += len(roll)
@@ -89,15 +91,15 @@ class NoiseScale(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         if self.due and self.turns["model"]:
-            self._measure(trainer, pl_module)
+            self._measure(trainer, pl_module.agent)
             self.last, self.count = trainer.global_step, self.count + 1
         self._begin()
 
-    def _measure(self, trainer: L.Trainer, agent: L.LightningModule) -> None:
+    def _measure(self, trainer: L.Trainer, agent: CuriousAgent) -> None:
         ranks, accumulated = trainer.world_size, trainer.accumulate_grad_batches
         small = self.small
         if ranks == accumulated == 1:
-            small = self._half(trainer, agent)
+            small = self._half(trainer.precision_plugin.forward_context(), agent)
         for part in PARTS:
             scale = (accumulated / max(self.turns[part], 1)) ** 2  # microbatches without the part count as zeros
             if ranks > 1:
@@ -108,7 +110,7 @@ class NoiseScale(L.Callback):
                 found = noise_and_signal(*small[part], _square(_gradients(agent, part)) * scale, size)
                 self.averages[part].lerp_(found, 1 - self.decay)
 
-    def _half(self, trainer: L.Trainer, agent: L.LightningModule) -> dict[str, tuple[Tensor, int]]:
+    def _half(self, context: AbstractContextManager[None], agent: CuriousAgent) -> dict[str, tuple[Tensor, int]]:
         """Every other sequence's gradient; first the even ones, the next time the odd ones."""
         batch, first = self.batch, self.count % 2
         if len(batch.policy) < 2 and agent.policy.memory_gradient:
@@ -116,8 +118,10 @@ class NoiseScale(L.Callback):
         half = Minibatch(*(x[first::2] if len(x) > 1 else x for x in (batch.model, batch.policy)))
         wanted = {part: [p for p in getattr(agent, part).parameters() if p.requires_grad] for part in PARTS}
         devices = [agent.device] if agent.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.enable_grad(), trainer.precision_plugin.forward_context():
-            loss = agent.weigh(agent.terms(half))  # whoever draws numbers draws those that training goes on with
+        with torch.random.fork_rng(devices), torch.enable_grad(), context:
+            loss = agent.weighted_sum(
+                agent.losses(half).terms
+            )  # whoever draws numbers draws those that training goes on with
             found = torch.autograd.grad(loss, [*wanted["model"], *wanted["policy"]], allow_unused=True)
         cut = len(wanted["model"])
         return {
@@ -126,7 +130,7 @@ class NoiseScale(L.Callback):
         }
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        pl_module.row |= {f"noise_scale_{part}": self.value(part) for part in PARTS}
+        pl_module.agent.metrics |= {f"noise_scale_{part}": self.value(part) for part in PARTS}
 
     def value(self, part: str) -> float:
         """The noise scale of a part as far as known, in sequences; nan where |G|^2 isn't above zero."""
@@ -152,7 +156,7 @@ def noise_and_signal(small: Tensor, small_size: int, big: Tensor, big_size: int)
     return torch.stack([signal, noise])
 
 
-def _gradients(agent: L.LightningModule, part: str) -> list[Tensor]:
+def _gradients(agent: CuriousAgent, part: str) -> list[Tensor]:
     return [p.grad for p in getattr(agent, part).parameters() if p.grad is not None]
 
 

@@ -37,7 +37,7 @@ class ProgressBar(L.Callback):
                 TimeRemainingColumn(),
                 console=self.console,
             )
-            self.task = self.bar.add_task("collecting", total=self.total, completed=int(pl_module.env_steps))
+            self.task = self.bar.add_task("collecting", total=self.total, completed=pl_module.env_steps)
             self.bar.start()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

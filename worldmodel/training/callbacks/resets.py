@@ -9,18 +9,9 @@ from typing import Any
 import lightning as L
 import torch
 
+from worldmodel.learner.curious_agent import RESETTABLE, CuriousAgent
 from worldmodel.training.callbacks.metrics import Metrics
-
-PARTS = {
-    "policy_head": ("policy.actor.", "policy.critic."),
-    "policy": ("policy.",),
-    "predictor": ("model.heads.",),
-    "memory": ("model.memory.",),
-    "curiosity": ("curiosity.",),
-    "all_but_encoder": ("model.", "policy.", "curiosity."),
-}
-"""What a part's parameters are called, at the beginning."""
-KEPT = ("model.encoder.", "model.target.")  # the latent space that everything else is about
+from worldmodel.training.module import drop_moments
 
 
 class Resets(L.Callback):
@@ -35,7 +26,7 @@ class Resets(L.Callback):
     def __init__(
         self,
         metrics: Metrics,
-        make_agent: Callable[[], L.LightningModule],
+        make_agent: Callable[[], CuriousAgent],
         seed: int,
         parts: list[str],
         every: int | None = None,
@@ -44,8 +35,8 @@ class Resets(L.Callback):
         min_change: float = 0.0,
         times: int | None = None,
     ):
-        if not parts or set(parts) - PARTS.keys():
-            raise ValueError(f"resets.parts={list(parts)}: allowed are lists of {', '.join(PARTS)}")
+        if not parts or set(parts) - set(RESETTABLE):
+            raise ValueError(f"resets.parts={list(parts)}: allowed are lists of {', '.join(RESETTABLE)}")
         if (every is None) == (patience is None):
             raise ValueError(f"resets.every={every}, resets.patience={patience}: allowed is null for one of them")
         for key, value in (("every", every), ("patience", patience), ("times", times)):
@@ -59,7 +50,7 @@ class Resets(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         due = trainer.strategy.reduce_boolean_decision(self._due(trainer.current_epoch + 1), all=False)
         if due and self.count < self.times:  # all ranks together
-            self.reset(pl_module, trainer.optimizers)
+            self.reset(pl_module.agent, trainer.optimizers)
             if trainer.is_global_zero:
                 print(f"reset {', '.join(self.parts)} at env_steps={self.metrics.row['env_steps']}", flush=True)
 
@@ -77,20 +68,14 @@ class Resets(L.Callback):
             self.waited += 1
         return self.waited >= self.patience
 
-    @torch.no_grad()
-    def reset(self, agent: L.LightningModule, optimizers: list[torch.optim.Optimizer]) -> None:
-        """The parts begin anew, with numbers that depend on the run's seed and on how often they did before."""
+    def reset(self, agent: CuriousAgent, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Re-initialise the parts, with numbers that depend on the seed and on the number of resets before."""
         self.count += 1
-        self.best, self.waited = -math.inf, 0  # a part that begins anew is worse at first
+        self.best, self.waited = -math.inf, 0  # a fresh part performs worse at first
         with torch.random.fork_rng([]):  # on the CPU, where agents are made
             torch.manual_seed((self.seed + 1) * 1_000_003 + self.count)
-            new = dict(self.make_agent().named_parameters())
-        begins = tuple(name for part in self.parts for name in PARTS[part])
-        for name, parameter in agent.named_parameters():
-            if parameter.requires_grad and name.startswith(begins) and not name.startswith(KEPT):
-                parameter.copy_(new[name])
-                for optimizer in optimizers:
-                    optimizer.state.pop(parameter, None)  # it makes new moments at its next step
+            fresh = self.make_agent()
+        drop_moments(optimizers, agent.reinitialise(self.parts, fresh))
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "waited": self.waited, "count": self.count}

@@ -34,7 +34,7 @@ def compression(context: EvaluationContext) -> Section | None:
     head = model.observation or fit_observation_head(
         model, read(model, fresh(context, FITTED, TO_FIT)), context.spec.obs_space, steps=FIT_STEPS, seed=context.seed
     )
-    window = {"context": context.cfg.data.context, "horizon": context.cfg.data.horizon}
+    window = {"context": context.cfg.data.context, "rollout_length": context.cfg.data.rollout_length}
     coder = WorldCoder(context.module, head, context.spec.obs_space, context.act_space, **window)
     rolls = fresh(context, FRESH, ROLLOUTS)
     try:
@@ -76,9 +76,11 @@ def fresh(context: EvaluationContext, offset: int, rollouts: int) -> list[Rollou
     torch.manual_seed(context.seed)
     env = build_env(context.cfg, seed=SEED_OFFSET + offset + context.seed, num_envs=context.num_envs)
     data = context.cfg.data
-    tally = Tally(rollouts * data.horizon * context.num_envs)  # more episodes than so many steps can hold
+    tally = Tally(rollouts * data.rollout_length * context.num_envs)  # more episodes than so many steps can hold
     try:
-        playing = play(context.module, env, tally, context=data.context, horizon=data.horizon, greedy=False)
+        playing = play(
+            context.module, env, tally, context=data.context, rollout_length=data.rollout_length, greedy=False
+        )
         return [roll for roll, _ in islice(playing, rollouts)]
     finally:
         env.close()

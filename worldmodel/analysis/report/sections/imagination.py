@@ -36,11 +36,11 @@ def imagination(context: EvaluationContext, horizons: list[int]) -> Section | No
     if not (rolls.real & ~odd).any():
         return None
     decoder = decoder_of(rolls, codes, sizes)
-    fits = [h for h in horizons if h < rolls.window.new]
+    fits = [h for h in horizons if h < rolls.window.num_new]
     found = {str(h): {"imagined": [], "seen": [], "still": []} for h in fits}
     shown = None
     for start in spread([rolls], STARTS):
-        ahead = [h for h in fits if start + h <= rolls.window.new]
+        ahead = [h for h in fits if start + h <= rolls.window.num_new]
         if not ahead:
             continue
         path = imagine(model, rolls.window, start, max(ahead))

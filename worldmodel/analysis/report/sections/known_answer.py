@@ -40,7 +40,7 @@ def known_answer(context: EvaluationContext) -> Section | None:
     head, evaluated = observation_head(context, rolls)
     if head.cells != 1 or len(head.sizes) != 1:
         return None
-    act, seen = rolls.window.seq.act[:, -rolls.window.new - 1 : -1], tokens_seen(rolls)
+    act, seen = rolls.window.seq.new_steps(rolls.window.seq.act), tokens_seen(rolls)
     settled = evaluated & (seen >= SETTLED)
     expected = expected_nats(head, rolls.h, model.act(act), exact(rolls, act))
     ideal = rolls.info["entropy"][:, :-1].gather(-1, act[..., None])[..., 0]
@@ -96,7 +96,7 @@ def observation_head(context: EvaluationContext, rolls: RecordedRollouts) -> tup
 def tokens_seen(rolls: RecordedRollouts) -> Tensor:
     """(N, T): how many tokens of its episode the memory has seen before each transition, within its window."""
     seq = rolls.window.seq
-    return age(torch.where(seq.valid, seq.episode, -1))[:, -rolls.window.new - 1 : -1] + 1
+    return seq.new_steps(age(torch.where(seq.valid, seq.episode, -1))) + 1
 
 
 def exact(rolls: RecordedRollouts, act: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def by_context(
     keep = (evaluated & (tokens_seen(rolls) >= longest))[:, starts]
     if not keep.any():
         return None, None
-    act = rolls.window.seq.act[:, -rolls.window.new - 1 : -1]
+    act = rolls.window.seq.new_steps(rolls.window.seq.act)
     chance, embedded = exact(rolls, act)[:, starts][keep], model.act(act[:, starts][keep])
     tokens = model.symbols(rolls.obs)[:, 1:][:, starts][keep].flatten()
     curve = [entropy(torch.bincount(tokens))]
@@ -143,7 +143,7 @@ def by_context(
 
 def _rows(rolls: RecordedRollouts, mask: Tensor) -> Activations:
     """The rollouts as probes read them, with these transitions (N, T); the closing row brings none."""
-    new = rolls.window.new
+    new = rolls.window.num_new
     blank = torch.zeros_like(rolls.h[:, :1])
     return Activations(
         layers={"h": torch.cat([rolls.h, blank], 1)},

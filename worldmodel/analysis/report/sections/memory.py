@@ -71,9 +71,9 @@ def errors(
     """Squared errors (n,) of those transitions that count, predicted from h (N, S, D), and those of predicting no
     change."""
     at = torch.tensor(starts, device=h.device)
-    act = recorded.window.seq.act[:, -recorded.window.new - 1 : -1][:, at]
+    act = recorded.window.seq.new_steps(recorded.window.seq.act)[:, at]
     y = recorded.window.y[:, torch.stack([at, at + 1], 1)].flatten(0, 1)  # (N * S, 2, *latent)
-    out = model.outcome(h.flatten(0, 1)[:, None], act.flatten(0, 1)[:, None], y, y)
+    out = model.predict_and_compare(h.flatten(0, 1)[:, None], act.flatten(0, 1)[:, None], y, y)
     real = recorded.real[:, at].flatten()
     return tuple(x[:, 0][real].cpu().numpy() for x in (out.skill_error, out.skill_base))
 
@@ -81,9 +81,9 @@ def errors(
 def horizon(recorded: list[RecordedRollouts], most: int, seed: int) -> dict[str, dict[int, Score]] | None:
     """How well the latent of k steps ago is read off the memory, and off the present latent alone, by k up to `most`;
     None where no two episodes are long enough to tell. The latent is z, or y where z is wider than `WIDEST`."""
-    streams = max(1, ROWS // recorded[0].window.new)
+    streams = max(1, ROWS // recorded[0].window.num_new)
     rolls = RecordedRollouts.join(recorded)
-    new = rolls.window.new
+    new = rolls.window.num_new
     h, episode = rolls.h[:streams], rolls.number[:streams]
     z = rolls.window.z[:streams, -new - 1 : -1].flatten(2)
     if z.shape[2] > WIDEST:
@@ -110,7 +110,7 @@ def horizon_by_context(
     no lag has enough rows.
     """
     rolls = RecordedRollouts.join(recorded)
-    new = rolls.window.new
+    new = rolls.window.num_new
     z = rolls.window.z[:, -new - 1 : -1].flatten(2)
     lags = doubling(min(2 * max(contexts), new - 1))
     while lags and not _enough(rolls.number, lags[-1]):

@@ -34,7 +34,7 @@ def returns(context: EvaluationContext, sticky: float) -> Section:
     if (at := logged(context)) is not None:
         numbers["training"] = dict.fromkeys(KEYS) | {"return_mean": at}
         words += (
-            f" Training is what was logged at the checkpoint's step: the mean of the {context.cfg.data.episode_window} "
+            f" Training is what was logged at the checkpoint's step: the mean of the {context.cfg.data.stats_window} "
             "episodes before it, of a policy that was still changing."
         )
     rows = [[name, *(x[key] for key in KEYS)] for name, x in numbers.items()]

@@ -18,7 +18,7 @@ from worldmodel.envs.wrappers.base import Wrapper
 from worldmodel.learner.run_episodes import Tally, freeze, play
 from worldmodel.model.world_model import Outputs
 from worldmodel.training.build import build_env
-from worldmodel.types import Obs, Rollout, map_obs
+from worldmodel.types import Obs, Rollout
 
 EPISODES, STEPS = 2, 300  # filmed at most
 SHOWN = 100  # steps of the strip beside the picture
@@ -75,7 +75,7 @@ def painter(context: EvaluationContext) -> tuple[Draw, str]:
     decoder = decoder_of(rolls, model.symbols(rolls.obs), sizes)
 
     def draw(roll: Rollout, out: Outputs) -> np.ndarray:
-        came = model.symbols(map_obs(lambda o: o[:, -roll.new :], roll.obs))
+        came = model.symbols(roll.next_rows(roll.obs))
         y = out.y[:, :-1]
         ahead = (y + model.expected_delta(out.pred, y)).flatten(2)
         guess = decode(decoder, ahead.flatten(0, 1), sizes).view_as(came)
@@ -109,7 +109,9 @@ def record(
     paid: list[float] = []
     freeze(context.module, 1)
     try:
-        for roll, out in play(context.module, env, tally, context=data.context, horizon=data.horizon, greedy=False):
+        for roll, out in play(
+            context.module, env, tally, context=data.context, rollout_length=data.rollout_length, greedy=False
+        ):
             new, env.frames = env.frames, []
             if new[0] is None:
                 raise ValueError(f"env.engine={engine}: doesn't render this environment")

@@ -1,0 +1,162 @@
+"""Invariants 5 and 6: intrinsic rewards by hand; none for a reset; what is familiar pays less."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from helpers.tiny import EASY, clone, tiny_agent, tiny_config
+from omegaconf import OmegaConf
+
+from worldmodel.curiosity import Error, NoCuriosity, RewardNormalizer, Surprise
+from worldmodel.masked import masked_mean
+from worldmodel.model.heads.dynamics import Prediction
+from worldmodel.model.world_model import Outputs
+from worldmodel.types import Rollout
+
+ALL = torch.ones(1, 3, dtype=torch.bool)
+
+
+def outputs(error: list, var: list) -> Outputs:
+    """Outputs (1, 2) of two-dimensional latents with these errors and predicted variances."""
+    logvar = torch.tensor(var).log()
+    none = torch.zeros(1, 2)
+    pred = Prediction(torch.zeros_like(logvar), logvar, none, none)
+    return Outputs(none, none, none, pred, torch.tensor(error), none, none)
+
+
+OUT = outputs([[[1.0, 3.0], [2.0, 0.0]]], [[[1.0, 4.5], [0.1, 1.0]]])
+ROLL = Rollout(*[torch.zeros(1, 3)] * 8, logp=torch.zeros(1, 2))
+
+
+def test_surprise_by_hand() -> None:
+    # (1/1 + 9/4.5) / 2 - 1 and (4/.1 + 0/1) / 2 - 1
+    plain, bounded = (Surprise(margin=0.0, low=-1.0, high=high) for high in (100.0, 10.0))
+    torch.testing.assert_close(plain.reward(ROLL, OUT), torch.tensor([[0.5, 19.0]]))
+    torch.testing.assert_close(bounded.reward(ROLL, OUT), torch.tensor([[0.5, 10.0]]))
+    beyond = Surprise(margin=2.0, low=0.0, high=100.0)
+    torch.testing.assert_close(beyond.reward(ROLL, OUT), torch.tensor([[0.0, 17.0]]))
+    with pytest.raises(ValueError, match=r"curiosity.low=3"):
+        Surprise(low=3.0, high=2.0)
+
+
+def test_expected_noise_is_no_surprise() -> None:
+    torch.manual_seed(0)
+    std = torch.tensor([0.1, 1.0, 10.0, 100.0]).repeat(16)
+    error = torch.randn(1, 4000, 64) * std
+    out = Outputs(*[None] * 3, Prediction(error, 2 * std.log().expand_as(error), None, None), error, None, None)
+    assert Surprise(margin=0.0, low=-1.0).reward(ROLL, out).mean().abs() < 0.01
+    assert Error().reward(ROLL, out).mean() > 2000
+
+
+def test_error_and_none_by_hand() -> None:
+    torch.testing.assert_close(Error().reward(ROLL, OUT), torch.tensor([[5.0, 2.0]]))
+    assert torch.equal(NoCuriosity().reward(ROLL, OUT), torch.zeros(1, 2))
+
+
+def test_maps_are_averaged_over_positions() -> None:
+    error = torch.randn(1, 2, 3, 4, 5)
+    out = Outputs(*[None] * 3, Prediction(error, torch.zeros_like(error), None, None), error, None, None)
+    torch.testing.assert_close(Error().reward(ROLL, out), error.square().mean((2, 3, 4)))
+
+
+def test_scale_by_the_spread_of_discounted_sums() -> None:
+    scale = RewardNormalizer(1, normalise="return", gamma=0.5, scale=2.0)
+    sums = [1.0, 2.5, 4.25]  # 1, 1/2 + 2, 2.5/2 + 3
+    std = torch.tensor(sums).std(correction=0)
+    torch.testing.assert_close(scale(torch.tensor([[1.0, 2.0, 3.0]]), ALL), torch.tensor([[1.0, 2.0, 3.0]]) * 2 / std)
+    sums += [4.25 / 2, 4.25 / 4 + 4, (4.25 / 4 + 4) / 2 + 1]  # the sum goes on from rollout to rollout
+    std = torch.tensor(sums).std(correction=0)
+    torch.testing.assert_close(scale(torch.tensor([[0.0, 4.0, 1.0]]), ALL), torch.tensor([[0.0, 4.0, 1.0]]) * 2 / std)
+
+
+def test_a_masked_step_is_paid_nothing_and_does_not_discount() -> None:
+    mask = torch.tensor([[True, False, True]])
+    for mode in ("return", "mean_std", "none"):
+        plain, gap = (RewardNormalizer(1, normalise=mode, gamma=0.5) for _ in range(2))
+        expected = plain(torch.tensor([[1.0, 3.0]]), ALL[:, :2])
+        got = gap(torch.tensor([[1.0, 99.0, 3.0]]), mask)
+        assert got[0, 1] == 0
+        torch.testing.assert_close(got[:, [0, 2]], expected)
+        torch.testing.assert_close(gap.sum, plain.sum)
+
+
+def test_scale_by_mean_and_std() -> None:
+    scale = RewardNormalizer(1, normalise="mean_std")
+    rew = torch.tensor([[1.0, 2.0, 6.0]])
+    torch.testing.assert_close(scale(rew, ALL), (rew - 3) / rew.std(correction=0))
+    both = torch.tensor([1.0, 2.0, 6.0, 3.0, 3.0, 9.0])
+    torch.testing.assert_close(scale(both[None, 3:], ALL), ((both - 4) / both.std(correction=0))[None, 3:])
+
+
+def test_symlog_clip_and_scale_in_that_order() -> None:
+    scale = RewardNormalizer(1, normalise="none", use_symlog=True, clip=1.0, scale=3.0)
+    got = scale(torch.tensor([[math.e**0.5 - 1, -100.0, 0.0]]), ALL)
+    torch.testing.assert_close(got, torch.tensor([[1.5, -3.0, 0.0]]))
+    with pytest.raises(ValueError, match=r"reward.normalise=foo: allowed are return, mean_std, none"):
+        RewardNormalizer(1, normalise="foo")
+
+
+@pytest.mark.parametrize("signal", ["rnd", "random_features", "deir", "etd"])
+def test_as_published_changes_what_is_paid_and_nothing_else(signal: str) -> None:
+    def flat(node: dict, path: str = "") -> dict[str, object]:
+        parts = (flat(v, f"{path}{k}.") if isinstance(v, dict) else {path + k: v} for k, v in node.items())
+        return {key: value for part in parts for key, value in part.items()}
+
+    plain, published = (flat(OmegaConf.to_container(tiny_config(f"curiosity={signal}{x}"))) for x in ("", "_published"))
+    changed = {key for key in published if published[key] != plain[key]}
+    assert plain.keys() == published.keys() and "reward.scale" in changed
+    assert all(key.startswith(("reward.", "policy.ppo.")) for key in changed)
+
+
+def test_a_rollout_weighs_a_tenth_in_the_statistics_of_deir() -> None:
+    options = {k: v for k, v in tiny_config("curiosity=deir_published").reward.items() if k[0] != "_"}
+    scale, mask = RewardNormalizer(16, **options), torch.ones(16, 128, dtype=torch.bool)
+    for _ in range(10):
+        scale(torch.ones(16, 128), mask)
+    scale(torch.full((16, 128), 11.0), mask)
+    assert scale.moments.mean == pytest.approx(2.0, rel=1e-5)  # .9 * 1 + .1 * 11
+
+
+@pytest.mark.parametrize("signal", ["surprise", "surprise_alone", "error", "none"])
+@pytest.mark.parametrize("mode", ["return", "mean_std", "none"])
+def test_no_reward_for_a_reset(signal: str, mode: str) -> None:
+    torch.manual_seed(0)
+    agent, data, _ = tiny_agent(f"curiosity={signal}", f"reward.normalise={mode}", *EASY)
+    for _ in range(2):
+        roll = agent.score(data.collector.collect())
+        mask = roll.new_steps(roll.mask)
+        assert not mask.all() and (roll.rew_int[~mask] == 0).all() and (roll.adv[~mask] == 0).all()
+        assert (roll.rew_int[mask] != 0).any() == (signal != "none")
+    data.close()
+
+
+def fit(agent, roll: Rollout, steps: int) -> None:
+    """Let the world model learn these transitions."""
+    optimizer = torch.optim.Adam(agent.model.parameters(), 3e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        losses = agent.model.losses(agent.model(roll), roll)
+        masked_mean(losses["delta"], roll.new_steps(roll.mask)).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("signal", [Surprise(margin=0.0, low=-1.0), Error()], ids=["surprise", "error"])
+def test_what_becomes_familiar_pays_less(signal) -> None:
+    torch.manual_seed(0)
+    agent, data, _ = tiny_agent("data.rollout_length=16", "env.num_envs=8", "data.context=0", "memory.dim=32", *EASY)
+    old, new = clone(data.collector.collect()), clone(data.collector.collect())
+    new.obs[..., 0] = (new.obs[..., 0] + 3) % 11  # a world that looks otherwise
+    agent.model.score_rollout(old)
+
+    def score(roll: Rollout) -> float:
+        with torch.no_grad():
+            return float(masked_mean(signal.reward(roll, agent.model(roll)), roll.new_steps(roll.mask)))
+
+    fit(agent, old, 150)
+    before, known = score(new), score(old)
+    assert before > known + 0.5, "the new world is no news"
+    fit(agent, new, 150)
+    assert score(new) < known + 0.5 * (before - known)
+    data.close()

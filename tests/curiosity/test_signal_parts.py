@@ -1,0 +1,77 @@
+"""What the learnt signals are made of."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from helpers.by_hand import ACTS, OBS, PLANE, ROLL, WHITE, Same, rollout
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders import Conv, Grid
+from encoders import Dict as DictEncoder
+from worldmodel.curiosity.blocks.ensemble import Ensemble, EnsembleLinear
+from worldmodel.curiosity.blocks.forward_model import ForwardModel
+from worldmodel.curiosity.blocks.whitening import Whitening
+from worldmodel.model.action_embedding import ActionCode
+
+
+def test_codes_of_actions() -> None:
+    assert ActionCode(ACTS)(torch.tensor([[2]])).tolist() == [[[0, 0, 1, 0]]]
+    pair = ActionCode(MultiDiscrete([2, 3]))
+    assert pair.width == 5 and pair(torch.tensor([1, 0])).tolist() == [0, 1, 1, 0, 0]
+    box = ActionCode(Box(-1, 1, (2, 2)))
+    assert box.width == 4 and box(torch.arange(4.0).view(1, 2, 2)).tolist() == [[0, 1, 2, 3]]
+
+
+def test_members_of_an_ensemble_are_networks_of_their_own() -> None:
+    torch.manual_seed(0)
+    ensemble, x = Ensemble(3, [4, 5, 2]), torch.randn(2, 6, 4)
+    first, second = ensemble.layers
+    for layer in (first, second):
+        nn.init.normal_(layer.bias)
+    out = ensemble(x)
+    assert out.shape == (3, 2, 6, 2)
+    for k in range(3):
+        hidden = F.silu(x @ first.weight[k] + first.bias.view(3, -1)[k])
+        torch.testing.assert_close(out[k], hidden @ second.weight[k] + second.bias.view(3, -1)[k])
+    assert not torch.allclose(out[0], out[1])
+
+
+def test_a_forward_model_sees_the_action_in_every_layer() -> None:
+    torch.manual_seed(0)
+    model = ForwardModel(2, ACTS, hidden=5, blocks=1, count=2, outputs=3)
+    phi, act = torch.randn(1, 3, 2), torch.tensor([[0, 3, 1]])
+    code = F.one_hot(act, 4).float()
+
+    def layer(linear: EnsembleLinear, x: Tensor, k: int) -> Tensor:
+        return torch.cat([x, code], -1) @ linear.weight[k]
+
+    for k, out in enumerate(model(phi, act)):
+        x = F.leaky_relu(layer(model.inp, phi, k))
+        ((one, two),) = model.blocks
+        x = x + layer(two, F.leaky_relu(layer(one, x, k)), k)
+        torch.testing.assert_close(out, layer(model.out, x, k))
+
+
+def test_whitening_by_hand() -> None:
+    whitening = Whitening(PLANE, Same())
+    whitening.update(ROLL)  # the closing row is the first of the next rollout
+    torch.testing.assert_close(whitening(ROLL.obs), WHITE)
+    late = rollout([[50.0, 50.0], *OBS], [0, 1, 0], new=2)  # context was taken in before
+    whitening = Whitening(PLANE, Same())
+    whitening.update(late)
+    torch.testing.assert_close(whitening(ROLL.obs), WHITE)
+
+
+def test_only_numbers_are_whitened() -> None:
+    view, image = Box(0, 255, (7, 7, 3), np.uint8), Box(0, 255, (40, 40, 3), np.uint8)
+    cells = Whitening(view, Grid(view))
+    assert cells.space == view and not list(cells.moments)
+    assert Conv(Whitening(image, Conv(image)).space, dim=4)(torch.randn(2, 40, 40, 3)).shape == (2, 4)
+    space = Dict({"pos": PLANE, "dir": Discrete(4), "view": view})
+    mixed = Whitening(space, DictEncoder(space))
+    assert list(mixed.moments) == ["of_pos"] and mixed.space["view"] == view and mixed.space["dir"] == Discrete(4)
+    obs = {"pos": torch.tensor([[100.0, 2.0]]), "dir": torch.tensor([3]), "view": torch.zeros(1, 7, 7, 3)}
+    assert mixed(obs)["pos"].tolist() == [[5.0, 2.0]] and mixed(obs)["dir"] is obs["dir"]

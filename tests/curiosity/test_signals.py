@@ -1,0 +1,238 @@
+"""What every learnt signal owes: familiar transitions pay less, no gradient strays, nothing is lost in a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.tiny import EASY, clone, tiny_agent
+from omegaconf import OmegaConf
+
+from worldmodel.curiosity import BYOLExplore
+from worldmodel.learner.run_episodes import freeze
+from worldmodel.masked import masked_mean
+from worldmodel.training.checkpoint import read_checkpoint
+from worldmodel.types import Minibatch, Rollout
+
+SIGNALS = [
+    *("rnd", "icm", "random_features", "disagreement", "max", "plan2explore", "byol_explore", "ama"),
+    *("curiosity_critic", "learning_progress"),
+]
+SMALL = {  # widths that learn in a second
+    "rnd": ["curiosity.dim=32"],
+    "max": ["curiosity.hidden=32", "curiosity.members=4"],
+    "plan2explore": ["curiosity.hidden=32", "curiosity.members=4"],
+    "curiosity_critic": ["curiosity.hidden=32"],
+}
+OTHERS = ["curiosity.dim=16", "curiosity.hidden=32"]
+
+
+def make(signal: str, *overrides: str):
+    """An agent of this signal, and rollouts in which episodes end."""
+    torch.manual_seed(0)
+    return tiny_agent(f"curiosity={signal}", *SMALL.get(signal, OTHERS), *EASY, *overrides)
+
+
+@pytest.fixture(params=SIGNALS)
+def signal(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def trained_by(terms: dict[str, torch.Tensor], roll: Rollout) -> torch.Tensor:
+    return sum(masked_mean(x, roll.new_steps(roll.mask)) for x in terms.values())
+
+
+class Learner:
+    """An agent that lives through the same rollouts again and again, scoring one before every 20 steps on it."""
+
+    def __init__(self, signal: str):
+        self.agent, data, _ = make(signal, "data.rollout_length=16", "env.num_envs=8", "memory.dim=32")
+        self.old, self.new = clone(data.collector.collect()), clone(data.collector.collect())
+        data.close()
+        self.new.obs[..., 0] = (self.new.obs[..., 0] + 3) % 11  # a world that looks otherwise
+        self.optimizer = torch.optim.Adam([p for p in self.agent.parameters() if p.requires_grad], 3e-3)
+
+    def learn(self, roll: Rollout, rounds: int) -> list[float]:
+        """What the rollout paid before each round."""
+        agent, paid = self.agent, []
+        for _ in range(rounds):
+            with torch.no_grad():
+                rew = agent.curiosity.reward(roll, agent.model.score_rollout(roll))
+            paid.append(float(masked_mean(rew, roll.new_steps(roll.mask))))
+            for _ in range(20):
+                out = agent.model(roll)
+                losses = {"delta": agent.model.losses(out, roll)["delta"]} | agent.curiosity.losses(roll, out)
+                self.optimizer.zero_grad()
+                trained_by(losses, roll).backward()
+                self.optimizer.step()
+                agent.curiosity.update()
+        return paid
+
+    @torch.no_grad()
+    def score(self, roll: Rollout) -> float:
+        """What a rollout would pay now, in expectation; asking leaves no trace."""
+        signal = copy.deepcopy(self.agent.curiosity).eval()
+        # BYOL-Explore pays what is above the average of its past; here, what that is taken from
+        raw = signal.errors(roll) if isinstance(signal, BYOLExplore) else signal.reward(roll, self.agent.model(roll))
+        return float(masked_mean(raw, roll.new_steps(roll.mask)))
+
+
+@pytest.mark.parametrize("signal", [s for s in SIGNALS if s != "learning_progress"], indirect=True)
+def test_what_becomes_familiar_pays_less(signal: str) -> None:
+    learner = Learner(signal)
+    learner.learn(learner.old, 6)
+    before, known = learner.score(learner.new), learner.score(learner.old)
+    assert before > 1.5 * known + 0.05, "the new world is no news"
+    learner.learn(learner.new, 6)
+    assert learner.score(learner.new) < known + 0.5 * (before - known)
+
+
+def test_learning_is_paid_while_it_lasts() -> None:
+    learner = Learner("learning_progress")
+    first, second, *_, last = learner.learn(learner.old, 8)
+    assert first == 0 and second > 0.2 and abs(last) < 0.1 * second
+
+
+def test_byol_explore_pays_what_is_above_its_average() -> None:
+    learner = Learner("byol_explore")
+    first, *_, last = learner.learn(learner.old, 4)
+    assert first > 0.1 and last < 0.1 * first
+
+
+def test_gradients_stay_with_the_signal(signal: str) -> None:
+    agent, data, _ = make(signal, "target=sigreg")  # whose y carries gradients
+    roll = data.collector.collect()
+    data.close()
+    agent.score(roll)
+    old = roll.as_sequences()  # as the replay gives it: no h, no z, no rewards
+    out = agent.model(old)
+    losses = agent.curiosity.losses(old, out)
+    assert out.h.requires_grad and out.y.requires_grad
+    assert all(x.shape == roll.logp.shape and x.isfinite().all() for x in losses.values())
+    for key, x in losses.items():
+        trained_by({key: x}, old).backward(retain_graph=True)
+    assert all(p.grad is None for p in [*agent.model.parameters(), *agent.policy.parameters()])
+    for name, p in agent.curiosity.named_parameters():  # each that learns is reached, or other ranks would wait
+        assert (p.grad is not None) == p.requires_grad, name
+    assert sum(float(p.grad.abs().sum()) for p in agent.curiosity.parameters() if p.requires_grad) > 0
+
+
+def test_losses_have_names_of_their_own_and_weights_reach_them(signal: str) -> None:
+    agent, data, _ = make(signal, "target=inverse")
+    roll = data.collector.collect()
+    data.close()
+    agent.score(roll)
+    out = agent.model(roll)
+    names = agent.curiosity.losses(roll, out).keys()
+    assert names and all(key.startswith(signal) for key in names)
+    rest = agent.model.losses(out, roll).keys() | agent.objective.losses(agent.policy, roll.h, roll.z, roll).keys()
+    assert not names & rest
+
+    def gradients() -> list[torch.Tensor]:
+        agent.zero_grad()
+        torch.manual_seed(1)
+        joint_loss(agent, Minibatch(roll, roll)).backward()
+        return [p.grad.clone() for p in agent.curiosity.parameters() if p.requires_grad]
+
+    plain = gradients()
+    agent.weights |= dict.fromkeys(names, 3.0)
+    for one, three in zip(plain, gradients(), strict=True):
+        torch.testing.assert_close(three, 3 * one, rtol=1e-3, atol=1e-5)
+
+
+def test_a_state_dict_holds_all_there_is(signal: str) -> None:
+    (agent, data, _), (other, spare, _) = make(signal), make(signal)
+    spare.teardown("fit")
+    optimizer = torch.optim.Adam([p for p in agent.parameters() if p.requires_grad], 1e-2)
+    for _ in range(2):
+        roll = clone(data.collector.collect())
+        agent.score(roll)
+        joint_loss(agent, Minibatch(roll, roll)).backward()
+        optimizer.step()
+        agent.curiosity.update()
+    data.close()
+    other.load_state_dict(agent.state_dict())
+    out = agent.model.score_rollout(roll)
+    with torch.no_grad():
+        assert torch.equal(agent.curiosity.reward(roll, out), other.curiosity.reward(roll, out))
+        assert torch.equal(agent.curiosity.reward(roll, out), other.curiosity.reward(roll, out))
+
+
+def test_an_evaluation_leaves_no_trace(signal: str) -> None:
+    agent, data, _ = make(signal)
+    roll, later = (clone(data.collector.collect()) for _ in range(2))
+    data.close()
+    agent.score(roll)
+    freeze(agent, 4)
+    before = {k: v.clone() for k, v in agent.curiosity.state_dict().items()}
+    reward = agent.curiosity.reward(later, agent.model.score_rollout(later))
+    assert reward.isfinite().all() and reward.shape == later.logp.shape
+    assert all(torch.equal(v, before[k]) for k, v in agent.curiosity.state_dict().items())
+    assert torch.equal(reward, agent.curiosity.reward(later, agent.model.score_rollout(later)))
+
+
+def test_no_reward_for_a_reset(signal: str) -> None:
+    agent, data, _ = make(signal)
+    for _ in range(2):
+        roll = agent.score(data.collector.collect())
+    data.close()
+    mask = roll.new_steps(roll.mask)
+    assert not mask.all() and (roll.rew_int[~mask] == 0).all() and (roll.rew_int[mask] != 0).any()
+
+
+@pytest.mark.parametrize("experiment", ["cartpole", "mujoco", "dict", "frozenlake"])
+def test_other_observations_and_actions(signal: str, experiment: str) -> None:
+    agent, data, _ = tiny_agent(f"curiosity={signal}", *SMALL.get(signal, OTHERS), f"experiment={experiment}")
+    roll = agent.score(data.collector.collect())
+    loss = joint_loss(agent, Minibatch(roll, roll))
+    data.close()
+    assert loss.isfinite() and roll.rew_int.isfinite().all()
+
+
+def test_training(signal: str, cli, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    replay = ["data.replay_batch=1", "data.replay_capacity=16"]
+    ended = cli(f"curiosity={signal}", *SMALL.get(signal, OTHERS), *replay, f"run_dir={run}", "total_steps=64")
+    assert ended.code == 0, ended.err
+    header, *rows = (run / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 2 and f"loss_{signal}" in header
+    saved = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    target = OmegaConf.load(run / "config.yaml").curiosity._target_
+    assert target.startswith("worldmodel.curiosity.") and any(k.startswith("curiosity.") for k in saved["state_dict"])
+    slow = {"learning_progress": "curiosity.begun", "byol_explore": "curiosity.error.weight"}.get(signal)
+    assert slow is None or saved["state_dict"][slow] > 0  # statistics were kept while training
+
+
+def test_a_loud_signal_does_not_slow_the_others_down() -> None:
+    agent, data, _ = make("rnd")
+    roll = data.collector.collect()
+    data.close()
+    agent.score(roll)
+
+    def clipped(weight: float) -> tuple[list[torch.Tensor], torch.Tensor]:
+        agent.zero_grad()
+        agent.weights["rnd"] = weight
+        joint_loss(agent, Minibatch(roll, roll)).backward()
+        agent.configure_gradient_clipping(None, 0.1, None)
+        rest = [p.grad.clone() for part in (agent.model, agent.policy) for p in part.parameters() if p.grad is not None]
+        own = torch.stack([p.grad.norm() for p in agent.curiosity.parameters() if p.grad is not None]).norm()
+        return rest, own
+
+    (quiet, _), (beside, own) = clipped(1.0), clipped(1e4)
+    assert all(torch.equal(a, b) for a, b in zip(quiet, beside, strict=True))
+    torch.testing.assert_close(own, torch.tensor(0.1), rtol=1e-4, atol=0.0)
+
+
+@pytest.mark.parametrize("signal", ["learning_progress", "byol_explore"], indirect=True)
+def test_a_run_that_goes_on_is_the_one_never_stopped(signal: str, cli, tmp_path: Path) -> None:
+    overrides = ["env=cartpole", "env.engine=gymnasium", "encoder=mlp", "data.keep_envs=true", f"curiosity={signal}"]
+    overrides += [*OTHERS, "data.replay_batch=1", "data.replay_capacity=8"]
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert cli("total_steps=128", f"run_dir={whole}", *overrides).code == 0
+    assert cli("total_steps=64", f"run_dir={halves}", *overrides).code == 0
+    ended = cli("checkpoint=auto", "total_steps=128", f"run_dir={halves}", "data.keep_envs=true", tiny=[])
+    assert ended.code == 0, ended.err
+    one, two = (read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (whole, halves))
+    assert one.keys() == two.keys() and all(torch.equal(x, two[k]) for k, x in one.items())

@@ -1,0 +1,100 @@
+"""Places visited: by hand, in MiniGrid, and in a run that is interrupted."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from helpers.coverage import rollout
+
+from worldmodel.envs import make_env
+from worldmodel.envs.metrics import Coverage
+
+
+def test_by_hand() -> None:
+    meter = Coverage()
+    assert meter.summary() == {}
+    meter.add(rollout([[0, 1, 1, 7], [0, 5, 1, 1]], [[0, 0, 1], [0, 0, 0]]))
+    # first seen after 0, 2, 2 and 6 steps of 6: places 0, 1, 5, 7
+    found = meter.summary()
+    assert found["coverage"] == 4 and found["coverage_auc"] == (6 + 4 + 4 + 0) / 6
+    assert found["coverage_episode"] == 3  # 0, 1, 7
+    # copy 0 begins with the terminal row that was counted; copy 1 ends where it has been, then sees 9
+    meter.add(rollout([[7, 0, 0, 2], [1, 0, 0, 9]], [[0, 0, 0], [0, 1, 0]]))
+    found = meter.summary()
+    assert found["coverage"] == 6 and found["coverage_auc"] == (12 + 10 + 10 + 6 + 0 + 0) / 12
+    assert list(meter.finished) == [3, 3] and meter.running == {0: {(0,), (2,)}, 1: {(9,)}}
+
+
+def test_no_place_is_not_counted() -> None:
+    meter = Coverage()
+    meter.add(rollout([[-1, 3, 3]], [[0, 1]]))
+    assert meter.summary() == {"coverage": 1.0, "coverage_auc": 0.5, "coverage_episode": 1.0}
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_going_on(running: bool) -> None:
+    rolls = [rollout([[0, 1, 1, 7], [0, 5, 1, 1]], [[0, 0, 1], [0, 0, 0]])]
+    rolls.append(rollout([[7, 0, 0, 2], [1, 0, 0, 9]], [[0, 0, 0], [0, 1, 0]]))
+    whole, first, second = Coverage(), Coverage(), Coverage()
+    whole.add(rolls[0]), first.add(rolls[0])
+    second.load_state_dict(first.state_dict(), running=running)
+    assert whole.summary() == second.summary()
+    whole.add(rolls[1]), second.add(rolls[1])
+    if running:
+        assert whole.state_dict()["running"].equal(second.state_dict()["running"])
+        assert whole.summary() == second.summary()
+    else:  # the interrupted episode is over: what was seen before counts, but not for the new one
+        assert second.summary()["coverage"] == 6 and list(second.finished) == [3, 2]
+
+
+@pytest.mark.parametrize("engine", ["envpool", "gymnasium"])
+def test_places_of_minigrid(engine: str) -> None:
+    env = make_env("MiniGrid-Empty-5x5-v0", engine, 1, keys=["image"], place=["agent_pos"])
+    env.reset()
+    walk = [env.info["place"].tolist()]
+    walk += [env.step(torch.tensor([act])).info["place"].tolist() for act in (2, 2, 1, 2, 2, 0)]
+    assert walk == [[[1, 1]], [[2, 1]], [[3, 1]], [[3, 1]], [[3, 2]], [[3, 3]], [[1, 1]]]
+
+
+class Maze(gym.Env):
+    """As MiniWorld tells it: an agent that is an entity with a place."""
+
+    observation_space, action_space = gym.spaces.Box(0, 1, (2,)), gym.spaces.Discrete(2)
+    agent = SimpleNamespace(pos=None)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.agent = SimpleNamespace(pos=np.array([0.3, 0.0, 2.6]))
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.agent.pos[2] += 0.5 * action
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+
+def test_places_of_mazes_are_bins() -> None:
+    gym.register("OpenMaze-v0", Maze)
+    env = make_env("OpenMaze-v0", num_envs=2, place=["agent_pos"])
+    env.reset()
+    walk = [env.info["place"].tolist()] + [env.step(torch.tensor([0, 1])).info["place"].tolist() for _ in range(2)]
+    assert walk == [[[0, 0, 2]] * 2, [[0, 0, 2], [0, 0, 3]], [[0, 0, 2], [0, 0, 3]]]
+    del gym.registry["OpenMaze-v0"]
+
+
+def test_places_of_mujoco_are_bins() -> None:
+    env = make_env("Ant-v5", num_envs=2, place=["x_position", "y_position"], place_width=0.01)
+    env.reset()
+    info = env.step(torch.rand(2, 8)).info
+    expected = np.floor(np.stack([info["x_position"], info["y_position"]], 1) / 0.01)
+    assert info["place"].dtype == np.int64 and np.array_equal(info["place"], expected)
+
+
+def test_bad_input() -> None:
+    with pytest.raises(ValueError, match=r"env.place=\['xyz'\]: xyz is not in info, allowed are .*agent_pos"):
+        make_env("MiniGrid-Empty-5x5-v0", num_envs=1, place=["xyz"]).reset()
+    with pytest.raises(ValueError, match=r"env.place_width=0: allowed are positive"):
+        make_env("MiniGrid-Empty-5x5-v0", num_envs=1, place=["agent_pos"], place_width=0)

@@ -1,0 +1,166 @@
+"""Environments that break: they are replaced, the run knows, and it ends where it happens too often."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+import torch
+from helpers.runs import rows
+from helpers.tiny import REPO, tiny_agent
+
+from worldmodel.envs import TooManyFaults, make_env
+from worldmodel.envs.engines.workers import Remote
+from worldmodel.measure.reliability.breaking import KINDS, Breaking
+
+gym.register("Breaking-v0", entry_point=Breaking)
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+DEADLY = ("die", "freeze")
+CASES = [("sync", k) for k in KINDS if k not in DEADLY] + [("async", k) for k in KINDS]
+
+
+@pytest.mark.parametrize("vectorization, kind", CASES)
+def test_a_copy_that_breaks_is_replaced(vectorization: str, kind: str, capfd) -> None:
+    env = make_env(
+        "Breaking-v0", num_envs=2, vectorization=vectorization, timeout=0.5, kind=kind, after=5,
+        length=5 if kind == "raise_in_reset" else 1000,
+    )  # fmt: skip
+    names, seen = [env.reset()[:, 0]], []
+    for t in range(1, 13):
+        step = env.step(torch.tensor([0, 1]))
+        names.append(step.obs[:, 0])
+        if step.fault is not None:
+            seen.append(t)
+            assert step.fault.all() and step.ignored.all() and not step.rew.any()
+            assert not step.end.any() and not step.trunc.any()
+            assert not step.obs[:, 1].any() and not torch.isin(step.obs[:, 0], torch.cat(names[:-1])).any()
+        else:
+            assert torch.equal(step.rew, (~step.ignored).float())
+            assert torch.equal(names[-1], names[-2]) or step.ignored.all()
+    # a new copy's fifth step breaks again; where resets do, the step after the fifth is a reset
+    assert seen == ([6, 12] if kind == "raise_in_reset" else [5, 10])
+    error = capfd.readouterr().err
+    assert error.count("warning: environment 0 is replaced: ") == error.count("\n") / 2 == 2
+    env.close()
+
+
+def test_the_same_seed_gives_the_same_replacements() -> None:
+    def observe(seed: int) -> torch.Tensor:
+        env = make_env("Breaking-v0", num_envs=2, seed=seed, after=3)
+        return torch.stack([env.reset()] + [env.step(torch.tensor([0, 1])).obs for _ in range(8)])
+
+    assert torch.equal(observe(0), observe(0)) and not torch.equal(observe(0), observe(1))
+
+
+def test_too_many() -> None:
+    env = make_env("Breaking-v0", num_envs=2, after=2, max_faults=3)
+    env.reset()
+    with pytest.raises(TooManyFaults, match=r"^env.max_faults=3: one more environment failed, copy 1: Run"):
+        for _ in range(4):
+            env.step(torch.tensor([0, 1]))
+
+
+def test_rows_of_a_fault() -> None:
+    """The episode is cut by truncation before the step that was lost, which is masked; nothing links old and new."""
+    overrides = ["env=cartpole", "env.id=Breaking-v0", "+env.after=3", "encoder=mlp", "encoder.hidden=[16]"]
+    agent, data, _ = tiny_agent(*overrides)
+    roll = data.collector.collect()
+    mask, trunc, episode, valid, rew = (roll.new_steps(x)[0].tolist() for x in (
+        roll.mask, roll.trunc, roll.episode, roll.valid, roll.rew_ext
+    ))  # fmt: skip
+    assert mask == [1, 1, 0, 1, 1, 0, 1, 1] and all(valid) and rew == [1, 1, 0, 1, 1, 0, 1, 1]
+    assert trunc == [0, 1, 0, 0, 1, 0, 0, 0] and episode == [0, 0, 0, 1, 1, 1, 2, 2]
+    names = roll.new_steps(roll.obs)[0, :, 0]
+    assert len(names.unique()) == 3 and names[0] == names[2] != names[3]
+    assert data.collector.episodes.faults == 8 and not data.collector.episodes.finished
+    agent.objective.add_returns(_scored(roll))
+    data.env.close()
+    # the step before is bootstrapped from the value of the observation that broke, and no further
+    expected = rew[1] + agent.objective.gamma_ext * roll.value_ext[0, 2] - roll.value_ext[0, 1]
+    torch.testing.assert_close((roll.ret_ext - roll.value_ext[:, :-1])[0, 1], expected)
+
+
+def _scored(roll):
+    roll.rew_int = torch.zeros_like(roll.logp)
+    return roll
+
+
+def test_a_run_counts_its_faults_and_ends_after_too_many(cli, tmp_path: Path) -> None:
+    settings = ["env=cartpole", "env.id=Breaking-v0", "encoder=mlp", "encoder.hidden=[16]", "run_dir=run"]
+    ended = cli("total_steps=128", *settings, "+env.after=5")  # 32 steps of each of 4 copies, every fifth breaks
+    run = tmp_path / "run"
+    assert ended.code == 0 and rows(run)[-1]["env_faults"] == 4 * 6
+    ended = cli("checkpoint=auto", "total_steps=256", "run_dir=run", "env.max_faults=2", tiny=[])
+    assert ended.code == 1 and ended.err.splitlines()[-1].startswith("error: env.max_faults=2: one more environment")
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "failed" and record["error"].startswith("TooManyFaults: env.max_faults=2")
+
+
+@pytest.mark.parametrize("parent_is", ["killed", "done"])
+def test_workers_end_with_their_parent(parent_is: str) -> None:
+    code = """
+import signal, torch
+from worldmodel.envs import make_env
+signal.signal(signal.SIGTERM, lambda *_: None)
+env = make_env("CartPole-v1", "gymnasium", 2, vectorization="async")
+env.reset()
+print(*(w.process.pid for w in env.venv.workers), flush=True)
+input()
+env.step(torch.tensor([0, 1]))
+print(env.venv.faults, flush=True)
+input()
+"""
+    environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "2"}
+    parent = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True, **PIPES)
+    try:
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        assert len(pids) == 2
+        os.killpg(parent.pid, signal.SIGTERM)  # a signal to the group is the parent's to act on
+        time.sleep(0.3)
+        parent.stdin.write("\n")
+        parent.stdin.flush()
+        assert parent.stdout.readline() == "0\n" and all(_alive(pid) for pid in pids)
+        if parent_is == "done":  # with its environments left open
+            parent.stdin.write("\n")
+            parent.stdin.flush()
+            assert parent.wait(timeout=20) == 0
+    finally:
+        parent.kill()
+        parent.wait()
+    limit = time.monotonic() + 10
+    while any(_alive(pid) for pid in pids):
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+LOCK = threading.Lock()
+
+
+def _locked() -> gym.Env:
+    with LOCK:
+        return Breaking()
+
+
+def test_a_worker_inherits_no_lock() -> None:
+    """As a fork would: what another thread holds, a compiler's lock say, would then be held for ever."""
+    with LOCK:
+        worker = Remote(_locked)
+        worker.ask("reset", 0)
+        obs, _ = worker.answer(time.monotonic() + 30)
+    worker.close()
+    assert obs.shape == (2,)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False

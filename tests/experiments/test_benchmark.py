@@ -1,0 +1,323 @@
+"""Suites compose; results.csv is enough for the report."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.cells import cell
+from omegaconf import DictConfig, OmegaConf
+
+from worldmodel.errors import ConfigError
+from worldmodel.experiments.benchmark import command as benchmark
+from worldmodel.experiments.benchmark.checklist import checklist
+from worldmodel.experiments.benchmark.provenance import provenance
+from worldmodel.experiments.benchmark.report import write_report
+from worldmodel.experiments.benchmark.results import POINTS, Results, area, reached, rows_of, write
+from worldmodel.experiments.benchmark.runner import last_row
+from worldmodel.experiments.benchmark.suite import Cell, World, cells_of
+from worldmodel.experiments.benchmark.tables import (
+    aggregate,
+    brittleness,
+    evaluated,
+    improvements,
+    overview,
+    television,
+    to_threshold,
+)
+from worldmodel.training.config import CONFIG_DIR
+
+SUITES = sorted(p.stem for p in (Path(CONFIG_DIR) / "suite").glob("*.yaml"))
+
+
+def suite(**changes: object) -> DictConfig:
+    node = {
+        "name": "toy",
+        "envs": {"a": ["experiment=doorkey"]},
+        "methods": {"none": {"overrides": ["curiosity=none"]}},
+    }
+    return OmegaConf.create(node | changes)
+
+
+def fabricate(cell: Cell, returns: list[float], status: str = "done", **columns: list[float]) -> None:
+    """A run folder: a row of metrics every 1,000 steps and 1.5 s."""
+    cell.folder.mkdir(parents=True)
+    names = ["env_steps", "wall_s", "return_ext", *columns]
+    rows = [[1000 * (i + 1), 1.5 * (i + 1), x, *(c[i] for c in columns.values())] for i, x in enumerate(returns)]
+    lines = [names, *([("" if v != v else v) for v in row] for row in rows)]
+    (cell.folder / "metrics.csv").write_text("".join(",".join(map(str, line)) + "\n" for line in lines))
+    machine = {"cpu": "abacus", "cores": 2, "gpu": None}
+    record = {"status": status, "seed": cell.seed, "git": "abc123", "packages": {"torch": "2.0"}, "machine": machine}
+    record |= {"env_steps": 1000 * len(returns), "wall_s": 1.5 * len(returns), "steps_per_s": 666.7}
+    (cell.folder / "run.json").write_text(json.dumps(record))
+
+
+# --- suites
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_method_and_every_environment_of_every_suite_composes(name: str) -> None:
+    node = OmegaConf.load(Path(CONFIG_DIR) / "suite" / f"{name}.yaml")
+    methods, worlds = list(node.methods), list(node.envs)
+    check_cells(node, [*((m, worlds[0]) for m in methods), *((methods[0], w) for w in worlds[1:])])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SUITES)
+def test_every_cell_of_every_suite_composes(name: str) -> None:
+    node = OmegaConf.load(Path(CONFIG_DIR) / "suite" / f"{name}.yaml")
+    check_cells(node, [(m, w) for m in node.methods for w in node.envs])
+
+
+def check_cells(node: DictConfig, pairs: list[tuple[str, str]]) -> None:
+    lacking = []
+    for method, world in pairs:
+        try:
+            (first, *_) = cells_of(node, Path("out"), methods=[method], envs=[world])
+        except ConfigError as error:
+            # groups that nobody has written yet; anything else is a mistake in the suite
+            if not re.search(
+                r"Could not find '(curiosity|experiment|env)/|Could not override 'env.(tv|levels)", str(error)
+            ):
+                raise
+            lacking.append(f"{method} on {world}")
+            continue
+        assert first.budget > 0 and first.folder == Path("out") / world / f"{method}_seed0"
+        assert first.env != world, "the environment's own id"
+    if len(lacking) == len(pairs):
+        pytest.skip(f"{node.name}: no environment or no method is there yet")
+
+
+def test_cells_are_methods_by_environments_by_seeds(tmp_path: Path) -> None:
+    node = suite(
+        envs={
+            "big": {"overrides": ["experiment=doorkey"], "threshold": 0.5, "score": [-1, 3]},
+            "small": ["experiment=doorkey", "env.id=MiniGrid-Empty-5x5-v0", "total_steps=7"],
+        },
+        methods={"x": {"seeds": 2, "overrides": ["curiosity=none"]}, "y": {"seeds": 1}},
+        threshold=0.9,
+        common=["video=false"],
+    )
+    cells = cells_of(node, tmp_path, overrides=["threads=1"])
+    assert [(c.world.name, c.method, c.seed) for c in cells] == [
+        ("big", "x", 0), ("big", "x", 1), ("big", "y", 0), ("small", "x", 0), ("small", "x", 1), ("small", "y", 0)
+    ]  # fmt: skip
+    assert cells[0].overrides == ("video=false", "experiment=doorkey", "curiosity=none", "threads=1")
+    assert cells[0].world.threshold == 0.5 and cells[0].world.score == (-1, 3) and cells[3].world.threshold == 0.9
+    assert [cells[0].env, cells[3].env] == ["MiniGrid-DoorKey-8x8-v0", "MiniGrid-Empty-5x5-v0"]
+    assert [cells[0].budget, cells[3].budget] == [200_000, 7]
+    assert [(c.method, c.seed) for c in cells_of(node, tmp_path, methods=["y"], envs=["small"], seeds=[100, 7])] == [
+        ("y", 100),
+        ("y", 7),
+    ]
+
+
+def test_results_go_by_the_suites_own_names(tmp_path: Path) -> None:
+    node = suite(envs={"still": ["experiment=doorkey"], "sticky": ["experiment=doorkey", "env.sticky=0.25"]})
+    cells = [c for c in cells_of(node, tmp_path) if c.seed == 0]
+    assert {c.env for c in cells} == {"MiniGrid-DoorKey-8x8-v0"}, "which do not tell them apart"
+    assert [{r.env for r in rows_of("toy", c)} for c in cells] == [{"still"}, {"sticky"}]
+    assert [row["env"] for row in provenance("toy", cells)["methods"].values()] == ["MiniGrid-DoorKey-8x8-v0"] * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"foo": 1}, "suite.foo=1: no such key, allowed are name, envs"),
+        ({"methods": {}}, "suite.methods={}: must be given"),
+        ({"methods": {"x": {"seed": 3}}}, "suite.methods.x.seed=3: no such key, allowed are seeds, overrides"),
+        ({"methods": {"x": {"overrides": ["curiosity=foo"]}}}, "x on a: "),
+        ({"methods": {"x/y": {}}}, "suite.methods: 'x/y' names a folder"),
+        ({"envs": {"a": {"overrides": [], "score": [1, 0]}}}, "suite.envs.a.score=[1, 0]: allowed are two numbers"),
+    ],
+)
+def test_bad_suites(changes: dict, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        cells_of(suite(**changes), tmp_path)
+    with pytest.raises(ConfigError, match=re.escape("methods=['foo']: allowed are none")):
+        cells_of(suite(), tmp_path, methods=["foo"])
+
+
+# --- results
+
+
+def test_steps_to_threshold() -> None:
+    steps, metric = np.array([1, 2, 3]), np.array([np.nan, 0.5, 0.95])
+    assert reached(steps, steps / 2, metric, 0.9) == (3, 1.5)
+    assert reached(steps, steps / 2, metric, 0.99) == (np.inf, np.inf)
+
+
+def test_area_by_hand() -> None:
+    # nothing known for 2 steps, then .5 for 2, then 1 up to 10
+    assert area(np.array([2, 4]), np.array([0.5, 1.0]), 10, 0.0) == pytest.approx((2 * 0.5 + 6) / 10)
+    assert area(np.array([2, 4]), np.array([np.nan, 1.0]), 10, -1.0) == pytest.approx((4 * -1 + 6) / 10)
+    assert area(np.array([6, 12]), np.array([1.0, 9.0]), 10, 0.0) == pytest.approx(0.4), (
+        "what is past the budget is not"
+    )
+    assert area(np.zeros(1), np.array([np.nan]), 10, -2.0) == -2.0
+
+
+def test_rows_of_a_cell_by_hand(tmp_path: Path) -> None:
+    world = World("E", (), threshold=0.5, score=(-1.0, 1.0))
+    one = cell(tmp_path, "x", 3, world=world, budget=4000)
+    fabricate(one, [float("nan"), 0.2, 0.6], coverage=[0.1, 0.2, 0.4])
+    rows = rows_of("toy", one)
+    values = {r.metric: r.value for r in rows if r.metric not in ("return_ext", "coverage")}
+    assert values == pytest.approx({
+        "finished": 1, "budget": 4000, "score": 0.8, "return_ext_auc": (-1 - 1 + 0.2 + 0.6) / 4, "threshold": 0.5,
+        "steps_to_threshold": 3000, "seconds_to_threshold": 4.5, "return_final": 0.6, "coverage_final": 0.4,
+        "coverage_auc": (0 + 0.1 + 0.2 + 0.4) / 4,
+    })  # fmt: skip
+    assert [(r.env_steps, r.value) for r in rows if r.metric == "return_ext"] == [(2000, 0.2), (3000, 0.6)]
+    assert {(r.suite, r.env, r.method, r.seed) for r in rows} == {("toy", "E", "x", 3)}
+    assert {(r.env_steps, r.wall_s) for r in rows if r.metric == "score"} == {(3000, 4.5)}
+
+
+def test_what_the_evaluation_said_is_in_the_rows(tmp_path: Path) -> None:
+    one = cell(tmp_path, "x", 0, evaluate=())
+    fabricate(one, [0.5])
+    said = {"greedy": {"return_mean": 0.25, "success": None}, "sampled": {"return_mean": 0.75, "success": 0.8}}
+    (one.folder / "report.json").write_text(json.dumps({"return_mean": 0.75, **said}))
+    names = ("evaluated_greedy_return_mean", "evaluated_sampled_return_mean", "evaluated_sampled_success")
+    results = Results(rows_of("toy", one))
+    assert evaluated(results, "E-v0").header == ["method", *names]
+    assert evaluated(results, "E-v0").rows == [["x", "0.250 ± 0.000", "0.750 ± 0.000", "0.800 ± 0.000"]]
+    # a report with a section of returns has all behaviours there
+    other = {"returns": {"sampled_unseen_levels": {"return_mean": 0.1, "success": None}}}
+    (one.folder / "report.json").write_text(json.dumps(said | other))
+    assert Results(rows_of("toy", one)).evaluated == ["evaluated_sampled_unseen_levels_return_mean"]
+    assert evaluated(Results(rows_of("toy", replace(one, evaluate=None))), "E-v0") is None
+
+
+def test_curves_are_thinned_and_keep_their_ends(tmp_path: Path) -> None:
+    one = cell(tmp_path, "x", 0)
+    fabricate(one, [i / 1000 for i in range(500)])
+    kept = [r.value for r in rows_of("toy", one) if r.metric == "return_ext"]
+    assert len(kept) == POINTS and kept[0] == 0 and kept[-1] == 0.499 and kept == sorted(kept)
+
+
+def test_a_seed_that_failed_is_counted(tmp_path: Path) -> None:
+    cells = [cell(tmp_path, "a", s) for s in range(3)]
+    fabricate(cells[0], [0.2, 0.95])
+    fabricate(cells[1], [0.1, 0.2], status="failed")
+    results = Results(row for c in cells for row in rows_of("toy", c))
+    assert results.values("score", "E-v0", "a") == pytest.approx([0.95, 0.2, 0.0])
+    assert overview(results, "E-v0").rows[0][:4] == ["a", "1 of 3", "never", "–"]
+    row = brittleness(results, "E-v0").rows[0]
+    assert row[:4] == ["a", "3", "67%", "2"] and row[4:7] == ["0.000", "0.200", "0.950"]
+
+
+# --- the report
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> Path:
+    """Two methods in two environments with two seeds; the first is better everywhere."""
+    rng = np.random.default_rng(0)
+    cells = [cell(tmp_path, m, s, env=e) for e in ("E-v0", "F-v0") for m in ("good", "poor") for s in range(2)]
+    for one in cells:
+        top = 0.95 if one.method == "good" else 0.3
+        fabricate(one, list(np.linspace(0, top, 10) + 0.01 * rng.random(10)), coverage=list(np.linspace(0, top, 10)))
+    write(tmp_path / "results.csv", [row for c in cells for row in rows_of("toy", c)])
+    return tmp_path
+
+
+def test_the_csv_holds_everything(compared: Path) -> None:
+    lines = (compared / "results.csv").read_text().splitlines()
+    assert lines[0] == "suite,env,method,seed,env_steps,wall_s,metric,value"
+    results = Results.read(compared / "results.csv")
+    assert results.metric == "return_ext" and results.curve_names == ["return_ext", "coverage"]
+    assert improvements(results).rows == [
+        ["good", "–", "1.00 [1.00, 1.00]"], ["poor", "0.00 [0.00, 0.00]", "–"]
+    ]  # fmt: skip
+    assert [r[:3] for r in aggregate(results).rows] == [["good", "2", "4"], ["poor", "2", "4"]]
+    reached = to_threshold(results, "F-v0").rows
+    assert reached[0][:3] == ["good", "2 of 2", "10,000 [10,000, 10,000]"] and reached[1][2] == "never [never, never]"
+    curves = results.curves("return_ext", "E-v0", "good", np.array([0.0, 10_000.0, 50_000.0]))
+    assert curves.shape == (2, 3) and (curves[:, 1] == curves[:, 2]).all()
+
+
+def test_the_report_is_built_from_the_csv_alone(compared: Path, cli) -> None:
+    ended = cli(f"report={compared}", tiny=[], main=benchmark.main)
+    assert ended.code == 0, ended.err
+    page = (compared / "report.html").read_text()
+    for words in (
+        "Learning curves", "Probability of improvement", "Performance profiles", "Brittleness", "Coverage",
+        "Steps and seconds to the threshold", "Reproducibility checklist", "not recorded", "good", "poor",
+    ):  # fmt: skip
+        assert words in page
+    assert page.count("data:image/png;base64,") == 5 and not re.search(r'(src|href)="(?!data:)', page)
+    assert "<table>" in page and "{{" not in page
+    summary = (compared / "summary.md").read_text()
+    assert "**E-v0**" in summary and "| good | 2 of 2 | 10,000 | 15 |" in summary
+    assert (compared / "curves.png").stat().st_size > 1000
+    write_report(compared)
+    assert (compared / "report.html").read_text() == page, "the same CSV gives the same report"
+
+
+def test_what_the_noisy_tv_took(tmp_path: Path) -> None:
+    head = "suite,env,method,seed,env_steps,wall_s,metric,value\n"
+    lines = [
+        f"s,{env},{method},{seed},9,1.0,{metric},{value}\n"
+        for env, share in (("action", 0.5), ("clean", None))
+        for method, more in (("error", 0.25), ("surprise", 0.0))
+        for seed in (0, 1)
+        for metric, value in (
+            ("score", 1.0),
+            ("finished", 1.0),
+            *([("tv_action_share_final", share + more), ("tv_action_share_auc", share / 2)] if share else []),
+        )
+    ]
+    (tmp_path / "results.csv").write_text(head + "".join(lines))
+    table = television(Results.read(tmp_path / "results.csv"))
+    assert table.header == ["method", "action, at the end", "action, in all"]
+    assert table.rows[0] == ["error", "0.750 [0.750, 0.750]", "0.250 [0.250, 0.250]"] and table.rows[1][0] == "surprise"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "has no results.csv"),
+        ("a,b\n1,2\n", "its columns are not suite env method"),
+        ("", "can't be read"),
+        ("suite,env,method,seed,env_steps,wall_s,metric,value\ns,e,m,0,1,1.0,score,high\n", "can't be read"),
+        ("suite,env,method,seed,env_steps,wall_s,metric,value\ns,e,m,0,1,1.0,other,1\n", "no metric 'score'"),
+    ],
+)
+def test_a_report_of_nothing(cli, text: str | None, words: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "results.csv").write_text(text)
+    ended = cli(f"report={tmp_path}", tiny=[], main=benchmark.main)
+    assert ended.code == 2 and ended.err.count("\n") == 1 and words in ended.err
+
+
+def test_the_checklist_is_filled_in_from_what_ran(compared: Path) -> None:
+    results = Results.read(compared / "results.csv")
+    answers = {item.question: item for item in checklist(results, None)}
+    assert answers["The computing infrastructure"].answer == "not recorded"
+    runs = answers["The exact number of training runs"]
+    assert runs.answer == "yes" and "8 runs: 2 methods in 2 environments, 2 seeds each" in runs.evidence
+    assert answers["Central tendency and variation (error bars), and what they mean"].answer == "partly"
+    cells = [cell(compared, m, s, env=e) for e in ("E-v0", "F-v0") for m in ("good", "poor") for s in range(2)]
+    made = provenance("toy", cells)
+    answers = {item.question: item for item in checklist(results, made)}
+    assert "2 cores of abacus" in answers["The computing infrastructure"].evidence
+    assert "15 s a run on average" in answers["The average runtime of each result"].evidence
+    assert answers["The code, and the version that made the results"].answer == "yes"
+    assert answers["The range of hyper-parameters considered, and how the best were selected"].answer == "no"
+
+
+# --- running
+
+
+def test_the_last_whole_row(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    assert last_row(path) == {}
+    path.write_text("a,b\n")
+    assert last_row(path) == {}
+    path.write_text("a,b\n" + "1,2\n" * 5000 + "3,4\n5,")
+    assert last_row(path) == {"a": "3", "b": "4"}

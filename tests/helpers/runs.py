@@ -1,0 +1,61 @@
+"""Run folders: commands in this process, and what they leave."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+from worldmodel import train
+from worldmodel.training.checkpoint import read_checkpoint
+
+STEPS = 32  # environment steps of an update of the tiny configuration
+
+
+def run_main(arguments: list[str], main: Callable[[], None] = train.main) -> int:
+    """Run a command with these arguments and return its exit code; torch's threads and the environment are restored."""
+    threads, before, environment = torch.get_num_threads(), sys.argv, dict(os.environ)
+    sys.argv = ["worldmodel.train", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = before
+        torch.set_num_threads(threads)
+        GlobalHydra.instance().clear()
+        os.environ.clear()
+        os.environ.update(environment)
+    return 0
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    """The rows of metrics.csv."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{k: float(v or "nan") for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def record(run: Path) -> dict:
+    """The content of run.json."""
+    return json.loads((run / "run.json").read_text())
+
+
+def last(run: Path) -> dict:
+    """The newest checkpoint."""
+    return read_checkpoint(run / "checkpoints" / "last.ckpt")
+
+
+def check_whole(run: Path, updates: int) -> None:
+    """Check a run for the result of an uninterrupted one: every update once, four optimiser steps each."""
+    assert [r["env_steps"] for r in rows(run)] == [STEPS * (i + 1) for i in range(updates)]
+    saved = last(run)
+    assert saved["global_step"] == 4 * updates and int(saved["state_dict"]["env_steps"]) == STEPS * updates
+    assert {int(s["step"]) for s in saved["optimizer_states"][0]["state"].values()} == {4 * updates}
+    assert saved["SequenceData"]["rollouts"] == updates
+    assert record(run)["status"] == "done" and record(run)["env_steps"] == STEPS * updates

@@ -1,0 +1,172 @@
+"""Invariant 7: two ranks with half the batch each learn what one rank learns from the whole batch."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from helpers.tiny import EASY, REPO, TINY, clone, tiny_agent
+
+from worldmodel.curiosity.byol_explore import RunningMean
+from worldmodel.errors import NonFiniteLoss
+from worldmodel.running_stats import RunningMeanStd
+from worldmodel.training.checkpoint import read_checkpoint
+from worldmodel.types import Minibatch, Rollout
+
+CASES = [
+    *(f"target={x}" for x in ("random", "inverse", "ema", "sigreg", "vicreg", "reconstruction")),
+    *(f"curiosity={x}" for x in ("rnd", "max", "byol_explore", "learning_progress")),  # those with statistics
+]
+
+
+def learn(agent, roll: Rollout, ranks: int) -> dict[str, torch.Tensor]:
+    """What a rank makes of its rollout: rewards, advantages, statistics, and its own gradients of the joint loss."""
+    agent._trainer = SimpleNamespace(world_size=ranks)
+    agent.score(roll)
+    joint_loss(agent, Minibatch(roll, roll)).backward()
+    found = {f"grad/{name}": p.grad for name, p in agent.named_parameters() if p.grad is not None}
+    for name, module in agent.named_modules():
+        if isinstance(module, RunningMeanStd | RunningMean):
+            found |= {f"moments/{name}/{k}": v.clone() for k, v in module.state_dict().items()}
+    return found | {"roll/rew_int": roll.rew_int, "roll/adv": roll.adv, "env_steps": agent.env_steps}
+
+
+def make_agent(case: str):
+    torch.manual_seed(0)
+    overrides = ["policy.actor.memory_gradient=true", "reward.normalise=mean_std", case, *EASY]
+    agent, data, _ = tiny_agent(*overrides)
+    return agent, data
+
+
+def rank_main(rank: int, port: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    for case in CASES:
+        agent, data = make_agent(case)
+        data.close()
+        roll = Rollout(**torch.load(folder / f"{case}.roll"))[2 * rank : 2 * rank + 2]
+        agent.reward_normalizer.reset(2)
+        agent.curiosity.reset(2)
+        found = learn(agent, roll, 2)
+        for key, value in found.items():  # as DDP does
+            if key.startswith("grad/"):
+                dist.all_reduce(value)
+                value /= 2
+        torch.save(found, folder / f"{case}.{rank}")
+    if rank:
+        roll.ret_ext[0, 0] = torch.inf
+    with pytest.raises(NonFiniteLoss) as caught:
+        joint_loss(agent, Minibatch(roll, roll))
+    (folder / f"broken.{rank}").write_text(str(caught.value))
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of each case: what two ranks found, and one rank with the whole batch."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for case in CASES:
+        agent, data = make_agent(case)
+        roll = clone(data.collector.collect())
+        data.close()
+        roll.mask[0, -6:] = False  # masks fall unevenly: rank 0 has far fewer real steps
+        roll.mask[1, -8:-2] = False
+        torch.save(vars(roll), folder / f"{case}.roll")
+        torch.save(learn(agent, roll, 1), folder / f"{case}.whole")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.start_processes(rank_main, (port, folder), nprocs=2, start_method="spawn")
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_and_statistics_agree(both: Path, case: str) -> None:
+    one, two = (torch.load(both / f"{case}.{rank}") for rank in (0, 1))
+    whole = torch.load(both / f"{case}.whole")
+    assert whole.keys() == one.keys() == two.keys()
+    norm = torch.stack([v.norm() for k, v in whole.items() if k.startswith("grad/")]).norm()
+    assert norm > 0
+    for key, expected in whole.items():
+        if key.startswith("grad/"):
+            assert torch.equal(one[key], two[key])
+            assert (one[key] - expected).norm() <= 1e-5 * max(float(expected.norm()), 1e-3 * float(norm)), key
+        elif key.startswith("roll/"):
+            # both are normalised to a spread of about 1, from differences of numbers far larger than they are: float32
+            # products over half as many rows round otherwise, by a few 1e-5
+            torch.testing.assert_close(torch.cat([one[key], two[key]]), expected, atol=1e-4, rtol=1e-5)
+        else:
+            torch.testing.assert_close(one[key], expected, atol=1e-6, rtol=1e-6)
+            assert torch.equal(one[key], two[key]), key
+
+
+def test_a_loss_that_is_not_finite_stops_all_ranks(both: Path) -> None:
+    one, two = ((both / f"broken.{rank}").read_text() for rank in (0, 1))
+    assert one.endswith("not finite at env_steps=32: on another rank") and two.endswith(": value")
+
+
+@pytest.fixture(scope="module")
+def run_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two processes, stopped by a signal and gone on with."""
+    work = tmp_path_factory.mktemp("two")
+    tiny = [x for x in TINY if x.split("=")[0] not in ("env.num_envs", "threads")]
+    command = [sys.executable, "-m", "worldmodel.train"]
+    settings = [
+        *tiny,
+        *EASY,
+        "env.num_envs=2",
+        "data.batch=1",
+        "data.model_every=2",
+        "trainer.devices=2",
+        "trainer.accelerator=cpu",
+        "threads=1",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, *settings, "total_steps=1_000_000"],
+        cwd=work, env=environment, text=True, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    try:
+        limit = time.monotonic() + 80
+        while not any(p.read_text().count("\n") > 3 for p in work.glob("runs/*/*/metrics.csv")):
+            assert process.poll() is None and time.monotonic() < limit
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        error = process.communicate(timeout=60)[1]
+        assert process.returncode == 75, error
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    (run,) = work.glob("runs/*/*")
+    assert json.loads((run / "run.json").read_text())["status"] == "stopped"
+    steps = int(read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]["env_steps"])
+    go_on = [*command, "checkpoint=auto", f"run_dir={run}", f"total_steps={steps + 3 * 32}"]
+    ended = subprocess.run(go_on, cwd=work, env=environment, capture_output=True, text=True, timeout=80)
+    told = [line for line in ended.stderr.splitlines() if "find_unused_parameters" not in line]  # torch's hint, once
+    assert ended.returncode == 0 and told == [], ended.stderr
+    return run
+
+
+def test_a_run_of_two_ranks(run_of_two: Path) -> None:
+    record = json.loads((run_of_two / "run.json").read_text())
+    with (run_of_two / "metrics.csv").open(newline="") as file:
+        steps = [int(row["env_steps"]) for row in csv.DictReader(file)]
+    assert record["status"] == "done" and record["env_steps"] == steps[-1]
+    assert steps == [32 * (i + 1) for i in range(len(steps))]  # 2 ranks of 2 environments and 8 steps
+    saved = read_checkpoint(run_of_two / "checkpoints" / "last.ckpt")
+    assert saved["global_step"] == 4 * len(steps) and saved["state_dict"]["reward_scale.sum"].shape == (2,)
+    assert [p.name for p in run_of_two.parents[1].iterdir()] == [run_of_two.parent.name]
+    assert not list(run_of_two.rglob("*.part"))

@@ -1,0 +1,166 @@
+"""Who decays, who learns how fast, the warm-up, and what a restart takes over."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers.tiny import tiny_agent
+from torch import nn
+
+from worldmodel.training.optimizer import MATRICES, make_adamw, make_muon
+
+
+@pytest.fixture(scope="module")
+def agent():
+    agent, data, _ = tiny_agent("memory.position=learned", "target=inverse", "env=mujoco", "encoder=mlp")
+    data.close()
+    return agent
+
+
+def groups_by_name(agent: nn.Module, **settings) -> dict[str, dict]:
+    optimizer = make_adamw(agent, **settings)["optimizer"]
+    names = {id(p): name for name, p in agent.named_parameters()}
+    return {names[id(p)]: group for group in optimizer.param_groups for p in group["params"]}
+
+
+@pytest.mark.parametrize("make", [make_adamw, make_muon])
+def test_every_parameter_that_learns_is_in_one_group(agent, make) -> None:
+    optimizer = make(agent)["optimizer"]
+    there = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert len(there) == len(set(there)) and set(there) == {id(p) for p in agent.parameters() if p.requires_grad}
+
+
+def test_only_matrices_decay(agent) -> None:
+    decays = {name: group["weight_decay"] for name, group in groups_by_name(agent, weight_decay=0.1).items()}
+    tables = [f"{n}.weight" for n, m in agent.named_modules() if isinstance(m, nn.Embedding)]
+    assert "model.memory.place.weight" in tables
+    for name, parameter in agent.named_parameters():
+        if parameter.requires_grad:
+            expected = 0.1 if parameter.ndim >= 2 and name not in tables else 0.0
+            assert decays[name] == expected, name
+    for name in ("model.memory.norm.weight", "model.start", "policy.dist.log_std", "policy.trunk.bias"):
+        assert decays[name] == 0.0
+    assert decays["policy.trunk.weight"] == decays["model.memory.attentions.0.qkv.weight"] == 0.1
+
+
+def test_rates_of_the_parts(agent) -> None:
+    rates = groups_by_name(agent, lr=1.0, part_lr={"encoder": 0.5, "memory": 0.25, "policy": 0.125}, warmup=0)
+    for name, group in rates.items():
+        part = name.removeprefix("model.").split(".")[0]
+        assert group["lr"] == {"encoder": 0.5, "memory": 0.25, "policy": 0.125}.get(part, 1.0), name
+    with pytest.raises(ValueError, match=r"optimizer.part_lr=\['heads'\]: allowed are encoder, memory, policy, curio"):
+        make_adamw(agent, part_lr={"heads": 1.0})
+
+
+def test_warm_up() -> None:
+    made = make_adamw(nn.Linear(2, 2), lr=8.0, warmup=4)
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(6):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == [2.0, 4.0, 6.0, 8.0, 8.0, 8.0]
+    assert made["lr_scheduler"]["interval"] == "step"
+
+
+def step(module: nn.Module, made: dict) -> None:
+    module(torch.ones(1, 2)).sum().backward()
+    made["optimizer"].step()
+    made["lr_scheduler"]["scheduler"].step()
+
+
+def test_cool_down() -> None:
+    module = nn.Linear(2, 2)
+    module.total_steps = 100
+    rates = []
+    for module.env_steps in (0, 50, 75, 100):
+        made = make_adamw(module, lr=8.0, warmup=0, cooldown=0.5)
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+    assert rates == [8.0, 8.0, 4.0, 0.0]
+    with pytest.raises(ValueError, match=r"optimizer.cooldown=2.0: allowed are shares of the budget from 0 to 1"):
+        make_adamw(module, cooldown=2.0)
+
+
+def test_a_restart_takes_the_moments_over_and_not_the_rates() -> None:
+    module = nn.Linear(2, 2)
+    old = make_adamw(module, lr=8.0, weight_decay=0.1, warmup=4)
+    for _ in range(2):
+        step(module, old)
+    new = make_adamw(module, lr=4.0, weight_decay=0.2, warmup=4)
+    new["optimizer"].load_state_dict(old["optimizer"].state_dict())
+    new["lr_scheduler"]["scheduler"].load_state_dict(old["lr_scheduler"]["scheduler"].state_dict())
+    assert [g["lr"] for g in new["optimizer"].param_groups] == [3.0, 3.0]  # the third step of the warm-up
+    assert {g["weight_decay"] for g in new["optimizer"].param_groups} == {0.2, 0.0}
+    for p in module.parameters():
+        assert new["optimizer"].state[p]["step"] == 2
+        assert torch.equal(new["optimizer"].state[p]["exp_avg"], old["optimizer"].state[p]["exp_avg"])
+    step(module, new)
+    assert new["optimizer"].param_groups[0]["lr"] == 4.0
+    same = make_adamw(module, lr=8.0, part_lr={"policy": 1.0}, warmup=4)
+    same["optimizer"].load_state_dict(old["optimizer"].state_dict())
+
+
+def test_groups_do_not_depend_on_the_rates(agent) -> None:
+    def layout(**settings) -> list[list[int]]:
+        return [[id(p) for p in g["params"]] for g in make_adamw(agent, **settings)["optimizer"].param_groups]
+
+    assert layout() == layout(part_lr={"policy": 1e-4}) == layout(part_lr={"encoder": 1e-4}, weight_decay=0.0)
+
+
+def test_muon_has_the_matrices_of_the_hidden_layers(agent) -> None:
+    optimizer = make_muon(agent, matrix_lr=0.5, lr=0.25, warmup=0)["optimizer"]
+    muon, adamw = optimizer.parts
+    names = {id(p): name for name, p in agent.named_parameters()}
+    found = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    assert {"model.token.weight", "model.heads.trunk.weight", "model.memory.attentions.0.qkv.weight"} <= found
+    assert all(name.startswith(MATRICES) for name in found) and "model.memory.place.weight" not in found
+    assert not [name for name in found if "heads.delta" in name or name.startswith("policy")]
+    assert {g["lr"] for g in muon.param_groups} == {0.5} and {g["lr"] for g in adamw.param_groups} == {0.25}
+
+
+def test_muon_and_adamw_step_as_they_would_alone() -> None:
+    def twin() -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.Module()
+        model.token, model.heads = nn.Linear(3, 4), nn.ModuleDict({"outcome": nn.Linear(4, 2)})
+        return nn.ModuleDict({"model": model})
+
+    def loss(whole: nn.Module) -> torch.Tensor:
+        model = whole["model"]
+        return model.heads["outcome"](model.token(torch.ones(1, 3))).square().sum()
+
+    ours, theirs = twin(), twin()
+    made = make_muon(ours, matrix_lr=0.1, lr=0.01, weight_decay=0.0, eps=1e-8, warmup=0)["optimizer"]
+    matrix = theirs["model"].token.weight
+    alone = [
+        torch.optim.Muon([matrix], lr=0.1, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW([p for p in theirs.parameters() if p is not matrix], 0.01, (0.9, 0.99), weight_decay=0.0),
+    ]
+    for _ in range(3):
+        made.zero_grad()
+        value = made.step(lambda: (x := loss(ours)).backward() or x)
+        theirs.zero_grad()
+        expected = loss(theirs)
+        expected.backward()
+        for optimizer in alone:
+            optimizer.step()
+        torch.testing.assert_close(value, expected)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    # saved and loaded, it goes on the same way
+    again = make_muon(ours, matrix_lr=0.1, lr=0.01, weight_decay=0.0, eps=1e-8, warmup=0)["optimizer"]
+    again.load_state_dict(made.state_dict())
+    theirs.zero_grad()
+    loss(theirs).backward()
+    for optimizer in alone:
+        optimizer.step()
+    again.zero_grad()
+    again.step(lambda: loss(ours).backward())
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_muon_without_matrices_is_refused() -> None:
+    with pytest.raises(ValueError, match="optimizer=muon: the world model has no matrices"):
+        make_muon(nn.Linear(2, 2))

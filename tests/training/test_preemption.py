@@ -1,0 +1,105 @@
+"""Notices of spot machines, from a metadata service on this machine."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from worldmodel.errors import ConfigError
+from worldmodel.training.callbacks.signals import RESUMABLE
+from worldmodel.training.preemption import PROVIDERS, spot_notices
+
+
+class Metadata(BaseHTTPRequestHandler):
+    """Answers as the three providers do, each to its own header only."""
+
+    taken = False  # has the machine been asked back?
+    asked = 0
+
+    def answer(self, code: int, text: str = "") -> None:
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def do_PUT(self) -> None:
+        good = self.path == "/latest/api/token" and self.headers["X-aws-ec2-metadata-token-ttl-seconds"]
+        self.answer(200, "secret") if good else self.answer(403)
+
+    def do_GET(self) -> None:
+        Metadata.asked += 1
+        if (
+            self.path == "/latest/meta-data/spot/instance-action"
+            and self.headers["X-aws-ec2-metadata-token"] == "secret"
+        ):
+            self.answer(200, '{"action": "terminate"}') if self.taken else self.answer(404)
+        elif self.path.endswith("/instance/preempted") and self.headers["Metadata-Flavor"] == "Google":
+            self.answer(200, "TRUE" if self.taken else "FALSE")
+        elif self.path.startswith("/metadata/scheduledevents?") and self.headers["Metadata"] == "true":
+            events = [{"EventType": "Freeze"}, *([{"EventType": "Preempt"}] if self.taken else [])]
+            self.answer(200, json.dumps({"DocumentIncarnation": 1, "Events": events}))
+        else:
+            self.answer(403)
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.fixture
+def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where the service listens."""
+    monkeypatch.setattr(Metadata, "taken", False)
+    server = HTTPServer(("127.0.0.1", 0), Metadata)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_notice_is_a_sigterm(provider: str, metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.set())
+    try:
+        with spot_notices(provider, metadata, every_s=0.02):
+            asked = Metadata.asked
+            deadline = time.monotonic() + 10
+            while Metadata.asked < asked + 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert Metadata.asked >= asked + 3 and not heard.is_set(), "asked, and nothing was to be heard"
+            Metadata.taken = True
+            assert heard.wait(10)
+        asked = Metadata.asked
+        time.sleep(0.1)
+        assert Metadata.asked == asked, "nobody asks any more"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_no_answer_is_told_of_once(capsys: pytest.CaptureFixture) -> None:
+    with spot_notices("gcp", "http://127.0.0.1:9", every_s=0.01):  # where nobody listens
+        time.sleep(0.3)
+    assert capsys.readouterr().err.count("warning: spot=gcp: no answer from http://127.0.0.1:9") == 1
+
+
+def test_an_unknown_provider() -> None:
+    with pytest.raises(ConfigError, match=r"^spot=ibm: allowed are null, aws, gcp, azure$"):
+        spot_notices("ibm")
+
+
+def test_a_run_ends_resumable(cli, metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Metadata.taken = True
+    with monkeypatch.context() as patch:
+        notices = partial(spot_notices, address=metadata, every_s=0.05)
+        patch.setattr("worldmodel.training.run.spot_notices", notices)
+        assert cli("spot=aws", "run_dir=run", "total_steps=1_000_000").code == RESUMABLE
+    steps = json.loads(Path("run/run.json").read_text())["env_steps"]
+    assert cli("run_dir=run", "checkpoint=auto", "spot=null", f"total_steps={steps + 32}").code == 0
+    assert json.loads(Path("run/run.json").read_text())["env_steps"] == steps + 32, "it went on"

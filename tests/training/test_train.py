@@ -1,0 +1,115 @@
+"""What a run leaves, and that going on with one continues it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.runs import STEPS, last, record, rows
+from helpers.tiny import EASY
+from omegaconf import OmegaConf
+
+from worldmodel.learner.curious_agent import CuriousAgent
+from worldmodel.training.callbacks.metrics import COLUMNS
+from worldmodel.training.datamodule import SequenceData
+
+
+def test_run_folder(tiny_run: Path) -> None:
+    names = {p.name for p in tiny_run.iterdir()}
+    assert names >= {"config.yaml", "run.json", "metrics.csv", "checkpoints", "tensorboard", "learning_curve.png"}
+    assert not list(tiny_run.rglob("*.part"))
+    assert (tiny_run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert list((tiny_run / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_run_json(tiny_run: Path) -> None:
+    run = record(tiny_run)
+    assert run["status"] == "done" and run["seed"] == 0 and run["env_steps"] == 256 and "error" not in run
+    assert run["wall_s"] > 0 and run["steps_per_s"] == pytest.approx(256 / run["wall_s"], abs=0.06)
+    assert run["packages"]["torch"] == torch.__version__ and run["machine"]["cores"] and "git" in run
+
+
+def test_metrics(tiny_run: Path) -> None:
+    table = rows(tiny_run)
+    assert list(table[0])[: len(COLUMNS)] == COLUMNS and "loss_rew" in table[0]
+    assert [row["env_steps"] for row in table] == [STEPS * (i + 1) for i in range(8)]
+    assert (np.diff([row["wall_s"] for row in table]) > 0).all()
+    for key in set(table[0]) - {"return_ext", "success", "length", "coverage_episode", "rooms_episode"}:
+        assert all(np.isfinite(row[key]) for row in table), key
+
+
+def test_config_is_resolved_and_complete(tiny_run: Path) -> None:
+    text = (tiny_run / "config.yaml").read_text()
+    assert "${" not in text and "???" not in text
+    cfg = OmegaConf.create(text)
+    assert cfg.run_dir == str(tiny_run) and cfg.logger.save_dir == str(tiny_run) and cfg.data.rollout_length == 8
+
+
+def test_video(tiny_run: Path) -> None:
+    iio = pytest.importorskip("imageio.v3")
+    assert record(tiny_run)["video"] == "video.mp4"
+    frame = iio.imread(tiny_run / "video.mp4", index=0)
+    assert frame.ndim == 3 and frame.std() > 1
+
+
+def test_checkpoint_is_plain_data(tiny_run: Path) -> None:
+    saved = torch.load(tiny_run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["config"]["data"]["horizon"] == 8 and saved["global_step"] == 8 * 4
+    assert int(saved["state_dict"]["env_steps"]) == 256
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 12 updates."""
+    from conftest import run_main
+    from tiny import TINY
+
+    run = tmp_path_factory.mktemp("whole")
+    overrides = ["data.replay_batch=1", "data.replay_capacity=16", *EASY]
+    assert run_main([*TINY, *overrides, "total_steps=384", f"run_dir={run}"]) == 0
+    return run
+
+
+def test_going_on(cli, tmp_path: Path, whole: Path, monkeypatch) -> None:
+    run = tmp_path / "run"
+    overrides = ["data.replay_batch=1", "data.replay_capacity=16", *EASY, f"run_dir={run}"]
+    assert cli("total_steps=192", *overrides).code == 0
+    before, table, halfway = last(run), rows(run), record(run)
+    restored = {}
+    start = SequenceData.seed_sampling
+
+    def look(data: SequenceData) -> None:
+        if not restored:
+            agent: CuriousAgent = data.trainer.lightning_module
+            restored["replay"] = data.replay.state_dict()
+            restored["state"] = {k: v.clone() for k, v in agent.state_dict().items()}
+            restored["steps"] = {int(s["step"]) for s in data.trainer.optimizers[0].state.values()}
+            restored["episodes"] = data.collector.episodes.count
+        start(data)
+
+    monkeypatch.setattr(SequenceData, "seed_sampling", look)
+    ended = cli("total_steps=384", f"checkpoint={run}/checkpoints/last.ckpt", tiny=[])
+    assert ended.code == 0, ended.err
+    # what was there is there again: weights, statistics, moments, old sequences
+    for key, value in before["state_dict"].items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(restored["state"][key], value), key
+    assert before["state_dict"]["reward_scale.moments.count"] > 0
+    assert torch.equal(restored["replay"]["act"], before["SequenceData"]["replay"]["act"])
+    assert restored["steps"] == {24} and restored["episodes"] > 0
+    # and it goes on from there, no update twice, none left out
+    after, run_json = rows(run), record(run)
+    np.testing.assert_equal(after[:6], table)  # in which a nan equals itself
+    assert [r["env_steps"] for r in after] == [STEPS * (i + 1) for i in range(12)]
+    assert (np.diff([r["wall_s"] for r in after]) > 0).all()
+    assert run_json["status"] == "done" and run_json["env_steps"] == 384 and run_json["wall_s"] > halfway["wall_s"]
+    assert run_json["steps_before"] == 0, "they are this run's own"
+    same, other = last(run), last(whole)
+    for saved in (same, other):
+        steps = {int(s["step"]) for s in saved["optimizer_states"][0]["state"].values()}
+        assert steps == {48} and saved["global_step"] == 48 and saved["epoch"] == 12
+        assert int(saved["state_dict"]["env_steps"]) == 384 and saved["SequenceData"]["rollouts"] == 12
+    assert same["SequenceData"]["replay"]["act"].shape[0] == 16
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]

@@ -1,0 +1,165 @@
+"""Environments, actor, collector and replay of one rank, and their state in checkpoints."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldmodel.envs import VectorEnv
+from worldmodel.envs.metrics import Metric
+from worldmodel.experience.actor import Actor
+from worldmodel.experience.collector import Collector, Episodes
+from worldmodel.experience.replay import CuriousReplayPriority, Replay
+from worldmodel.model.world_model import WorldModel
+from worldmodel.policy import ActorCritic
+
+
+class ExperienceStream:
+    """Where an agent's real steps come from and where they are kept.
+
+    The last `replay_capacity` sequences can be drawn again, uniformly or by `replay_priority`. They are in memory and
+    in the checkpoints, or in `replay_dir`, where a run keeps all of its sequences; see `Disk`. Each rank has its own.
+
+    `keep_envs` puts the environments into the checkpoints: on the CPU, a resumed run is then bit for bit the one that
+    was never interrupted. None: where they are resumable. True: also where that takes a record of all actions since
+    the run began, and the time to repeat them; see `VectorEnv.record`. Where they are not kept, or cannot be restored
+    (which is detected and warned of), the interrupted episodes end, the step between is masked, and new ones begin.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[int], VectorEnv],
+        *,
+        rollout_length: int,
+        context: int,
+        replay_capacity: int,
+        replay_priority: CuriousReplayPriority | None,
+        replay_dir: str | None,
+        success: float | None,
+        stats_window: int,
+        keep_envs: bool | None,
+        seed: int,
+        make_metrics: Callable[[], Mapping[str, Metric]] = dict,
+    ):
+        self.make_env, self.rollout_length, self.context = make_env, rollout_length, context
+        self.replay_capacity, self.replay_priority, self.replay_dir = replay_capacity, replay_priority, replay_dir
+        self.success, self.stats_window, self.keep_envs, self.seed = success, stats_window, keep_envs, seed
+        self.make_metrics = make_metrics
+        self.replay = Replay(0)
+        self.rollouts = 0  # collected so far, restarts included
+        self.env: VectorEnv | None = None
+
+    def open(
+        self, model: WorldModel, policy: ActorCritic, device: torch.device, *, rank: int = 0, ranks: int = 1
+    ) -> None:
+        """Make the environments, the collector and the replay of one rank."""
+        self.model, self.policy, self.device, self.rank, self.ranks = model, policy, device, rank, ranks
+        folder = self.replay_dir and Path(self.replay_dir) / f"rank{rank}"
+        self.replay = Replay(self.replay_capacity, self.replay_priority, folder or None)
+        self._make_envs(self._new_env_seed())
+
+    def _new_env_seed(self) -> int:
+        """Other environments on each rank, and after a restart other ones than at the start."""
+        return self.seed + 1000 * self.rank + 10**9 * self.rollouts
+
+    def _make_envs(self, env_seed: int) -> None:
+        self.env_seed = env_seed
+        self.env = self.make_env(env_seed)
+        self.kept = self.env.resumable if self.keep_envs is None else self.keep_envs
+        if self.kept:
+            self.env.record()
+        actor = Actor(
+            self.model,
+            self.policy,
+            self.env.act_space,
+            num_envs=self.env.num_envs,
+            context=self.context,
+            rollout_length=self.rollout_length,
+            device=self.device,
+        )
+        episodes = Episodes(self.env.num_envs, self.stats_window, self.success)
+        self.collector = Collector(self.env, actor, episodes)
+        self.metrics = dict(self.make_metrics())
+
+    @property
+    def steps_per_update(self) -> int:
+        """N x T, on this rank."""
+        return self.env.num_envs * self.rollout_length
+
+    def summary(self) -> dict[str, float]:
+        """Figures of this rank's environments, by names in metrics.csv."""
+        episodes = self.collector.episodes
+        found = episodes.summary() | {"env_faults": episodes.faults}
+        for metric in self.metrics.values():
+            found |= metric.summary()
+        return found
+
+    def close(self) -> None:
+        """Close the environments and the replay."""
+        if self.env is not None:
+            self.env.close()
+            self.env = None
+        self.replay.close()
+
+    def state_dict(self, gather: Callable[[Any], list[Any]] = lambda own: [own]) -> dict[str, Any]:
+        """State of all ranks, which `gather` collects. A replay in memory is the first rank's alone."""
+        own = {
+            "collector": self.collector.state_dict(),
+            "envs": self.env.state_dict() if self.kept else {},
+            "env_seed": self.env_seed,
+            "metrics": {name: metric.state_dict() for name, metric in self.metrics.items()},
+        }
+        if self.replay.on_disk:
+            own["replay"] = self.replay.state_dict()
+        state = {"rollouts": self.rollouts, "window": [self.context, self.rollout_length], **own}
+        if self.ranks > 1:
+            state["ranks"] = gather(own)
+        return state if self.replay.on_disk else state | {"replay": self.replay.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from a checkpoint; rows and sequences of another window are dropped."""
+        self.rollouts = state["rollouts"]
+        same_window = state["window"] == [self.context, self.rollout_length]
+        ranks = state.get("ranks", [state])
+        same_ranks = len(ranks) == self.ranks
+        own = ranks[self.rank] if same_ranks else state
+        same_envs = self.kept and same_window and same_ranks and bool(own["envs"]) and self._restore_envs(own)
+        if not same_envs:
+            self.env.close()
+            self._make_envs(self._new_env_seed())
+        self.collector.load_state_dict(own["collector"], same_window=same_window, same_envs=same_envs)
+        for name, saved in own["metrics"].items():
+            if name in self.metrics:
+                self.metrics[name].load_state_dict(saved, running=same_envs)
+        if same_window and not (self.replay.on_disk and not same_ranks and self.rank):
+            self.replay.load_state_dict(own["replay"] if "replay" in own else state["replay"])
+
+    def _restore_envs(self, own: dict[str, Any]) -> bool:
+        """Restore the environments of a checkpoint; False where that fails."""
+        self.env.close()
+        self._make_envs(own["env_seed"])
+        try:
+            restored = self.env.load_state_dict(own["envs"])
+        except (LookupError, TypeError, ValueError):  # of an environment with another configuration
+            restored = False
+        if not restored:
+            words = "warning: the environments cannot be restored from the checkpoint; new episodes begin"
+            print(words, file=sys.stderr, flush=True)
+        return restored
+
+    def seed_sampling(self) -> None:
+        """Seed all generators for the next update from the seed, the rank and the number of updates alone.
+
+        No restart and no other rank draws the same numbers, and no generator's state has to be saved.
+        """
+        words = np.random.SeedSequence((self.seed, self.rank, self.rollouts)).generate_state(1)
+        torch.manual_seed(int(words[0]))
+        np.random.seed(int(words[0]))
+        random.seed(int(words[0]))
+        self.rollouts += 1

@@ -1,0 +1,284 @@
+"""A training run from its configuration to its folder."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+from omegaconf import DictConfig, OmegaConf
+
+from worldmodel.analysis.video import film
+from worldmodel.distributed import part_at_exit
+from worldmodel.errors import ConfigError, NonFiniteLoss
+from worldmodel.files import atomic_write
+from worldmodel.learner.curious_agent import CuriousAgent
+from worldmodel.training.build import build_agent, build_data, build_module, env_spec
+from worldmodel.training.callbacks import (
+    CollapseGuard,
+    Metrics,
+    ProgressBar,
+    ReplayPriorities,
+    StopOnSignal,
+    StopWhenSolved,
+)
+from worldmodel.training.checkpoint import (
+    SealedFiles,
+    agent_state,
+    fit_check,
+    newest_checkpoint,
+    read_checkpoint,
+    run_dir_of,
+)
+from worldmodel.training.config import bad_input, check, fill
+from worldmodel.training.datamodule import SequenceData
+from worldmodel.training.learning_curve import learning_curve
+from worldmodel.training.preemption import spot_notices
+from worldmodel.training.rollback import Rollback
+from worldmodel.training.run_record import RunRecord
+
+DONE = "DONE"  # the file that says that a run has ended
+_RUN_DIR = "WORLDMODEL_RUN_DIR"  # how the ranks that Lightning launches find the first one's folder
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Train as configured; returns what run.json holds. Raises ConfigError for bad input, NonFiniteLoss where the
+    numbers break and `rollback` doesn't help."""
+    checkpoint_path = find_checkpoint(cfg)
+    run_dir = make_run_dir(cfg)
+    cfg.run_dir = str(run_dir)
+    with only_if_used(run_dir):
+        check(cfg)
+        with bad_input():
+            rollback = instantiate(cfg.rollback)
+        left = rollback.times
+        while True:
+            try:
+                return train_from(checkpoint_path, cfg, rollback)
+            except NonFiniteLoss as error:
+                if left == 0:
+                    raise
+                left -= 1
+                checkpoint_path = newest_checkpoint(run_dir / "checkpoints") or checkpoint_path
+                rollback.slow_down(cfg)
+                words = f"going back to {checkpoint_path or 'the beginning'} with optimizer.lr={cfg.optimizer.lr:g}"
+                print(f"warning: {error}; {words}", file=sys.stderr, flush=True)
+
+
+def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Rollback) -> dict[str, Any]:
+    """Go on from a checkpoint, or begin; see `train`."""
+    run_dir = Path(cfg.run_dir)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    L.seed_everything(cfg.seed, verbose=False)
+    with bad_input():
+        agent = build_agent(cfg, env_spec(cfg))
+        data = build_data(cfg)
+        module = build_module(cfg, agent, rollback.limit)
+    if cfg.compile:
+        agent.model.compile()
+    notices = spot_notices(cfg.spot)
+    record = RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None)
+    metrics, stop = Metrics(run_dir, data.stream), StopOnSignal()
+    if checkpoint_path:
+        state = agent_state(read_checkpoint(checkpoint_path, to_go_on=True))
+        fit_check(state, agent, checkpoint_path)
+        if (steps := int(state["env_steps"])) >= cfg.total_steps:
+            return finished(cfg, agent, state, metrics, record)
+        record.begin_at(steps)
+    with bad_input():
+        checkpoints = fill(instantiate(cfg.save), run_dir=run_dir, metrics=metrics)
+        noise_scale, resets = (
+            [
+                fill(
+                    instantiate(node),
+                    metrics=metrics,
+                    seed=cfg.seed,
+                    make_agent=lambda: build_agent(cfg, env_spec(cfg)),
+                )
+            ]
+            if "_target_" in node
+            else []
+            for node in (cfg.noise_scale, cfg.resets)
+        )
+    callbacks = [
+        *noise_scale,  # adds to the row that metrics writes
+        metrics,
+        ReplayPriorities(data.stream),
+        ProgressBar(metrics, cfg.total_steps),
+        CollapseGuard(metrics),
+        StopWhenSolved(metrics, cfg.stop_return),
+        stop,
+        *resets,
+        checkpoints,
+    ]
+    trainer = make_trainer(cfg, callbacks, data)
+    if rollback.times and trainer.world_size > 1:
+        raise ConfigError(f"rollback.times={rollback.times}: allowed with several ranks is 0")
+    if trainer.world_size > 1:
+        part_at_exit()
+    main = trainer.is_global_zero
+    if main:
+        (run_dir / DONE).unlink(missing_ok=True)
+        (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+        record.write()
+    try:
+        with notices:
+            trainer.fit(module, data, ckpt_path=checkpoint_path, weights_only=True)
+    except BaseException as error:
+        if main:
+            ended = {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            if isinstance(error, SystemExit):  # by a signal before the first update
+                ended = {"status": "stopped"}
+            record.write(**ended, **record.speed(metrics.row))
+        raise
+    told = stop.received is not None or trainer.received_sigterm  # the latter: before the first update
+    stopped = told and metrics.row.get("env_steps", 0) < cfg.total_steps
+    if main:
+        record.write(status="stopped" if stopped else "done", signal=stop.received, **record.speed(metrics.row))
+        if metrics.row:
+            learning_curve(run_dir)
+        if not stopped:
+            conclude(cfg, agent, record)
+    if stopped:
+        stop.pass_on()
+    return record.data
+
+
+def conclude(cfg: DictConfig, agent: CuriousAgent, record: RunRecord) -> None:
+    """What is left of a run whose training is over: its film, and the marker that says that nothing is."""
+    run_dir = Path(cfg.run_dir)
+    if cfg.video:
+        record.write(video=film(agent, cfg, run_dir / "video.mp4"))
+    atomic_write(run_dir / DONE, lambda file: file.write(f"{record.data['env_steps']}\n".encode()))
+
+
+def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: SequenceData) -> L.Trainer:
+    """Lightning's Trainer with our callbacks; as many epochs as `total_steps` needs."""
+    loggers = [instantiate(cfg.logger)] if "_target_" in cfg.logger else False
+    with bad_input():
+        trainer: L.Trainer = instantiate(
+            cfg.trainer,
+            callbacks=callbacks,
+            logger=loggers,
+            max_epochs=-1,
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=cfg.run_dir,
+            _convert_="all",
+        )
+    sharded = isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)
+    if not (sharded and getattr(trainer.strategy, "_save_distributed_checkpoint", True)):  # those write their own
+        trainer.strategy.checkpoint_io = SealedFiles()
+    if trainer.world_size > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ConfigError(f"trainer.devices={cfg.trainer.devices}: allowed in a sweep is 1")
+    if isinstance(trainer.strategy, DDPStrategy):
+        # statistics agree by themselves; the sums in which rewards are measured are each rank's own
+        trainer.strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
+        if data.batching.model_every > 1:  # steps of the policy alone leave the world model's parameters out
+            trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+    per_update = cfg.env.num_envs * data.stream.rollout_length * trainer.world_size
+    trainer.fit_loop.max_epochs = math.ceil(cfg.total_steps / per_update)
+    return trainer
+
+
+def make_run_dir(cfg: DictConfig) -> Path:
+    """The run's folder: as given, or a new one that no other run of this moment has."""
+    if cfg.run_dir is not None:
+        return Path(str(cfg.run_dir))
+    if "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:  # one process of several
+        if _RUN_DIR not in os.environ:
+            raise ConfigError("run_dir=null: must be given where torchrun or a cluster starts the processes")
+        return Path(os.environ[_RUN_DIR])
+    stem = Path("runs") / str(cfg.name) / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{cfg.seed}"
+    path, copy = stem, 1
+    while path.exists():
+        copy += 1
+        path = stem.with_name(f"{stem.name}_{copy}")
+    os.environ[_RUN_DIR] = str(path)
+    return path
+
+
+@contextmanager
+def only_if_used(run_dir: Path) -> Iterator[None]:
+    """Reserve the folder at once; bad input found within leaves none behind where there was none."""
+    new = not run_dir.exists()
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"run_dir={run_dir}: can't be made ({error.strerror})") from None
+    try:
+        yield
+    except BaseException:
+        if new and not any(run_dir.iterdir()):
+            run_dir.rmdir()
+        raise
+
+
+def finished(
+    cfg: DictConfig, agent: CuriousAgent, state: dict[str, Any], metrics: Metrics, record: RunRecord
+) -> dict[str, Any]:
+    """End a run that has no steps left: one that was done, or killed after its last checkpoint."""
+    run_dir, before, steps = Path(cfg.run_dir), record.before, int(state["env_steps"])
+    if before.get("status") == "done" and (run_dir / DONE).exists():
+        print(f"done before: {steps:,} steps of total_steps={cfg.total_steps:,}")
+        return before
+    if before.get("status") not in ("running", "done"):
+        raise ConfigError(f"total_steps={cfg.total_steps}: the checkpoint has {steps} steps already, allowed are more")
+    agent.load_state_dict(state)
+    row = metrics.read()[-1]
+    record.write(status="done", signal=None, **record.speed({k: float(row[k]) for k in ("env_steps", "wall_s")}))
+    learning_curve(run_dir)
+    conclude(cfg, agent, record)
+    return record.data
+
+
+def find_checkpoint(cfg: DictConfig) -> str | None:
+    """The checkpoint to go on from, or None for a new run."""
+    if cfg.checkpoint is None:
+        return None
+    if cfg.checkpoint != "auto":
+        return str(cfg.checkpoint)
+    if not cfg.run_dir:
+        raise ConfigError("checkpoint=auto: needs run_dir, the folder to look in")
+    newest = newest_checkpoint(Path(cfg.run_dir) / "checkpoints")
+    return newest and str(newest)
+
+
+def continued(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    """The configuration of the run that a checkpoint belongs to, with this command's overrides on top.
+
+    With checkpoint=auto, a command that names its experiment says all there is to say: it is the run's own again.
+    """
+    path = find_checkpoint(cfg)
+    if path is None:
+        return cfg
+    if cfg.checkpoint == "auto" and any(override.lstrip("+").startswith("experiment=") for override in overrides):
+        cfg.checkpoint = path
+        return cfg
+    saved = OmegaConf.create(read_checkpoint(path)["config"])
+    for override in overrides:
+        key = override.lstrip("+~").split("=", 1)[0]
+        if key == "experiment":
+            raise ConfigError(f"{override}: not with checkpoint=, whose run has its experiment already")
+        OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False)
+    for key in cfg.keys() - saved.keys():  # of groups that are younger than the run
+        saved[key] = cfg[key]
+    saved.checkpoint = path
+    saved.run_dir = cfg.run_dir or str(run_dir_of(path))
+    return saved
