@@ -49,8 +49,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def context() -> EvaluationContext:
     """A short evaluation of an untrained agent in a small room."""
     torch.manual_seed(1)
-    agent, data, cfg = tiny_agent(*EASY, "data.success=0.0")
+    agent, stream, cfg = tiny_agent(*EASY, "data.success=0.0")
     for _ in range(2):
-        agent.score(data.collector.collect())
-    data.env.close()
+        agent.score(stream.collector.collect())
+    stream.close()
     return EvaluationContext(Path("nowhere.ckpt"), agent, cfg, episodes=12, seed=0, num_envs=4)

@@ -41,7 +41,7 @@ def _main(cfg: DictConfig) -> None:
     if OmegaConf.is_missing(cfg, "checkpoint"):
         raise ConfigError("checkpoint=???: a path must be given, e.g. runs/…/checkpoints/last.ckpt")
     with Console(stderr=True).status("loading") as status:
-        report = evaluate(**OmegaConf.to_container(cfg), say=status.update)
+        report = evaluate(**OmegaConf.to_container(cfg), progress=status.update)
     console = Console()
     for judged in report.get("checkpoints", [report]):
         for table in tables(judged):

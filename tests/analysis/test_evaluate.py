@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.experience import lived
-from helpers.tiny import TINY, tiny_agent
-from omegaconf import OmegaConf
+from helpers.tiny import EASY, TINY, tiny_agent, tiny_config
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from worldmodel.analysis.probes.observation import fit_observation_head
@@ -24,15 +24,23 @@ from worldmodel.analysis.report.skill import skill
 from worldmodel.analysis.statistics import ratio_interval
 from worldmodel.envs import Step
 from worldmodel.evaluate import main
-from worldmodel.learner.run_episodes import Tally, freeze, play
+from worldmodel.learner.curious_agent import CuriousAgent
+from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.training.build import build_env
+from worldmodel.training.checkpoint import FORMAT
+
+
+def save_agent(agent: CuriousAgent, cfg: DictConfig, path: Path) -> None:
+    """Write what evaluation reads of a checkpoint."""
+    config = OmegaConf.to_container(cfg)
+    torch.save({"state_dict": agent.state_dict(), "config": config, "format": FORMAT}, path)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("agent") / "agent.ckpt"
     agent, _ = lived("data.success=0.0")
-    torch.save({"state_dict": agent.state_dict(), "config": agent.config}, path)
+    save_agent(agent, tiny_config(*EASY, "data.success=0.0"), path)
     return path
 
 
@@ -97,12 +105,12 @@ def test_what_training_logged_stands_beside(checkpoint: Path, tmp_path: Path):
 def test_every_kind_of_observation_and_action(tmp_path: Path, experiment: str):
     torch.manual_seed(1)
     lacking = ("encoder.dim", "target.dim")  # sizes that not each experiment's parts have
-    agent, data, _ = tiny_agent(
+    agent, stream, cfg = tiny_agent(
         f"experiment={experiment}", "+env.max_episode_steps=6", tiny=[x for x in TINY if not x.startswith(lacking)]
     )
-    agent.score(data.collector.collect())
-    data.env.close()
-    torch.save({"state_dict": agent.state_dict(), "config": agent.config}, tmp_path / "agent.ckpt")
+    agent.score(stream.collector.collect())
+    stream.close()
+    save_agent(agent, cfg, tmp_path / "agent.ckpt")
     parts = [part for part in REPORT_SECTIONS if part != "video"]
     report = evaluate(tmp_path / "agent.ckpt", episodes=4, num_envs=2, parts=parts, horizons=[1, 2])
     assert report["prediction"]["random"]["open_loop"]["2"]["linear"]["skill"] is not None
@@ -123,19 +131,19 @@ def test_curiosity_is_scored_as_in_training_by_frozen_statistics():
     agent, _ = lived(
         "curiosity=surprise_alone"
     )  # a signal with a memory of its episodes would pay less the second time
-    before = {k: v.clone() for k, v in agent.state_dict().items() if not k.endswith(("count", "reward_scale.sum"))}
+    before = {k: v.clone() for k, v in agent.state_dict().items() if not k.endswith(("count", "reward_normalizer.sum"))}
     freeze(agent, 3)
-    env = build_env(OmegaConf.create(agent.config), seed=5, num_envs=3)
-    tally, raws, rews, steps = Tally(3), 0.0, 0.0, 0
-    for roll, out in play(agent, env, tally, context=4, horizon=8, greedy=False):
-        counted = tally.number(roll)[1]
+    env = build_env(tiny_config(*EASY, "curiosity=surprise_alone"), seed=5, num_envs=3)
+    stats, raws, rews, steps = EpisodeStats(3), 0.0, 0.0, 0
+    for roll, out in run_episodes(agent, env, stats, context=4, rollout_length=8, greedy=False):
+        counted = stats.number(roll)[1]
         raw = agent.curiosity.reward(roll, out)[counted]
         scale = agent.reward_normalizer
-        torch.testing.assert_close(roll.rew_int[counted], raw / before["reward_scale.moments.var"].sqrt() * scale.scale)
+        torch.testing.assert_close(roll.rew_int[counted], raw / before["reward_normalizer.moments.var"].sqrt() * scale.scale)
         raws, rews, steps = raws + raw.sum(), rews + roll.rew_int[counted].sum(), steps + int(counted.sum())
-    assert steps == tally.length.sum() and raws != 0
-    assert tally.rew_int_raw.sum() == pytest.approx(float(raws), rel=1e-4)
-    assert tally.rew_int.sum() == pytest.approx(float(rews), rel=1e-4)
+    assert steps == stats.length.sum() and raws != 0
+    assert stats.rew_int_raw.sum() == pytest.approx(float(raws), rel=1e-4)
+    assert stats.rew_int.sum() == pytest.approx(float(rews), rel=1e-4)
     for name, value in before.items():
         assert agent.state_dict()[name].equal(value), name
 
@@ -168,14 +176,14 @@ class Uneven:
 
 
 def test_long_episodes_count_as_much_as_short_ones():
-    agent, data, _ = tiny_agent("env=cartpole", "encoder=mlp", "encoder.hidden=[16]")
-    data.env.close()
+    agent, stream, _ = tiny_agent("env=cartpole", "encoder=mlp", "encoder.hidden=[16]")
+    stream.close()
     freeze(agent, 3)
-    tally = Tally(7)  # 3 of copy 0, 2 of the others
-    list(play(agent, Uneven(), tally, context=4, horizon=8, greedy=False))
-    np.testing.assert_array_equal(tally.length, [3, 6, 9, 3, 6, 9, 3])
-    np.testing.assert_array_equal(tally.ret, [1, 0, 0, 1, 0, 0, 1])
-    np.testing.assert_array_equal(tally.finished, 1)
+    stats = EpisodeStats(7)  # 3 of copy 0, 2 of the others
+    list(run_episodes(agent, Uneven(), stats, context=4, rollout_length=8, greedy=False))
+    np.testing.assert_array_equal(stats.length, [3, 6, 9, 3, 6, 9, 3])
+    np.testing.assert_array_equal(stats.ret, [1, 0, 0, 1, 0, 0, 1])
+    np.testing.assert_array_equal(stats.finished, 1)
 
 
 # --- statistics

@@ -58,13 +58,13 @@ def test_a_behaviour_is_played_once(context: EvaluationContext):
 
 def test_transitions_are_those_of_the_tally(context: EvaluationContext):
     played = context.episode_set("sampled")
-    steps, tally = played.steps, played.tally
-    np.testing.assert_array_equal(np.bincount(steps.episode), tally.length)
-    np.testing.assert_allclose(np.bincount(steps.episode, steps.rew_ext), tally.ret, rtol=1e-5)
-    np.testing.assert_allclose(np.bincount(steps.episode, steps.rew_int), tally.rew_int, rtol=1e-4)
-    assert (np.diff(steps.episode) >= 0).all() and steps.age.max() == tally.length.max() - 1
+    steps, stats = played.steps, played.stats
+    np.testing.assert_array_equal(np.bincount(steps.episode), stats.length)
+    np.testing.assert_allclose(np.bincount(steps.episode, steps.rew_ext), stats.ret, rtol=1e-5)
+    np.testing.assert_allclose(np.bincount(steps.episode, steps.rew_int), stats.rew_int, rtol=1e-4)
+    assert (np.diff(steps.episode) >= 0).all() and steps.age.max() == stats.length.max() - 1
     over = steps.end | steps.trunc
-    np.testing.assert_array_equal(steps.age[over] + 1, tally.length)  # the last one of each ends it
+    np.testing.assert_array_equal(steps.age[over] + 1, stats.length)  # the last one of each ends it
     assert 1 <= coverage(played) <= 6
 
 
@@ -80,14 +80,14 @@ def test_starts_that_are_solved_already_are_refused():
     ret, length = np.array([1.0, 0.0, 1.0, 1.0]), np.array([1.0, 1.0, 5.0, 2.0])
     np.testing.assert_array_equal(solved_at_start(ret, length, 0.5), [True, False, False, False])
     assert not solved_at_start(ret, length, None).any()
-    tally = SimpleNamespace(ret=ret, length=length)
-    found = summary(SimpleNamespace(tally=tally, steps=transitions(episode=[0, 1, 2, 3])), 0.5, 0)
+    stats = SimpleNamespace(ret=ret, length=length)
+    found = summary(SimpleNamespace(stats=stats, steps=transitions(episode=[0, 1, 2, 3])), 0.5, 0)
     assert found["refused"] == 1 and found["episodes"] == 3
     assert found["return_mean"] == found["success"] == pytest.approx(2 / 3, abs=1e-6)
     assert found["length"] == pytest.approx(8 / 3, abs=1e-6) and found["coverage"] is None
-    tally = SimpleNamespace(ret=np.ones(2), length=np.ones(2))
+    stats = SimpleNamespace(ret=np.ones(2), length=np.ones(2))
     with pytest.raises(ConfigError, match="episodes=2: all of them are won by their first step"):
-        summary(SimpleNamespace(tally=tally, steps=transitions(episode=[0, 1])), 0.5, 0)
+        summary(SimpleNamespace(stats=stats, steps=transitions(episode=[0, 1])), 0.5, 0)
 
 
 @pytest.mark.parametrize(
@@ -198,13 +198,13 @@ def test_calibration_of_true_and_of_wrong_variances():
     for half in (slice(0, 5000), slice(5000, None)):
         true.add(error[half], logvar[half])
         narrow.add(2 * error[half], logvar[half])
-    good, bad = true.numbers(), narrow.numbers()
+    good, bad = true.to_dict(), narrow.numbers()
     assert good["samples"] == 80_000 and good["ece"] < 0.005 and good["ence"] < 0.02
     assert good["z_square"] == pytest.approx(1, abs=0.02) and bad["z_square"] == pytest.approx(4, abs=0.08)
     assert good["coverage"]["0.50"] == pytest.approx(0.5, abs=0.01)
     assert bad["coverage"]["0.50"] == pytest.approx(0.264, abs=0.01)  # P(|z| < 0.6745 / 2)
     assert bad["ence"] == pytest.approx(1, abs=0.02) and bad["ece"] > 0.15
-    assert Calibration().numbers()["ece"] is None
+    assert Calibration().to_dict()["ece"] is None
 
 
 def test_auc():

@@ -58,7 +58,7 @@ def test_an_ideal_predictor_reaches_the_optimum(mess3: EvaluationContext):
     torch.testing.assert_close(found, rolls.info["entropy"][:, :-1, 0])
     worse = expected_nats(Ideal(chance.log() + torch.tensor([0.3, 0.0, -0.3])), rolls.h, rolls.h, chance)
     assert (worse > found).all()
-    settled = rolls.real & (context(rolls) >= 8)
+    settled = rolls.real & (tokens_seen(rolls) >= 8)
     assert float(found[settled].mean()) == pytest.approx(0.7935, abs=0.01)  # Mess3's entropy rate
 
 
@@ -102,7 +102,7 @@ def test_what_the_report_says_of_compression(mess3: EvaluationContext):
 def test_a_memory_cut_nowhere_has_the_entropy_rate_of_acting(mess3: EvaluationContext):
     """Transitions at which the acting memory has seen as many tokens as the longest cut leaves: the same bits."""
     rolls = RecordedRollouts.join(mess3.episode_set("sampled").recorded)
-    exactly = rolls.real & (context(rolls) == 16)
+    exactly = rolls.real & (tokens_seen(rolls) == 16)
     curve, rate = by_context(mess3, mess3.module.model.observation, rolls, exactly)
     assert float(curve[-1]) == pytest.approx(rate, abs=1e-5) and float(curve[1]) != pytest.approx(rate, abs=1e-5)
 

@@ -107,7 +107,7 @@ def test_another_agent_cannot_read_it(tokens: tuple) -> None:
 def test_continuous_actions_are_refused(tokens: tuple) -> None:
     coder, _ = tokens
     with pytest.raises(ValueError, match="allowed for compression are Discrete ones"):
-        WorldCoder(coder.agent, coder.head, Discrete(3), Box(-1, 1, (2,)), context=4, horizon=8)
+        WorldCoder(coder.agent, coder.head, Discrete(3), Box(-1, 1, (2,)), context=4, rollout_length=8)
 
 
 def test_rates_are_of_observations_alone() -> None:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.learner.curious_agent import CuriousAgent
-from worldmodel.learner.run_episodes import Tally, freeze, play
+from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.training.build import build_env
 from worldmodel.training.config import bad_input
 from worldmodel.training.loading import load_agent
@@ -54,12 +54,12 @@ def cross_skill(agents: Sequence[tuple[CuriousAgent, DictConfig]], episodes: int
         torch.manual_seed(seed)
         with bad_input():
             env = build_env(cfg, seed=TEST_SEEDS + seed, num_envs=COPIES)
-        tally = Tally(episodes)
+        stats = EpisodeStats(episodes)
         try:
-            for roll, _ in play(
-                actor, env, tally, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False
+            for roll, _ in run_episodes(
+                actor, env, stats, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False
             ):
-                _, counted = tally.number(roll)
+                _, counted = stats.number(roll)
                 for a, (module, _) in enumerate(agents):
                     out = module.model(roll)
                     error[a, b] += float((out.skill_error * counted).sum())

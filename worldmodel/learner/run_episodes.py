@@ -33,7 +33,7 @@ def freeze(module: CuriousAgent, num_envs: int) -> None:
 
 
 @dataclass
-class Tally:
+class EpisodeStats:
     """Sums over each of the first episodes: number round * N + copy, so that every copy plays as many (or one less)
     and they count however long they take. The first ones to finish would be the short ones."""
 
@@ -75,10 +75,10 @@ class Tally:
 
 
 @torch.no_grad()
-def play(
+def run_episodes(
     module: CuriousAgent,
     env: VectorEnv,
-    tally: Tally,
+    stats: EpisodeStats,
     *,
     context: int,
     rollout_length: int,
@@ -86,7 +86,7 @@ def play(
     policy: nn.Module | None = None,
     progress: Callable[[int], None] = lambda finished: None,
 ) -> Iterator[tuple[ScoredRollout, Outputs]]:
-    """Let a frozen agent play until the tally is complete; yields each rollout of N x T steps with the model's view.
+    """Let a frozen agent play until the stats is complete; yields each rollout of N x T steps with the model's view.
 
     Rollouts are those of training: `context` and `rollout_length` are what the agent was trained with. `policy` acts
     instead of the agent's own.
@@ -102,11 +102,11 @@ def play(
     )
     collector = Collector(env, actor, Episodes(env.num_envs), greedy)
     module.curiosity.reset(env.num_envs)  # the numbers of episodes begin anew
-    while not tally.complete:
+    while not stats.complete:
         roll = collector.collect()
         out = module.model.score_rollout(roll)
         raw = module.curiosity.reward(roll, out)
         roll = module.objective.score(roll, module.reward_normalizer(raw, roll.new_steps(roll.mask)))
-        tally.add(roll, raw)
-        progress(int(tally.finished.sum()))
+        stats.add(roll, raw)
+        progress(int(stats.finished.sum()))
         yield roll, out

@@ -10,7 +10,7 @@ from torch import Tensor
 from worldmodel.analysis.probes.information import age
 from worldmodel.envs import VectorEnv
 from worldmodel.learner.curious_agent import CuriousAgent
-from worldmodel.learner.run_episodes import Tally, play
+from worldmodel.learner.run_episodes import EpisodeStats, run_episodes
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import Obs, Rollout, map_obs
 
@@ -52,7 +52,7 @@ def record(
     """
     return [
         roll
-        for roll, _ in play(agent, env, Tally(episodes), context=context, rollout_length=rollout_length, greedy=greedy)
+        for roll, _ in run_episodes(agent, env, EpisodeStats(episodes), context=context, rollout_length=rollout_length, greedy=greedy)
     ]
 
 

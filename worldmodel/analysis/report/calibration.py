@@ -42,7 +42,7 @@ class Calibration:
         for total, weight in ((self.count, None), (self.var, logvar.exp()), (self.square, square)):
             total += torch.bincount(which, weight, minlength=BINS).cpu()
 
-    def numbers(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For the report; None where nothing was added."""
         samples = float(self.inside.sum())
         if not samples:

@@ -15,7 +15,7 @@ from worldmodel.analysis.report.calibration import Calibration
 from worldmodel.analysis.report.recorded import RecordedRollouts
 from worldmodel.analysis.report.transitions import Transitions
 from worldmodel.learner.curious_agent import CuriousAgent
-from worldmodel.learner.run_episodes import Tally, freeze, play
+from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.policy import RandomPolicy
 from worldmodel.training.build import EnvSpec, build_env, env_spec
 from worldmodel.training.config import bad_input
@@ -29,7 +29,7 @@ class EpisodeSet:
     """Episodes of one behaviour."""
 
     name: str
-    tally: Tally
+    stats: EpisodeStats
     steps: Transitions
     calibration: Calibration
     recorded: list[RecordedRollouts]
@@ -79,15 +79,15 @@ class EvaluationContext:
         with bad_input():
             env = build_env(self.cfg, seed=SEED_OFFSET + self.seed, num_envs=self.num_envs, **changes)
         name = " ".join([policy, *(f"{k}={v}" for k, v in changes.items())])
-        tally, calibration = Tally(self.episodes), Calibration()
+        stats, calibration = EpisodeStats(self.episodes), Calibration()
         steps: list[Transitions] = []
         recorded: list[RecordedRollouts] = []
         every = 1  # doubled whenever too many rollouts are recorded
         try:
-            playing = play(
+            playing = run_episodes(
                 self.module,
                 env,
-                tally,
+                stats,
                 context=self.cfg.data.context,
                 rollout_length=self.cfg.data.rollout_length,
                 greedy=policy == "greedy",
@@ -95,7 +95,7 @@ class EvaluationContext:
                 progress=lambda done: self.progress(f"{name}: {min(done, self.episodes)}/{self.episodes} episodes"),
             )
             for i, (roll, out) in enumerate(playing):
-                number, counted = tally.number(roll)
+                number, counted = stats.number(roll)
                 steps.append(Transitions.of(roll, out, number, counted))
                 calibration.add(out.error[counted], out.pred.logvar[counted])
                 if i % every == 0:
@@ -104,4 +104,4 @@ class EvaluationContext:
                     recorded, every = recorded[::2], 2 * every
         finally:
             env.close()
-        return EpisodeSet(name, tally, Transitions.join(steps), calibration, recorded)
+        return EpisodeSet(name, stats, Transitions.join(steps), calibration, recorded)

@@ -116,11 +116,11 @@ def numbers(context: EvaluationContext, sections: dict[str, Section]) -> dict[st
     report: dict[str, Any] = {"checkpoint": str(context.checkpoint), "env_steps": int(context.module.env_steps)}
     predicted = sections["prediction"].numbers if "prediction" in sections else None
     for name in ("greedy", "sampled"):
-        played = context.episode_set(name)
-        found = summary(played, context.cfg.data.success, context.seed)
-        steps = played.tally.length.sum()
+        episode_set = context.episode_set(name)
+        found = summary(episode_set, context.cfg.data.success, context.seed)
+        steps = episode_set.stats.length.sum()
         report[name] = {k: found[k] for k in ("return_mean", "return_ci", "success", "length")} | {
-            k: rounded(getattr(played.tally, k).sum() / steps) for k in ("rew_int_raw", "rew_int")
+            k: rounded(getattr(episode_set.stats, k).sum() / steps) for k in ("rew_int_raw", "rew_int")
         }
         if predicted is not None:
             ahead = predicted[name]["open_loop"].items()

@@ -12,26 +12,26 @@ from worldmodel.analysis.statistics import ratio_interval
 from worldmodel.errors import ConfigError
 
 
-def summary(played: EpisodeSet, threshold: float | None, seed: int) -> dict[str, Any]:
+def summary(episode_set: EpisodeSet, threshold: float | None, seed: int) -> dict[str, Any]:
     """Means over a behaviour's episodes with their intervals. Raises ConfigError if all had been solved before."""
-    tally = played.tally
-    fair = ~solved_at_start(tally.ret, tally.length, threshold)
+    stats = episode_set.stats
+    fair = ~solved_at_start(stats.ret, stats.length, threshold)
     if not fair.any():
         raise ConfigError(f"episodes={len(fair)}: all of them are won by their first step, there is nothing to judge")
-    won = None if threshold is None else (tally.ret[fair] > threshold).astype(float)
+    won = None if threshold is None else (stats.ret[fair] > threshold).astype(float)
 
     def interval(x: np.ndarray) -> list[float] | None:
         found = ratio_interval(x, np.ones_like(x), seed)
         return found and [rounded(bound) for bound in found]
 
     return {
-        "return_mean": rounded(tally.ret[fair].mean()),
-        "return_ci": interval(tally.ret[fair]),
+        "return_mean": rounded(stats.ret[fair].mean()),
+        "return_ci": interval(stats.ret[fair]),
         "success": None if won is None else rounded(won.mean()),
         "success_ci": None if won is None else interval(won),
-        "length": rounded(tally.length[fair].mean()),
-        "length_ci": interval(tally.length[fair]),
-        "coverage": rounded(coverage(played)),
+        "length": rounded(stats.length[fair].mean()),
+        "length_ci": interval(stats.length[fair]),
+        "coverage": rounded(coverage(episode_set)),
         "episodes": int(fair.sum()),
         "refused": int((~fair).sum()),
     }
@@ -42,9 +42,9 @@ def solved_at_start(ret: np.ndarray, length: np.ndarray, threshold: float | None
     return np.zeros(len(ret), dtype=bool) if threshold is None else (length == 1) & (ret > threshold)
 
 
-def coverage(played: EpisodeSet) -> float | None:
+def coverage(episode_set: EpisodeSet) -> float | None:
     """Mean number of different places that an episode's transitions led to; None where places aren't told."""
-    steps = played.steps
+    steps = episode_set.steps
     if not steps.place.shape[1]:
         return None
     visits = np.unique(np.column_stack([steps.episode, steps.place]), axis=0)

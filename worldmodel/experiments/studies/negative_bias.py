@@ -12,7 +12,7 @@ from worldmodel.analysis.statistics import band
 from worldmodel.experiments.behaviour import COPIES, TEST_SEEDS
 from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
 from worldmodel.experiments.study_runner import StudyRunner
-from worldmodel.learner.run_episodes import Tally, freeze, play
+from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.training.build import build_env
 from worldmodel.training.config import bad_input
 from worldmodel.training.learning_curve import read_metrics
@@ -99,12 +99,12 @@ def _return(cell: Cell, episodes: int, held_out: bool) -> float:
     torch.manual_seed(cell.seed)
     with bad_input():
         env = build_env(cfg, seed=TEST_SEEDS + cell.seed, num_envs=COPIES, held_out=held_out)
-    tally = Tally(episodes)
+    stats = EpisodeStats(episodes)
     try:
-        for _ in play(
-            module, env, tally, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False
+        for _ in run_episodes(
+            module, env, stats, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False
         ):
             pass
     finally:
         env.close()
-    return float(tally.ret.mean())
+    return float(stats.ret.mean())

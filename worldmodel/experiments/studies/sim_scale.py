@@ -19,7 +19,7 @@ from worldmodel.envs.worlds.pendulum import Pendulums, flow, outputs_of, state_o
 from worldmodel.experiments.behaviour import TEST_SEEDS
 from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
 from worldmodel.experiments.study_runner import StudyRunner
-from worldmodel.learner.run_episodes import Tally, freeze, play
+from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.training.build import build_env
 from worldmodel.training.loading import load_agent
 
@@ -109,8 +109,8 @@ def judge(cell: Cell, reference: float, copies: int, ahead: int) -> dict[str, An
     torch.manual_seed(cell.seed)
     env = build_env(cfg, seed=TEST_SEEDS + cell.seed, num_envs=copies, step=reference)
     try:
-        tally = Tally(copies)
-        game = play(module, env, tally, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False)
+        stats = EpisodeStats(copies)
+        game = run_episodes(module, env, stats, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False)
         roll, out = next(game)
     finally:
         env.close()

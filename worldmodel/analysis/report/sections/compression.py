@@ -14,7 +14,7 @@ from worldmodel.analysis.probes.world_coder import WorldCoder, compression_repor
 from worldmodel.analysis.report.context import SEED_OFFSET, EvaluationContext
 from worldmodel.analysis.report.section import Figure, Section, Table
 from worldmodel.analysis.report.skill import rounded
-from worldmodel.learner.run_episodes import Tally, play
+from worldmodel.learner.run_episodes import EpisodeStats, run_episodes
 from worldmodel.training.build import build_env
 from worldmodel.types import Rollout
 
@@ -76,10 +76,10 @@ def fresh(context: EvaluationContext, offset: int, rollouts: int) -> list[Rollou
     torch.manual_seed(context.seed)
     env = build_env(context.cfg, seed=SEED_OFFSET + offset + context.seed, num_envs=context.num_envs)
     data = context.cfg.data
-    tally = Tally(rollouts * data.rollout_length * context.num_envs)  # more episodes than so many steps can hold
+    stats = EpisodeStats(rollouts * data.rollout_length * context.num_envs)  # more episodes than so many steps can hold
     try:
-        playing = play(
-            context.module, env, tally, context=data.context, rollout_length=data.rollout_length, greedy=False
+        playing = run_episodes(
+            context.module, env, stats, context=data.context, rollout_length=data.rollout_length, greedy=False
         )
         return [roll for roll, _ in islice(playing, rollouts)]
     finally:

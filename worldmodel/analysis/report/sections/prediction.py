@@ -26,16 +26,16 @@ def prediction(context: EvaluationContext, horizons: list[int]) -> Section:
     numbers: dict[str, Any] = {"open_loop_latent": "imagined" if imagines_latents(context.module.model) else "unknown"}
     space = context.act_space
     for name in BEHAVIOURS:
-        played = context.episode_set(name)
+        episode_set = context.episode_set(name)
         context.progress(f"{name}: predictions")
-        errors = by_horizon(context, played, horizons)
+        errors = by_horizon(context, episode_set, horizons)
         numbers[name] = {
             "open_loop": {str(h): skills(e, context.seed) for h, e in errors.items()},
-            "calibration": played.calibration.numbers(),
-            "reward_head": reward_head(played.steps),
-            "end_head": end_head(played.steps),
-            "actions": by_action(played.steps, space, context.seed),
-            "null_action": null_action(played.steps, context.null_action, space, context.seed),
+            "calibration": episode_set.calibration.to_dict(),
+            "reward_head": reward_head(episode_set.steps),
+            "end_head": end_head(episode_set.steps),
+            "actions": by_action(episode_set.steps, space, context.seed),
+            "null_action": null_action(episode_set.steps, context.null_action, space, context.seed),
         }
     tables = [_horizon_table(numbers), _head_table(numbers)]
     if numbers["sampled"]["actions"]:
@@ -43,9 +43,9 @@ def prediction(context: EvaluationContext, horizons: list[int]) -> Section:
     return Section("Prediction", numbers, tables, [_skill_picture(numbers), _calibration_picture(numbers)])
 
 
-def by_horizon(context: EvaluationContext, played: EpisodeSet, horizons: list[int]) -> dict[int, Errors]:
+def by_horizon(context: EvaluationContext, episode_set: EpisodeSet, horizons: list[int]) -> dict[int, Errors]:
     """Open-loop errors from about `STARTS` starts, evenly over the recorded rollouts, of the model and the baselines."""
-    model, recorded = context.module.model, played.recorded
+    model, recorded = context.module.model, episode_set.recorded
     baselines = {"mean": Affine(model, context.act_space, linear=False).fit(recorded)}
     if int(np.prod(model.target.shape)) <= WIDEST:
         baselines["linear"] = Affine(model, context.act_space, linear=True).fit(recorded)

@@ -25,7 +25,7 @@ def returns(context: EvaluationContext, sticky: float) -> Section:
         plays[f"sampled_sticky_{other:g}"] = context.episode_set("sampled", sticky=other)
     if env.get("levels") and not env.get("held_out"):
         plays["sampled_held_out_levels"] = context.episode_set("sampled", held_out=True)
-    numbers = {name: summary(played, context.cfg.data.success, context.seed) for name, played in plays.items()}
+    numbers = {name: summary(episode_set, context.cfg.data.success, context.seed) for name, episode_set in plays.items()}
     words = (
         f"{context.episodes} episodes of each behaviour, counted without preferring short ones; intervals are 95 % "
         "bootstraps over episodes. Refused are episodes won by their very first step: they had been solved before the "
@@ -55,8 +55,8 @@ def logged(context: EvaluationContext) -> float | None:
 def _picture(plays: dict[str, EpisodeSet]) -> Figure:
     drawing, (left, right) = canvas(2)
     for axis, key, label in ((left, "ret", "return"), (right, "length", "length (steps)")):
-        for name, played in plays.items():
-            values = np.sort(getattr(played.tally, key))
+        for name, episode_set in plays.items():
+            values = np.sort(getattr(episode_set.stats, key))
             axis.step(values, np.arange(1, len(values) + 1) / len(values), where="post", label=name)
         axis.set(xlabel=label, ylabel="share of episodes", ylim=(0, 1.02))
     right.legend(fontsize=7)

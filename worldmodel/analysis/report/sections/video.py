@@ -15,7 +15,7 @@ from worldmodel.analysis.report.section import Film, Section
 from worldmodel.analysis.report.symbol_decoder import STREAMS, decode, decoder_of
 from worldmodel.envs import Step
 from worldmodel.envs.wrappers.base import Wrapper
-from worldmodel.learner.run_episodes import Tally, freeze, play
+from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.model.world_model import Outputs
 from worldmodel.training.build import build_env
 from worldmodel.types import Obs, Rollout
@@ -103,19 +103,19 @@ def record(
     paid (n,). ValueError if the environment doesn't render."""
     changes = {"engine": engine, "render": True, "vectorization": "sync"}
     env = Filmed(build_env(context.cfg, seed=SEED_OFFSET + context.seed, num_envs=1, **changes))
-    tally, data = Tally(EPISODES), context.cfg.data
+    stats, data = EpisodeStats(EPISODES), context.cfg.data
     frames: list[np.ndarray] = []
     tiles: list[np.ndarray] = []
     paid: list[float] = []
     freeze(context.module, 1)
     try:
-        for roll, out in play(
-            context.module, env, tally, context=data.context, rollout_length=data.rollout_length, greedy=False
+        for roll, out in run_episodes(
+            context.module, env, stats, context=data.context, rollout_length=data.rollout_length, greedy=False
         ):
             new, env.frames = env.frames, []
             if new[0] is None:
                 raise ValueError(f"env.engine={engine}: doesn't render this environment")
-            counted = tally.number(roll)[1][0].cpu().numpy()
+            counted = stats.number(roll)[1][0].cpu().numpy()
             frames += [np.ascontiguousarray(frame) for frame, keep in zip(new, counted, strict=True) if keep]
             tiles += list(draw(roll, out)[0][counted])
             paid += roll.rew_int[0].cpu().numpy()[counted].tolist()
