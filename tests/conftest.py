@@ -25,8 +25,10 @@ class Ended(NamedTuple):
 
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Ended]:
-    """Runs `worldmodel.train` with tiny sizes and these arguments, or another `main` with these alone, in this process
-    and in a folder of its own."""
+    """A function that runs a command in this process, in a folder of its own.
+
+    The command is `worldmodel.train` with tiny sizes, or another `main` with the given arguments alone.
+    """
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, tiny: list[str] = TINY, main: Callable[[], None] = train.main) -> Ended:
@@ -49,8 +51,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study() -> Study:
     """A short study of an untrained agent in a small room."""
     torch.manual_seed(1)
-    agent, data, cfg = tiny_agent(*EASY, "data.success=0.0")
+    agent, stream, cfg = tiny_agent(*EASY, "data.success=0.0")
     for _ in range(2):
-        agent.score(data.collector.collect())
-    data.env.close()
+        agent.score(stream.collector.collect())
+    stream.close()
     return Study(Path("nowhere.ckpt"), agent, cfg, episodes=12, seed=0, num_envs=4)

@@ -1,4 +1,4 @@
-"""Rollouts of untrained agents, and what a replay holds."""
+"""Rollouts of untrained agents, and the contents of a replay."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import torch
 from helpers.tiny import EASY, tiny_agent
 from worldmodel.analysis.probes.activations import record
 from worldmodel.experience.replay import Replay
-from worldmodel.experience.replay.records import rollout_of
+from worldmodel.experience.replay.records import sequences_of
+from worldmodel.experience.stream import ExperienceStream
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.learner.run_episodes import freeze
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, ScoredRollout, Sequences
 
 CHAIN = ["experiment=chain", "env.num_envs=4", "env.length=6", "data.rollout_length=20", "data.batch=2"]
 DREAM = [
@@ -28,26 +29,28 @@ DREAM = [
 MESS3 = ["env=mess3", "encoder=discrete", "curiosity=none", "env.max_episode_steps=20"]
 
 
-def everything(replay: Replay) -> Rollout:
-    """All that can be drawn, the oldest first."""
+def everything(replay: Replay) -> Sequences:
+    """All stored sequences, the oldest first."""
     numbers = replay.store.length - len(replay) + np.arange(len(replay))
-    return rollout_of(replay.store[numbers], torch.device("cpu"))
+    return sequences_of(replay.store[numbers], replay.num_new, torch.device("cpu"))
 
 
-def lived(*overrides: str, easy: list[str] = EASY) -> tuple[CuriousAgent, Rollout]:
-    """An untrained agent that has scored two rollouts of 4 x 8 steps, and the second one."""
+def lived(*overrides: str, easy: list[str] = EASY) -> tuple[CuriousAgent, ScoredRollout]:
+    """An untrained agent that has scored two rollouts of 4 x 8 steps, and the second of them."""
     torch.manual_seed(1)
-    agent, data, _ = tiny_agent(*easy, *overrides)
+    agent, stream, _ = tiny_agent(*easy, *overrides)
     for _ in range(2):
-        roll = agent.score(data.collector.collect())
-    data.env.close()
+        roll = agent.score(stream.collector.collect())
+    stream.close()
     return agent, roll
 
 
-def recorded(*overrides: str, episodes: int = 8) -> tuple:
+def recorded(*overrides: str, episodes: int = 8) -> tuple[CuriousAgent, ExperienceStream, list[Rollout]]:
+    """An untrained, frozen agent, its closed stream and rollouts of at least `episodes` episodes."""
     torch.manual_seed(0)
-    agent, data, _ = tiny_agent(*overrides)
-    freeze(agent, data.env.num_envs)
-    rolls = record(agent, data.env, episodes=episodes, context=data.context, rollout_length=data.rollout_length)
-    data.close()
-    return agent, data, rolls
+    agent, stream, _ = tiny_agent(*overrides)
+    env, window = stream.env, {"context": stream.context, "rollout_length": stream.rollout_length}
+    freeze(agent, env.num_envs)
+    rolls = record(agent, env, episodes=episodes, **window)
+    stream.close()
+    return agent, stream, rolls

@@ -1,4 +1,4 @@
-"""Run folders: commands in this process, and what they leave."""
+"""Commands in this process, and the files of a run folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STEPS = 32  # environment steps of an update of the tiny configuration
 
 
 def run_main(arguments: list[str], main: Callable[[], None] = train.main) -> int:
-    """Run a command with these arguments and return its exit code; torch's threads and the environment are restored."""
+    """Run a command with these arguments and return its exit code. Restores torch's threads and the environment."""
     threads, before, environment = torch.get_num_threads(), sys.argv, dict(os.environ)
     sys.argv = ["worldmodel.train", *arguments]
     try:
@@ -47,12 +47,12 @@ def record(run: Path) -> dict:
 
 
 def last(run: Path) -> dict:
-    """The newest checkpoint."""
+    """The content of the newest checkpoint."""
     return read_checkpoint(run / "checkpoints" / "last.ckpt")
 
 
 def check_whole(run: Path, updates: int) -> None:
-    """Check a run for the result of an uninterrupted one: every update once, four optimiser steps each."""
+    """Check that a run has the result of an uninterrupted one: every update once, each with four optimiser steps."""
     assert [r["env_steps"] for r in rows(run)] == [STEPS * (i + 1) for i in range(updates)]
     saved = last(run)
     assert saved["global_step"] == 4 * updates and int(saved["state_dict"]["env_steps"]) == STEPS * updates
