@@ -33,7 +33,7 @@ def test_values_outside_the_interval_are_refused(value: object) -> None:
     ],
 )
 def test_the_line_states_the_interval(interval: str, options: dict, words: str) -> None:
-    with pytest.raises(SettingError, match=f"^a.b=-4: allowed are {words}$"):
+    with pytest.raises(SettingError, match=rf"^a.b=-4: allowed are {words}$"):
         check_range("a.b", -4, interval, **options)
 
 
@@ -47,7 +47,7 @@ def test_whole_numbers_and_null() -> None:
 
 def test_choices() -> None:
     check_choice("a", "x", (None, "x"))
-    with pytest.raises(SettingError, match="^a=y: allowed are null, x$"):
+    with pytest.raises(SettingError, match=r"^a=y: allowed are null, x$"):
         check_choice("a", "y", (None, "x"))
 
 

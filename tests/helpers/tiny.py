@@ -66,7 +66,7 @@ def tiny_agent(*overrides: str, tiny: list[str] = TINY) -> tuple[CuriousAgent, E
 def open_stream(agent: CuriousAgent, cfg: DictConfig, rank: int = 0, ranks: int = 1) -> ExperienceStream:
     """The stream of experience of a configuration, with the agent acting in it."""
     stream = build_data(cfg).stream
-    stream.open(agent.model, agent.policy, agent.device, rank=rank, ranks=ranks)
+    stream.open(agent.make_actor, rank=rank, ranks=ranks)
     return stream
 
 

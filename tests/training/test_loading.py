@@ -10,7 +10,6 @@ from helpers.tiny import tiny_agent, tiny_config
 from omegaconf import OmegaConf
 
 from worldmodel.errors import ConfigError
-from worldmodel.experience.actor import Actor
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.build import build_agent, build_data, build_module, env_spec
 from worldmodel.training.checkpoint import FORMAT
@@ -129,14 +128,7 @@ def test_memory_equals_the_forward_pass_before_and_after_the_window_shifts(cartp
 def test_memory_equals_that_of_an_actor_with_several_environments(cartpole: Path):
     agent = Agent.load(cartpole)
     module, cfg = load_agent(cartpole)
-    actor = Actor(
-        module.model,
-        module.policy,
-        agent.act_space,
-        num_envs=3,
-        context=cfg.data.context,
-        rollout_length=cfg.data.rollout_length,
-    )
+    actor = module.make_actor(3, cfg.data.context, cfg.data.rollout_length)
     no = torch.zeros(3, dtype=torch.bool)
     for obs in observations(WINDOW + 5):
         act = agent.act(obs)

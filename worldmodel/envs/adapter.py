@@ -13,8 +13,7 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from worldmodel.envs.engines.resumable_env import digest
-from worldmodel.envs.spaces import Reader, action_space, to_actions
+from worldmodel.envs.spaces import Reader, action_space, digest, to_actions
 from worldmodel.envs.vector import Step
 from worldmodel.errors import check_range
 from worldmodel.types import Obs

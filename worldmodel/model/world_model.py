@@ -56,6 +56,7 @@ class WorldModel(nn.Module):
         self.predicts = predicts
         dim = memory.dim
         self.token = nn.Linear(int(torch.tensor(encoder.shape).prod()), dim)
+        self.act_space = act_space
         self.act = ActionEmbedding(act_space, dim)
         self.start = nn.Parameter(torch.zeros(dim))
         self.heads = nn.ModuleDict({"dynamics": DynamicsHead(dim, target.shape, hidden)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -84,7 +85,8 @@ class SequenceData(L.LightningDataModule):
         if stream.env is None:
             device = self.trainer.strategy.root_device
             rank, ranks = self.trainer.global_rank, self.trainer.world_size
-            stream.open(module.agent.model, module.agent.policy, device, rank=rank, ranks=ranks)
+            # the agent is moved to the device after this hook
+            stream.open(partial(module.agent.make_actor, device=device), rank=rank, ranks=ranks)
         if self._restored is not None:
             stream.load_state_dict(self._restored)
             self._restored = None
