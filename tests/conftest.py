@@ -25,14 +25,22 @@ class Ended(NamedTuple):
 
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Ended]:
-    """Runs `worldmodel.train` with tiny sizes and these arguments, or another `main` with these alone, in this process
-    and in a folder of its own."""
+    """A function that runs a command in this process, in a folder of its own.
+
+    The command is `worldmodel.train` with tiny sizes, or another `main` with the given arguments alone. The learning
+    curve, a third of a short run's time, is drawn only with `plot=True`.
+    """
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str, tiny: list[str] = TINY, main: Callable[[], None] = train.main) -> Ended:
+    def run(
+        *arguments: str, tiny: list[str] = TINY, main: Callable[[], None] = train.main, plot: bool = False
+    ) -> Ended:
         capfd.readouterr()
         words = sorted(fitting(tiny, arguments), key=lambda word: not word.startswith("-"))  # Hydra's options go first
-        return Ended(run_main(words, main), *capfd.readouterr())
+        with monkeypatch.context() as patch:
+            if not plot:
+                patch.setattr("worldmodel.training.run.learning_curve", lambda run_dir: None)
+            return Ended(run_main(words, main), *capfd.readouterr())
 
     return run
 

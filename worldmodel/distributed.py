@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import atexit
 import gc
+from typing import Any
 
+import torch
 import torch.distributed as dist
-import torch.distributed.nn  # noqa: F401 - imported later, its default arguments would keep the group alive
+import torch.distributed.nn
 from torch import Tensor
 
 
@@ -15,6 +17,30 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(x)
     return x
+
+
+def differentiable_sum(x: Tensor) -> Tensor:
+    """Sum x over all ranks; on one rank, return x.
+
+    The backward pass sums the gradients of all ranks. So a loss that every rank computes from such sums has, after
+    DDP's average over ranks, the gradient of one rank with the whole batch. Without gradients nothing is exchanged, so
+    that one rank may evaluate alone.
+    """
+    if torch.is_grad_enabled() and dist.is_available() and dist.is_initialized():
+        return _AllReduce.apply(x)
+    return x
+
+
+class _AllReduce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _AllReduce.apply(grad)
 
 
 def world_size() -> int:

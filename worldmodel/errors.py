@@ -1,7 +1,8 @@
-"""Errors that a command turns into one line and an exit code."""
+"""Errors that a command turns into one line and an exit code, and the checks that raise them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -10,40 +11,52 @@ class ConfigError(ValueError):
     """Bad input: one line that names the key, the value and what is allowed."""
 
 
+class SettingError(ConfigError):
+    """A value outside its range or its choices.
+
+    Args:
+        key: as a user sets it, for example `data.batch`; of a constructor, the group and the argument.
+        value: the given value.
+        allowed: the rest of the line, for example `are whole numbers from 1`.
+    """
+
+    def __init__(self, key: str, value: Any, allowed: str):
+        super().__init__(f"{key}={value}: allowed {allowed}")
+        self.key, self.value, self.allowed = key, value, allowed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.key, self.value, self.allowed)
+
+
 class NonFiniteLoss(RuntimeError):
     """The loss was nan, infinite or above its limit. The weights from before the step are kept."""
 
 
-def check_range(
-    key: str,
-    value: Any,
-    low: float | None = None,
-    high: float | None = None,
-    *,
-    whole: bool = True,
-    above: bool = False,
-    null: bool = False,
-) -> None:
-    """Raise ValueError unless `value` is in [low, high], or in (low, high] with `above`.
+def check_range(key: str, value: Any, interval: str, *, whole: bool = False, null: bool = False) -> None:
+    """Raise SettingError unless `value` is a number in an interval.
 
-    key: as the user sets it, for example `data.batch`. whole: integers only. null: None is allowed as well.
+    Args:
+        key: as the user sets it.
+        value: the value to check.
+        interval: such as `[0, 1)` or `(0, inf)`; a square bracket includes the bound, a round one excludes it.
+        whole: only integers are allowed.
+        null: None is allowed as well.
     """
     if value is None and null:
         return
-    kind = "whole numbers" if whole else "numbers"
-    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if number and (low is None or (value > low if above else value >= low)) and (high is None or value <= high):
-        return
-    bounds = {
-        (True, True): f" {'above' if above else 'from'} {low} to {high}",
-        (True, False): f" {'above' if above else 'from'} {low}",
-        (False, True): f" up to {high}",
-        (False, False): "",
-    }[low is not None, high is not None]
-    raise ValueError(f"{key}={value}: allowed are {'null and ' if null else ''}{kind}{bounds}")
+    left, low, high, right = re.fullmatch(r"([\[(])([^,]+), ([^,]+)([\])])", interval).groups()
+    if isinstance(value, int if whole else int | float) and not isinstance(value, bool):
+        above = value >= float(low) if left == "[" else value > float(low)
+        below = value <= float(high) if right == "]" else value < float(high)
+        if above and below:
+            return
+    bounds = f"{'from' if left == '[' else 'above'} {low}"
+    if high != "inf":
+        bounds += f" {'to' if right == ']' else 'to below'} {high}"
+    raise SettingError(key, value, f"are {'null and ' if null else ''}{'whole ' if whole else ''}numbers {bounds}")
 
 
 def check_choice(key: str, value: Any, allowed: Collection[Any]) -> None:
-    """Raise ValueError unless `value` is one of `allowed`."""
+    """Raise SettingError unless `value` is one of `allowed`."""
     if value not in allowed:
-        raise ValueError(f"{key}={value}: allowed are {', '.join(map(str, allowed))}")
+        raise SettingError(key, value, f"are {', '.join('null' if x is None else str(x) for x in allowed)}")

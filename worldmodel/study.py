@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from worldmodel.errors import ConfigError
+from worldmodel.errors import check_range
 from worldmodel.experiments.benchmark.runner import cores
 from worldmodel.experiments.study_runner import Stopped, StudyRunner
 from worldmodel.training.callbacks.signals import RESUMABLE
@@ -24,8 +24,7 @@ def study(cfg: DictConfig, name: str) -> Path:
 
     Raises ConfigError for bad input, Stopped after a signal.
     """
-    if cfg.jobs is not None and (not isinstance(cfg.jobs, int) or cfg.jobs < 1):
-        raise ConfigError(f"jobs={cfg.jobs}: allowed are null and whole numbers from 1")
+    check_range("jobs", cfg.jobs, "[1, inf)", whole=True, null=True)
     out = Path(cfg.out or f"runs/study/{name}")
     given = {k: v for k, v in OmegaConf.to_container(cfg.study, resolve=True).items() if k not in HYDRA_KEYS}
     check_call("study", get_method(cfg.study._target_), given)

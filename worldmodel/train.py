@@ -9,6 +9,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from worldmodel.analysis.video import film
 from worldmodel.training.callbacks.signals import RESUMABLE, resumable_from_the_start
 from worldmodel.training.config import CONFIG_DIR
 from worldmodel.training.exit_codes import bad_input_exits, run_command
@@ -18,7 +19,7 @@ from worldmodel.training.run import continued, train
 @hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="train")
 @bad_input_exits()
 def _main(cfg: DictConfig) -> None:
-    record = train(continued(cfg, list(HydraConfig.get().overrides.task)))
+    record = train(continued(cfg, list(HydraConfig.get().overrides.task)), film)
     if record["status"] == "stopped":
         sys.exit(RESUMABLE)
 

@@ -1,4 +1,4 @@
-"""Invariant 4: what the agent thought while acting is what it thinks while learning."""
+"""Invariant 4: the same memory, latents, log-probabilities and values while acting and while learning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import torch
 from helpers.tiny import EASY, tiny_agent
 from torch import Tensor
 
-from worldmodel.experience.actor import Actor
 from worldmodel.experience.collector import Collector
 from worldmodel.types import Rollout
 
@@ -26,14 +25,14 @@ def make(memory: str, *overrides: str):
 
 
 def disturb(module: torch.nn.Module) -> None:
-    """As if an update had happened."""
+    """Change all parameters, as an update would."""
     with torch.no_grad():
         for p in module.parameters():
             p.add_(0.1 * torch.randn_like(p))
 
 
-def thoughts(agent, roll: Rollout) -> tuple[Tensor, ...]:
-    """h, z, logp and values of all rows from the K-th on, by one full pass: L + 1 rows, the closing one included."""
+def full_pass(agent, roll: Rollout) -> tuple[Tensor, ...]:
+    """h, z, logp and values of the new rows, the closing one included, by one pass over all L + 1 rows."""
     z = agent.model.encoder(roll.obs)
     h = agent.model.encode_sequence(z, roll)[:, -roll.num_new - 1 :]
     z = z[:, -roll.num_new - 1 :]
@@ -48,14 +47,14 @@ def thoughts(agent, roll: Rollout) -> tuple[Tensor, ...]:
 @torch.no_grad()
 def test_acting_and_learning_agree(memory: str, context: int) -> None:
     torch.manual_seed(0)
-    agent, data, _ = make(memory, f"data.context={context}")
+    agent, stream, _ = make(memory, f"data.context={context}")
     crossed = 0
     for _ in range(3):
         disturb(agent)
-        roll = data.collector.collect()
+        roll = stream.collector.collect()
         assert (~roll.new_steps(roll.mask)).any(), "no reset: the test is too easy"
         torch.testing.assert_close(agent.model(roll).h, roll.h, **CLOSE)
-        h, z, logp, values = thoughts(agent, roll)
+        h, z, logp, values = full_pass(agent, roll)
         torch.testing.assert_close(h[:, :-1], roll.h, **CLOSE)
         torch.testing.assert_close(z[:, :-1], roll.z, **CLOSE)
         torch.testing.assert_close(logp, roll.logp, **CLOSE)
@@ -63,51 +62,51 @@ def test_acting_and_learning_agree(memory: str, context: int) -> None:
         if context:
             goes_on = roll.valid[:, context - 1] & (roll.episode[:, context - 1] == roll.episode[:, context])
             roll.valid[:, :context] = False
-            forgetful = agent.model(roll).h
-            assert memory == "mlp" or ((forgetful - h[:, :-1]).abs().amax((1, 2)) > 1e-4)[goes_on].all()
+            without_context = agent.model(roll).h
+            assert memory == "mlp" or ((without_context - h[:, :-1]).abs().amax((1, 2)) > 1e-4)[goes_on].all()
             crossed += int(goes_on.sum())
     assert crossed or not context, "no episode crosses the K boundary: the test is too easy"
-    data.close()
+    stream.close()
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
 @torch.no_grad()
-def test_a_full_window_rolls_by_itself(memory: str) -> None:
+def test_a_full_window_shifts_by_itself(memory: str) -> None:
     torch.manual_seed(0)
-    agent, data, _ = make(memory)
-    env, n, context, horizon = data.env, data.env.num_envs, 4, 8
-    actor = Actor(agent.model, agent.policy, env.act_space, num_envs=n, context=context, horizon=horizon)
+    agent, stream, _ = make(memory)
+    env, n, context, length = stream.env, stream.env.num_envs, 4, 8
+    actor = agent.make_actor(n, context, length)
     obs, rows = env.reset(), []
-    for _ in range(3 * (context + horizon)):
-        thought = actor.observe(obs)
+    for _ in range(3 * (context + length)):
+        output = actor.observe(obs)
         t = actor.cursor
         rows.append(t)
-        window = actor.rows[:, :t]
+        window = actor.rows.until(t)
         h = agent.model.encode_sequence(agent.model.encoder(window.obs), window)[:, -1]
-        torch.testing.assert_close(thought.h, h, **CLOSE)
-        step = env.step(thought.act)
+        torch.testing.assert_close(output.h, h, **CLOSE)
+        step = env.step(output.act)
         actor.record_outcome(step.rew, step.end, step.trunc, step.ignored)
         obs = step.obs
-    assert max(rows) == context + horizon + 1 and rows.count(context + 1) > 1
-    data.close()
+    assert max(rows) == context + length + 1 and rows.count(context + 1) > 1
+    stream.close()
 
 
 @torch.no_grad()
-def test_given_actions_are_taken_and_remembered() -> None:
-    _, data, _ = make("transformer")
-    actor, given = data.collector.actor, torch.tensor([0, 1, 2, 0])
-    thought = actor.observe(data.collector.obs, actions=given)
-    assert thought.act.tolist() == given.tolist() and (thought.logp == 0).all()
+def test_given_actions_are_taken_and_recorded() -> None:
+    _, stream, _ = make("transformer")
+    actor, given = stream.collector.actor, torch.tensor([0, 1, 2, 0])
+    output = actor.observe(stream.collector.obs, actions=given)
+    assert output.act.tolist() == given.tolist() and (output.logp == 0).all()
     assert actor.rows.act[:, actor.context].tolist() == given.tolist()
-    data.close()
+    stream.close()
 
 
 @torch.no_grad()
 def test_greedy_takes_the_most_probable_action() -> None:
     torch.manual_seed(0)
-    agent, data, _ = make("gru")
+    agent, stream, _ = make("gru")
     disturb(agent)
-    roll = Collector(data.env, data.collector.actor, data.collector.episodes, greedy=True).collect()
+    roll = Collector(stream.env, stream.collector.actor, stream.collector.episodes, greedy=True).collect()
     params, _ = agent.policy(roll.h, agent.policy.see(roll.new_steps(roll.obs), roll.z))
     assert (roll.new_steps(roll.act) == params.argmax(-1)).all()
-    data.close()
+    stream.close()

@@ -1,4 +1,4 @@
-"""Rollouts row by row, against an environment whose every number is known."""
+"""Rollouts row by row, from an environment with known observations, and the resume of a stream."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import attach, tiny_config
+from helpers.tiny import tiny_config
 
 from worldmodel.envs import Step
 from worldmodel.experience.collector import Episodes
+from worldmodel.experience.stream import ExperienceStream
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.build import EnvSpec, build_agent
 from worldmodel.training.datamodule import SequenceData
 
@@ -17,7 +19,7 @@ N, T, K = 3, 8, 4
 
 
 class Clock:
-    """Copy i observes (i, episode, step) and lives for 3 + i steps of reward step + 1; copy 2 is cut off instead."""
+    """Environment i observes (i, episode, step) and ends after 3 + i steps of reward step + 1; 2 is truncated instead."""
 
     obs_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
     act_space = gym.spaces.Discrete(5)
@@ -30,9 +32,9 @@ class Clock:
     def reset(self) -> torch.Tensor:
         self.episode, self.t = torch.zeros(N), torch.zeros(N)
         self.over = torch.zeros(N, dtype=torch.bool)
-        return self.look()
+        return self.observe()
 
-    def look(self) -> torch.Tensor:
+    def observe(self) -> torch.Tensor:
         return torch.stack([torch.arange(N).float(), self.episode, self.t], 1)
 
     def step(self, act: torch.Tensor) -> Step:
@@ -42,23 +44,33 @@ class Clock:
         self.t = torch.where(ignored, 0.0, self.t + 1)
         self.over = self.t == torch.arange(N) + 3
         cut = torch.arange(N) == 2
-        return Step(self.look(), self.t.clone(), self.over & ~cut, self.over & cut, ignored)
+        return Step(self.observe(), self.t.clone(), self.over & ~cut, self.over & cut, ignored)
 
     def close(self) -> None:
         self.closed = True
 
 
-def make_stream(**settings) -> SequenceData:
+def make_agent() -> CuriousAgent:
+    """An untrained agent for the clock."""
     cfg = tiny_config("env=cartpole", "encoder=mlp", "encoder.hidden=[16]", "policy.actor.null_bias=0")
-    agent = build_agent(cfg, EnvSpec(Clock.obs_space, Clock.act_space, N, None))
-    data = SequenceData(Clock, horizon=T, context=K, batch=3, **settings)
-    attach(agent, data)
-    return data
+    return build_agent(cfg, EnvSpec(Clock.obs_space, Clock.act_space, N, None))
 
 
-def test_a_row_holds_what_was_seen_and_done_and_what_came_back() -> None:
-    data = make_stream()
-    roll = data.collector.collect()
+def make_stream(**settings) -> ExperienceStream:
+    """An open stream of the clock, with an untrained agent that acts in it."""
+    return open_clock(make_agent(), **settings)
+
+
+def open_clock(agent: CuriousAgent, rank: int = 0, **settings) -> ExperienceStream:
+    """An open stream of the clock, in which `agent` acts."""
+    stream = SequenceData(Clock, **dict(rollout_length=T, context=K, batch=3) | settings).stream
+    stream.open(agent.make_actor, rank=rank)
+    return stream
+
+
+def test_a_row_holds_an_observation_its_action_and_the_outcome() -> None:
+    stream = make_stream()
+    roll = stream.collector.collect()
     assert roll.num_new == T and roll.act.shape == (N, K + T + 1)
     assert not roll.valid[:, :K].any() and not roll.mask[:, :K].any()
     assert roll.valid[:, K:].all()
@@ -70,18 +82,18 @@ def test_a_row_holds_what_was_seen_and_done_and_what_came_back() -> None:
     assert roll.rew_ext[0, K:-1].tolist() == [1, 2, 3, 0, 1, 2, 3, 0]
     assert roll.trunc[2, K:-1].tolist() == [False] * 4 + [True] + [False] * 3 and not roll.end[2].any()
     assert (roll.episode[:, K:] == roll.obs[:, K:, 1]).all()
-    assert roll.act[:, K:-1].T.tolist() == [a.tolist() for a in data.env.acts]
+    assert roll.act[:, K:-1].T.tolist() == [a.tolist() for a in stream.env.acts]
     assert not roll.mask[:, -1].any()
 
 
 def test_the_next_rollout_begins_with_the_last_rows_of_this_one() -> None:
-    data = make_stream()
-    first, second = data.collector.collect(), data.collector.collect()
+    stream = make_stream()
+    first, second = stream.collector.collect(), stream.collector.collect()
     for name in ("obs", "act", "episode", "valid", "mask", "rew_ext", "end", "trunc"):
         before, after = getattr(first, name), getattr(second, name)
         assert torch.equal(after[:, :K], before[:, -K - 1 : -1]), name
     assert torch.equal(first.obs[:, -1], second.obs[:, K]) and torch.equal(first.episode[:, -1], second.episode[:, K])
-    assert len(data.env.acts) == 2 * T  # the closing row was not acted on
+    assert len(stream.env.acts) == 2 * T  # the closing row was not acted on
     assert first.obs.data_ptr() != second.obs.data_ptr()
 
 
@@ -93,15 +105,15 @@ def test_prev_act_and_starts() -> None:
 
 
 def test_episodes_by_hand() -> None:
-    data = make_stream(success=7.0)
-    assert np.isnan(data.collector.episodes.summary()["return_ext"])
-    data.collector.collect()
+    stream = make_stream(success=7.0)
+    assert np.isnan(stream.collector.episodes.summary()["return_ext"])
+    stream.collector.collect()
     # in 8 steps: copy 0 ends twice after 3 steps (1+2+3), copy 1 once after 4 (10), copy 2 once after 5 (15)
-    summary = data.collector.episodes.summary()
+    summary = stream.collector.episodes.summary()
     assert summary == {"return_ext": (6 + 6 + 10 + 15) / 4, "length": (3 + 3 + 4 + 5) / 4, "success": 0.5}
-    data.collector.collect()
+    stream.collector.collect()
     # copy 0: 16 steps hold 4 episodes of 3 and their resets; copy 1: 3 of 4; copy 2: 2 of 5
-    assert data.collector.episodes.count == 9
+    assert stream.collector.episodes.count == 9
 
 
 def test_window_of_episodes() -> None:
@@ -113,38 +125,40 @@ def test_window_of_episodes() -> None:
 
 @torch.no_grad()
 def test_restart_keeps_the_rows_and_begins_new_episodes() -> None:
-    data = make_stream()
-    first = data.collector.collect()
-    data.rollouts = 1
-    state = data.state_dict()
+    stream = make_stream()
+    first = stream.collector.collect()
+    stream.rollouts = 1
+    state = stream.state_dict()
     again = make_stream()
     old_env = again.env
     again.load_state_dict(state)
     assert old_env.closed and again.env.seed != old_env.seed, "the same episodes would come again"
-    again.trainer.lightning_module.load_state_dict(data.trainer.lightning_module.state_dict())
+    again.model.load_state_dict(stream.model.state_dict())
+    again.policy.load_state_dict(stream.policy.state_dict())
     roll = again.collector.collect()
-    # the closing observation is remembered, too, though its action was never taken
+    # the context includes the closing observation, although its action was never taken
     assert torch.equal(roll.obs[:, :K], first.obs[:, -K:]) and torch.equal(roll.act[:, : K - 1], first.act[:, -K:-1])
     assert not roll.mask[:, K - 1].any() and roll.valid[:, K - 1].all()
     assert (roll.obs[:, K, 2] == 0).all() and (roll.episode[:, K] == first.episode[:, -1] + 1).all()
-    torch.testing.assert_close(again.trainer.lightning_module.model(roll).h, roll.h, atol=1e-5, rtol=0)
+    torch.testing.assert_close(again.model(roll).h, roll.h, atol=1e-5, rtol=0)
     assert again.collector.episodes.count == 4 + 4
 
 
 def test_restart_with_another_window_begins_without_rows() -> None:
-    data = make_stream()
-    data.collector.collect()
-    wider = SequenceData(Clock, horizon=T, context=K + 1, batch=3)
-    attach(data.trainer.lightning_module, wider)
-    wider.load_state_dict(data.state_dict())
+    stream = make_stream()
+    stream.collector.collect()
+    wider = make_stream(context=K + 1)
+    wider.load_state_dict(stream.state_dict())
     assert not wider.collector.collect().valid[:, : K + 1].any()
 
 
 def test_sampling_depends_on_seed_rank_and_update_alone() -> None:
+    agent = make_agent()
+
     def draw(seed: int, rank: int, rollouts: int) -> float:
-        data = SequenceData(Clock, seed=seed)
-        data.trainer, data.rollouts = type("T", (), {"global_rank": rank}), rollouts
-        data.seed_sampling()
+        stream = open_clock(agent, rank, seed=seed)
+        stream.rollouts = rollouts
+        stream.seed_sampling()
         return torch.rand(()).item()
 
     assert draw(0, 0, 5) == draw(0, 0, 5)
@@ -154,7 +168,7 @@ def test_sampling_depends_on_seed_rank_and_update_alone() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"horizon": 0}, "data.rollout_length=0: allowed"),
+        ({"rollout_length": 0}, "data.rollout_length=0: allowed"),
         ({"context": -1}, "data.context=-1: allowed"),
         ({"epochs": 0}, "data.epochs=0: allowed"),
         ({"batch": 0}, "data.batch=0: allowed"),

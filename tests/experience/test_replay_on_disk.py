@@ -1,4 +1,4 @@
-"""A replay on disk: what a checkpoint refers to is there, whole, and nothing else."""
+"""Replay on disk: exactly the records of a checkpoint after a restart, and errors for damaged files."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def roll() -> Rollout:
-    _, data, _ = tiny_agent(*EASY)
-    data.close()
-    return data.collector.collect()
+    _, stream, _ = tiny_agent(*EASY)
+    rollout = stream.collector.collect()
+    stream.close()
+    return rollout
 
 
 def numbered(roll: Rollout, first: int) -> Rollout:
@@ -39,7 +40,7 @@ def filled(folder: Path, roll: Rollout, count: int, segment: int = 3) -> Replay:
     """`count` rollouts of four sequences on disk, `segment` sequences in a segment."""
     replay = Replay(6, folder=folder)
     replay.add(numbered(roll, 0))
-    replay.store.begin(replay.dtype)  # anew, with small segments
+    replay.store.begin(replay.dtype)  # again, with small segments
     replay.store.records = segment
     (folder / "layout.json").write_text((folder / "layout.json").read_text().replace(_segment(folder), str(segment)))
     for i in range(count):
@@ -53,9 +54,9 @@ def _segment(folder: Path) -> str:
 
 @pytest.mark.parametrize("options", [("env=doorkey",), ("env=dict", "encoder=dict")])
 def test_disk_and_memory_hold_the_same(tmp_path: Path, options: tuple[str, ...]) -> None:
-    _, data, _ = tiny_agent(*options)
-    roll = data.collector.collect()
-    data.close()
+    _, stream, _ = tiny_agent(*options)
+    roll = stream.collector.collect()
+    stream.close()
     there, here = Replay(6, folder=tmp_path / "replay"), Replay(6)
     for i in range(2):
         for replay in (there, here):
@@ -66,17 +67,16 @@ def test_disk_and_memory_hold_the_same(tmp_path: Path, options: tuple[str, ...])
         torch.manual_seed(0)
         drawn.append(replay.sample(16, CPU)[0])
     for a, b in ((everything(there), everything(here)), drawn):
-        assert torch.equal(a.rew_ext, b.rew_ext) and torch.equal(a.mask, b.mask) and torch.equal(a.logp, b.logp)
-        assert (
-            torch.equal(first_leaf(a.obs), first_leaf(b.obs)) and first_leaf(a.obs).dtype == first_leaf(roll.obs).dtype
-        )
+        assert torch.equal(a.rew_ext, b.rew_ext) and torch.equal(a.mask, b.mask) and torch.equal(a.act, b.act)
+        assert torch.equal(first_leaf(a.obs), first_leaf(b.obs)) and a.num_new == b.num_new
+        assert first_leaf(a.obs).dtype == first_leaf(roll.obs).dtype
     assert everything(there).rew_ext[:, 0].tolist() == [2, 3, 4, 5, 6, 7]
 
 
-def test_a_checkpoint_refers_and_what_came_later_is_cut_off(tmp_path: Path, roll: Rollout) -> None:
+def test_records_after_the_checkpoint_are_cut_off(tmp_path: Path, roll: Rollout) -> None:
     replay = filled(tmp_path / "replay", roll, 2)
     state = replay.state_dict()
-    assert state.keys() == {"length", "sha256"} and state["length"] == 8
+    assert state.keys() == {"length", "sha256", "num_new"} and state["length"] == 8
     size = (tmp_path / "replay" / "records.bin").stat().st_size
     replay.add(numbered(roll, 100))
     (tmp_path / "replay" / "records.bin").open("ab").write(b"half a record")
@@ -84,7 +84,7 @@ def test_a_checkpoint_refers_and_what_came_later_is_cut_off(tmp_path: Path, roll
     again.load_state_dict(state)
     assert (tmp_path / "replay" / "records.bin").stat().st_size == size
     assert everything(again).rew_ext[:, 0].tolist() == [2, 3, 4, 5, 6, 7]
-    again.add(numbered(roll, 8))  # goes on as if nothing had happened
+    again.add(numbered(roll, 8))  # continues like an uninterrupted replay
     whole = filled(tmp_path / "whole", roll, 3)
     assert again.state_dict() == whole.state_dict()
     names = ("records.bin", "layout.json")
@@ -109,7 +109,7 @@ def test_damage_is_found(tmp_path: Path, roll: Rollout, place: str) -> None:
         Replay(6, folder=tmp_path).load_state_dict(state)
 
 
-def test_checksums_do_not_depend_on_how_records_came(tmp_path: Path) -> None:
+def test_checksums_do_not_depend_on_the_size_of_appended_parts(tmp_path: Path) -> None:
     records = np.zeros(10, [("x", "<i8", (2,))])
     records["x"] = np.arange(20).reshape(10, 2)
     states = []
@@ -151,15 +151,15 @@ def test_a_folder_that_cannot_be_made(roll: Rollout) -> None:
 
 @pytest.mark.parametrize("moved", [True, False])
 def test_other_sizes(tmp_path: Path, roll: Rollout, moved: bool) -> None:
-    """A larger capacity finds older sequences on disk; from memory to disk nothing is brought along."""
+    """A larger capacity includes older sequences on disk; a move between disk and memory begins empty."""
     state = filled(tmp_path, roll, 2).state_dict()
     replay = Replay(100, CuriousReplayPriority(), None if moved else tmp_path)
     replay.load_state_dict(state)
     assert len(replay) == (0 if moved else 8)
 
 
-def test_a_run_that_was_interrupted_goes_on_bit_for_bit(cli, tmp_path: Path) -> None:
-    """On disk and by priority; the checkpoint holds none of the sequences."""
+def test_an_interrupted_run_continues_bit_for_bit(cli, tmp_path: Path) -> None:
+    """With a replay on disk, drawn by priority; the checkpoint contains none of its sequences."""
     settings = [
         *EASY, "env.engine=gymnasium", "data=curious", "data.replay_batch=2", "data.replay_capacity=6",
         "data.replay_dir=${run_dir}/replay",

@@ -1,4 +1,4 @@
-"""Running moments against numpy's."""
+"""Running mean and standard deviation, against those of the whole sample."""
 
 import torch
 

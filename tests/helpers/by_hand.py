@@ -8,6 +8,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from helpers.rollouts import hand_made
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
@@ -17,7 +18,7 @@ WHITE = torch.tensor([[[-1.0, -1.0], [1.0, 1.0], [5.0, 1.0]]])  # by the first t
 
 
 class Same(nn.Module):
-    """An encoder of the plane that does nothing, and that nothing is learnt by."""
+    """Identity encoder of the plane, without parameters."""
 
     shape = (2,)
 
@@ -30,7 +31,7 @@ class Same(nn.Module):
 
 
 class Stub(nn.Module):
-    """A network that is a function."""
+    """A network that calls a function."""
 
     def __init__(self, fn):
         super().__init__()
@@ -40,26 +41,24 @@ class Stub(nn.Module):
         return self.fn(*args)
 
 
-def rollout(obs: list, act: list, mask: list | None = None, new: int | None = None) -> Rollout:
-    """One sequence: its rows of observations, actions (of all rows but the last) and masks (the same)."""
+def rollout(obs: list, act: list, mask: list | None = None, num_new: int | None = None) -> Rollout:
+    """One sequence of observations (L+1), with the actions (L) and masks (L) of all rows but the last."""
     rows = len(obs)
     mask = torch.tensor([[*(mask or [True] * (rows - 1)), False]])
     started = F.pad(~mask[:, :-1], (1, 0)).long()  # a masked row is the last one of its episode
-    return Rollout(
+    return hand_made(
         obs=torch.tensor([obs]),
         act=torch.tensor([[*act, 0]]),
         episode=started.cumsum(1),
         valid=torch.ones(1, rows, dtype=torch.bool),
         mask=mask,
-        rew_ext=torch.zeros(1, rows),
         end=~mask,
-        trunc=torch.zeros(1, rows, dtype=torch.bool),
-        logp=torch.zeros(1, new or rows - 1),
+        num_new=num_new or rows - 1,
     )
 
 
 def outputs(y: list, error: list | None = None) -> Outputs:
-    """What the world model made of it: latents (1, T+1, D) and errors (1, T, D); h is zero and of width 3."""
+    """Outputs of a world model with latents (1, T+1, D) and errors (1, T, D); h is zero and of width 3."""
     y = torch.tensor([y])
     h = torch.zeros(1, y.shape[1] - 1, 3)
     return Outputs(y, y, h, None, None if error is None else torch.tensor([error]), None, None)
@@ -70,5 +69,5 @@ SIZES = {"make_encoder": Same, "obs_space": PLANE, "encoder": Same(), "dim": 2}
 
 
 def shift(phi: Tensor, act: Tensor) -> Tensor:
-    """phi moved by the action, as one forward model of an ensemble."""
+    """Prediction of an ensemble of one forward model: phi plus the action."""
     return (phi + act[..., None])[None]

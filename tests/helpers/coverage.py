@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from helpers.rollouts import hand_made
 from worldmodel.types import Rollout
 
 
 def rollout(place: list[list[int]], over: list[list[int]]) -> Rollout:
-    """place (N, T+1), over (N, T)."""
-    info = {"place": torch.tensor(place)[..., None]}
-    count, new = len(over), len(over[0])
-    end = torch.zeros(count, new + 1, dtype=torch.bool)
+    """A rollout with places (N, T+1) in `info`, whose transitions (N, T) in `over` end an episode."""
+    end = torch.zeros(len(over), len(over[0]) + 1, dtype=torch.bool)
     end[:, :-1] = torch.tensor(over).bool()
-    rows = dict.fromkeys(("obs", "act", "episode", "valid", "mask", "rew_ext"), torch.zeros(count, new + 1))
-    return Rollout(**rows, end=end, trunc=torch.zeros_like(end), logp=torch.zeros(count, new), info=info)
+    return hand_made(end=end, info={"place": torch.tensor(place)[..., None]})

@@ -8,15 +8,15 @@ import numpy as np
 
 
 def mess3(x: float = 0.05, a: float = 0.85) -> np.ndarray:
-    """Mess3 (Marzen & Crutchfield 2017): stay with 1 - 2x, else move; the state arrived at shows itself with
-    probability a, each other token with (1 - a) / 2."""
+    """Mess3 (Marzen & Crutchfield 2017): a state stays with probability 1 - 2x; the new state emits
+    its own token with probability a and each other token with (1 - a) / 2."""
     move = np.full((3, 3), x) + np.eye(3) * (1 - 3 * x)
     show = np.full((3, 3), (1 - a) / 2) + np.eye(3) * (a - (1 - a) / 2)
     return show.T[:, None, :] * move[None]
 
 
 def sample(tensor: np.ndarray, streams: int, rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens (S, R), the belief after each of them (S, R, states) and the probabilities before it (S, R, tokens)."""
+    """Tokens (S, R), the belief after each token (S, R, states) and the probabilities before it (S, R, tokens)."""
     rng = np.random.default_rng(seed)
     states = tensor.shape[1]
     belief = np.tile(stationary(tensor), (streams, 1))
@@ -34,20 +34,20 @@ def sample(tensor: np.ndarray, streams: int, rows: int, seed: int = 0) -> tuple[
 
 
 def filter_step(tensor: np.ndarray, belief: np.ndarray, token: np.ndarray) -> np.ndarray:
-    """Bayes' rule: belief (S, states) and the next token (S,) -> the belief after it."""
+    """Bayes' rule: belief (S, states) and the next token (S,) -> the next belief (S, states)."""
     after = np.einsum("sf,sft->st", belief, tensor[token])
     return after / after.sum(1, keepdims=True)
 
 
 def stationary(tensor: np.ndarray) -> np.ndarray:
-    """The hidden chain's stationary distribution."""
+    """Stationary distribution of the hidden chain."""
     values, vectors = np.linalg.eig(tensor.sum(0).T)
     first = np.real(vectors[:, np.argmax(np.real(values))])
     return first / first.sum()
 
 
 class BayesPredictor:
-    """The best possible predictor of such a process, as `worldmodel.analysis.probes.compressor.Predictor`."""
+    """Exact predictor of a hidden Markov process, a `worldmodel.analysis.probes.compressor.Predictor`."""
 
     width = 1
 

@@ -1,4 +1,4 @@
-"""Run folders: commands in this process, and what they leave."""
+"""Commands in this process, and the files of a run folder."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import torch
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 
 from worldmodel import train
@@ -19,11 +21,12 @@ STEPS = 32  # environment steps of an update of the tiny configuration
 
 
 def run_main(arguments: list[str], main: Callable[[], None] = train.main) -> int:
-    """Run a command with these arguments and return its exit code; torch's threads and the environment are restored."""
+    """Run a command with these arguments and return its exit code. Restores torch's threads and the environment."""
     threads, before, environment = torch.get_num_threads(), sys.argv, dict(os.environ)
     sys.argv = ["worldmodel.train", *arguments]
     try:
-        main()
+        with mock.patch.object(Hydra, "get_mode", return_value=None):
+            main()
     except SystemExit as end:
         return int(end.code or 0)
     finally:
@@ -47,15 +50,15 @@ def record(run: Path) -> dict:
 
 
 def last(run: Path) -> dict:
-    """The newest checkpoint."""
+    """The content of the newest checkpoint."""
     return read_checkpoint(run / "checkpoints" / "last.ckpt")
 
 
 def check_whole(run: Path, updates: int) -> None:
-    """Check a run for the result of an uninterrupted one: every update once, four optimiser steps each."""
+    """Check that a run has the result of an uninterrupted one: every update once, each with four optimiser steps."""
     assert [r["env_steps"] for r in rows(run)] == [STEPS * (i + 1) for i in range(updates)]
     saved = last(run)
-    assert saved["global_step"] == 4 * updates and int(saved["state_dict"]["env_steps"]) == STEPS * updates
+    assert saved["global_step"] == 4 * updates and int(saved["state_dict"]["agent.env_steps"]) == STEPS * updates
     assert {int(s["step"]) for s in saved["optimizer_states"][0]["state"].values()} == {4 * updates}
     assert saved["SequenceData"]["rollouts"] == updates
     assert record(run)["status"] == "done" and record(run)["env_steps"] == STEPS * updates

@@ -6,14 +6,13 @@ import copy
 from functools import cache
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from worldmodel.experience.stream import ExperienceStream
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.build import build_agent, build_data, env_spec
-from worldmodel.training.config import CONFIG_DIR
+from worldmodel.training.compose import compose_config
 from worldmodel.training.datamodule import Minibatches
 from worldmodel.types import Minibatch, Rollout
 
@@ -39,7 +38,7 @@ LACKING = {
 
 
 def fitting(tiny: list[str], overrides: tuple[str, ...]) -> list[str]:
-    """`tiny` and then `overrides`, without the sizes that the chosen memory or target doesn't have."""
+    """`tiny` and then `overrides`, without the sizes that the chosen memory or target does not have."""
     lacking = [key for key, choices in LACKING.items() if any(choice in overrides for choice in choices)]
     return [*(x for x in tiny if x.split("=")[0] not in lacking), *overrides]
 
@@ -51,15 +50,14 @@ def tiny_config(*overrides: str, tiny: list[str] = TINY) -> DictConfig:
 
 @cache
 def _composed(*overrides: str) -> DictConfig:
-    """Composing takes a third of a second, and many tests want the same."""
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        cfg = compose("train", overrides=list(overrides))
+    """The composed configuration, cached: composing takes a third of a second."""
+    cfg = compose_config(overrides)
     OmegaConf.resolve(cfg)
     return cfg
 
 
 def tiny_agent(*overrides: str, tiny: list[str] = TINY) -> tuple[CuriousAgent, ExperienceStream, DictConfig]:
-    """An untrained agent beside its stream of experience; close the stream afterwards."""
+    """An untrained agent, its stream of experience, which the caller closes, and their configuration."""
     cfg = tiny_config(*overrides, tiny=tiny)
     agent = build_agent(cfg, env_spec(cfg))
     return agent, open_stream(agent, cfg), cfg
@@ -68,12 +66,12 @@ def tiny_agent(*overrides: str, tiny: list[str] = TINY) -> tuple[CuriousAgent, E
 def open_stream(agent: CuriousAgent, cfg: DictConfig, rank: int = 0, ranks: int = 1) -> ExperienceStream:
     """The stream of experience of a configuration, with the agent acting in it."""
     stream = build_data(cfg).stream
-    stream.open(agent.model, agent.policy, agent.device, rank=rank, ranks=ranks)
+    stream.open(agent.make_actor, rank=rank, ranks=ranks)
     return stream
 
 
 def minibatches(agent: CuriousAgent, stream: ExperienceStream, cfg: DictConfig) -> Minibatches:
-    """The minibatches of one update after another."""
+    """Minibatches of an update; each iteration is one update."""
     return Minibatches(agent, stream, build_data(cfg).batching)
 
 
@@ -83,5 +81,5 @@ def joint_loss(agent: CuriousAgent, batch: Minibatch) -> Tensor:
 
 
 def clone(roll: Rollout) -> Rollout:
-    """The same rollout in memory of its own."""
+    """A deep copy of a rollout."""
     return copy.deepcopy(roll)

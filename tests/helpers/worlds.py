@@ -1,8 +1,7 @@
-"""Rollouts by hand, and signals on them, without an environment."""
+"""Curiosity signals and hand-made rollouts without an environment."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -13,16 +12,17 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
 import encoders
+from helpers.rollouts import hand_made
 from worldmodel.curiosity import Curiosity
 from worldmodel.training.config import fill
-from worldmodel.types import Rollout, Sequences
+from worldmodel.types import Rollout
 
 VIEW = Box(0, 255, (7, 7, 3), np.uint8)
 ACTS = Discrete(3)
 
 
 class Plain(nn.Module):
-    """An encoder that gives a vector of whole numbers as it is."""
+    """Identity encoder of vectors of whole numbers."""
 
     num_values = (100,)
 
@@ -35,7 +35,7 @@ class Plain(nn.Module):
 
 
 def signal(kind: type[Curiosity], space: gym.Space = VIEW, encoder: Any = None, envs: int = 1, **options: Any) -> Any:
-    """A signal for an observation space, as a configuration would build it."""
+    """A signal for an observation space, built as from a configuration."""
     kind_of = encoder or partial(encoders.Grid, dim=16)
 
     def make_encoder(space: gym.Space = space, **changes: Any) -> Any:
@@ -51,7 +51,7 @@ def vectors(*points: tuple[float, ...]) -> Tensor:
 
 
 def views(path: list[list[int]], seed: int = 0) -> Tensor:
-    """Places (N, T+1) -> what is seen there, (N, T+1, 7, 7, 3), another view for each place."""
+    """Places (N, T+1) -> views (N, T+1, 7, 7, 3), one random view for each place."""
     generator = torch.Generator().manual_seed(seed)
     size = (100, 7, 7)
     there = [torch.randint(0, n, size, dtype=torch.uint8, generator=generator) for n in (11, 6, 4)]
@@ -59,23 +59,20 @@ def views(path: list[list[int]], seed: int = 0) -> Tensor:
 
 
 def rollout(obs: Tensor, episode: list[list[int]] | None = None, act: Tensor | None = None) -> Rollout:
-    """A rollout of all T transitions between obs (N, T+1, ...), without context; those between episodes are masked."""
+    """A rollout of the T transitions between obs (N, T+1, ...), without context.
+
+    Transitions from one episode to another are masked.
+    """
     lead = obs.shape[:2]
     numbers = torch.zeros(lead, dtype=torch.long) if episode is None else torch.tensor(episode)
     mask = torch.zeros(lead, dtype=torch.bool)
     mask[:, :-1] = numbers[:, 1:] == numbers[:, :-1]
-    no, zero = torch.zeros(lead, dtype=torch.bool), torch.zeros(lead)
     act = torch.zeros(lead, dtype=torch.long) if act is None else act
-    return Rollout(obs, act, numbers, ~no, mask, zero, no, no, logp=zero[:, :-1])
-
-
-def cut(roll: Rollout, start: int, stop: int) -> Rollout:
-    """The transitions start..stop of a rollout as one of its own."""
-    rows = {field.name: getattr(roll, field.name)[:, start : stop + 1] for field in fields(Sequences)}
-    return Rollout(**rows, logp=roll.logp[:, start:stop])
+    valid = torch.ones(lead, dtype=torch.bool)
+    return hand_made(obs=obs, act=act, episode=numbers, valid=valid, mask=mask)
 
 
 @torch.no_grad()
 def pay(curiosity: Curiosity, roll: Rollout) -> Tensor:
-    """What a signal that doesn't ask the world model pays: (N, T)."""
+    """Raw rewards (N, T) of a signal that does not read the world model."""
     return curiosity.reward(roll, None)

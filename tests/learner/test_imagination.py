@@ -1,4 +1,4 @@
-"""A policy that learns in imagination: what is imagined, what it is paid, and what it leads to."""
+"""Imagined rollouts: their policy, their model, their rewards, and runs that learn from them."""
 
 from __future__ import annotations
 
@@ -17,75 +17,76 @@ from encoders.discrete import Discrete as DiscreteEncoder
 from encoders.grid import Grid
 from worldmodel.curiosity import RewardNormalizer
 from worldmodel.errors import ConfigError
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.model.heads.observation import ObservationHead
 from worldmodel.training.config import bad_input
+from worldmodel.training.module import drop_moments
+from worldmodel.types import Sequences
 
 
-def dreamer(*overrides: str):
+def imagining(*overrides: str) -> tuple[CuriousAgent, Sequences]:
+    """An untrained agent that learns in imagination, and 16 sequences drawn from its replay."""
     torch.manual_seed(0)
-    agent, data, _ = tiny_agent(*CHAIN, *DREAM, *overrides)
-    roll = agent.score(data.collector.collect())
-    data.replay.add(roll)
-    return agent, data, roll
+    agent, stream, _ = tiny_agent(*CHAIN, *DREAM, *overrides)
+    roll = stream.collector.collect()
+    agent.score(roll)
+    stream.replay.add(roll)
+    past, _ = stream.replay.sample(16, agent.device)
+    stream.close()
+    return agent, past
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("overrides", [[], ["curiosity=plan2explore", "curiosity.layers=2"]])
-def test_a_dream_is_a_rollout_of_the_present_policy(overrides: list[str]) -> None:
-    agent, data, _ = dreamer(*overrides)
-    past, _ = data.replay.sample(16, agent.device)
-    dream = agent.imagination.rollout(agent, past)
-    mask = dream.new_steps(dream.mask)
-    assert mask.shape == dream.adv.shape == (16, 5) and dream.obs.shape == (16, 6) and mask.any()
-    assert not dream.rew_int[~mask].any() and dream.rew_int[mask].all()
-    losses = agent.objective.losses(agent.policy, dream.h, dream.z, dream)
-    torch.testing.assert_close(losses["policy"], -dream.adv)  # a ratio of 1 everywhere
-    data.env.close()
+def test_imagined_rollouts_are_on_policy(overrides: list[str]) -> None:
+    agent, past = imagining(*overrides)
+    rollout = agent.imagination.rollout(agent, past)
+    mask = rollout.new_steps(rollout.mask)
+    assert mask.shape == rollout.adv.shape == (16, 5) and rollout.obs.shape == (16, 6) and mask.any()
+    assert not rollout.rew_int[~mask].any() and rollout.rew_int[mask].all()
+    losses = agent.objective.losses(agent.policy, rollout.h, rollout.z, rollout)
+    torch.testing.assert_close(losses["policy"], -rollout.adv)  # a ratio of 1 everywhere
 
 
 @torch.no_grad()
-def test_what_is_imagined_follows_the_model(monkeypatch) -> None:
-    """With a model that is sure, the dream is what it says; and episodes end where it expects them to."""
-    agent, data, _ = dreamer()
+def test_imagined_rollouts_follow_a_deterministic_model(monkeypatch) -> None:
+    """Observations are the predicted ones, and episodes end where the model predicts it."""
+    agent, past = imagining()
     monkeypatch.setattr(agent.model, "imagine", lambda h, act, obs: (obs + 2 * act - 1).clamp(0, 5))
     for always, lasts in ((-50.0, 5), (50.0, 1)):
-        agent.model.heads.outcome.bias[1] = always
-        past, _ = data.replay.sample(16, agent.device)
-        dream = agent.imagination.rollout(agent, past)
-        act = dream.new_steps(dream.act)
-        assert torch.equal(dream.obs[:, 1:], (dream.obs[:, :-1] + 2 * act - 1).clamp(0, 5))
-        counts = dream.new_steps(dream.mask).sum(1)
+        agent.model.heads["dynamics"].outcome.bias[1] = always
+        rollout = agent.imagination.rollout(agent, past)
+        act = rollout.new_steps(rollout.act)
+        assert torch.equal(rollout.obs[:, 1:], (rollout.obs[:, :-1] + 2 * act - 1).clamp(0, 5))
+        counts = rollout.new_steps(rollout.mask).sum(1)
         assert ((counts == lasts) | (counts == 0)).all() and (counts == lasts).any()
-        assert dream.new_steps(dream.end).any() == (lasts == 1)
-    data.env.close()
+        assert rollout.new_steps(rollout.end).any() == (lasts == 1)
 
 
 @torch.no_grad()
-def test_a_dream_begins_where_a_step_was_taken() -> None:
-    agent, data, _ = dreamer()
-    past, _ = data.replay.sample(16, agent.device)
+def test_imagination_starts_at_real_steps_only() -> None:
+    agent, past = imagining()
     past.mask[:8] = False
-    dream = agent.imagination.rollout(agent, past)
-    assert not dream.mask[:8].any() and dream.mask[8:].any()
-    data.env.close()
+    rollout = agent.imagination.rollout(agent, past)
+    assert not rollout.mask[:8].any() and rollout.mask[8:].any()
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("signal", ["disagreement", "max", "none", "plan2explore"])
-def test_what_is_foreseen_is_what_is_paid_and_changes_nothing(signal: str) -> None:
-    agent, data, _ = tiny_agent(*CHAIN, f"curiosity={signal}")
-    roll = data.collector.collect()
+def test_predicted_rewards_equal_real_ones_and_change_no_state(signal: str) -> None:
+    agent, stream, _ = tiny_agent(*CHAIN, f"curiosity={signal}")
+    roll = stream.collector.collect()
+    stream.close()
     out = agent.model.score_rollout(roll)
     paid = agent.curiosity.reward(roll, out)
     before = copy.deepcopy(agent.curiosity.state_dict())
     torch.testing.assert_close(agent.curiosity.predict_reward(roll, out), paid)
     after = agent.curiosity.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    data.env.close()
 
 
 @pytest.mark.parametrize("normalise", ["return", "mean_std", "none"])
-def test_a_reward_of_a_dream_has_the_scale_of_real_ones(normalise: str) -> None:
+def test_imagined_rewards_have_the_scale_of_real_ones(normalise: str) -> None:
     scale = RewardNormalizer(3, normalise=normalise, use_symlog=True, clip=2.0, scale=0.5)
     raw, mask = torch.rand(3, 7) * 9, torch.ones(3, 7, dtype=torch.bool)
     paid, before = scale(raw, mask), copy.deepcopy(scale.state_dict())
@@ -94,7 +95,7 @@ def test_a_reward_of_a_dream_has_the_scale_of_real_ones(normalise: str) -> None:
 
 
 @torch.no_grad()
-def test_symbols_are_drawn_as_probable_as_the_head_says() -> None:
+def test_symbols_are_drawn_with_the_predicted_probabilities() -> None:
     torch.manual_seed(0)
     space = MultiDiscrete([3, 2])
     head = ObservationHead(6, DiscreteEncoder(space, dim=6), space, hidden=8)
@@ -109,7 +110,7 @@ def test_symbols_are_drawn_as_probable_as_the_head_says() -> None:
             assert abs(float(share - expected)) < 0.015  # 4 standard errors
 
 
-def test_observations_come_back_from_their_codes() -> None:
+def test_codes_decode_to_their_observation() -> None:
     for space in (Discrete(5, start=3), MultiDiscrete([3, 4]), MultiDiscrete([[2, 3], [4, 5]])):
         encoder = DiscreteEncoder(space, dim=4)
         obs = torch.as_tensor(np.stack([space.sample() for _ in range(6)]).reshape(2, 3, *space.shape))
@@ -120,18 +121,17 @@ def test_observations_come_back_from_their_codes() -> None:
     assert back.dtype == torch.uint8 and torch.equal(back, obs)
 
 
-def test_a_policy_planned_anew_forgets() -> None:
-    """The same on every rank, whatever its generator: numbers depend on the seed and on the steps alone."""
-    agents = [dreamer("policy.imagination.reset_actor=true")[0] for _ in range(2)]
+def test_reset_actor_is_the_same_on_every_rank_and_drops_its_moments() -> None:
+    """The new numbers depend on the seed and the steps alone, not on the state of the generator."""
+    agents = [imagining("policy.imagination.reset_actor=true")[0] for _ in range(2)]
     old = copy.deepcopy(dict(agents[0].policy.named_parameters()))
     for number, agent in enumerate(agents):
         optimizer = torch.optim.Adam(agent.parameters())
         sum(x.sum() for x in agent.policy.parameters()).backward()
         optimizer.step()
-        agent.trainer.optimizers = [optimizer]
         torch.manual_seed(number)
         learnt = agent.policy.critic.weight.clone()
-        agent.imagination.begin(agent)
+        drop_moments([optimizer], agent.begin_update())
         assert torch.equal(agent.policy.critic.weight, learnt) and agent.policy.critic.weight in optimizer.state
         assert agent.policy.actor.weight not in optimizer.state
     a, b = (agent.policy.actor.weight for agent in agents)
@@ -141,20 +141,26 @@ def test_a_policy_planned_anew_forgets() -> None:
 @pytest.mark.parametrize(
     "overrides, words",
     [
-        (["heads=none"], "policy.dream with heads=none: allowed is true"),
-        (["curiosity=rnd"], "policy.dream with curiosity RND, which looks at what came: allowed are disagreement, "),
+        (["heads=none"], r"policy.imagination with heads=\[\]: allowed are lists with observation"),
+        (
+            ["curiosity=rnd"],
+            "policy.imagination with curiosity RND, which needs real outcomes: allowed are disagreement, ",
+        ),
         (
             ["policy.actor.memory_gradient=true"],
-            "policy.actor.memory_gradient=true: allowed with policy.dream is false",
+            "policy.actor.memory_gradient=true: allowed with policy.imagination is false",
         ),
-        (["data.replay_batch=0", "data.replay_capacity=0"], "data.replay_capacity=0: allowed with policy.dream are"),
+        (
+            ["data.replay_batch=0", "data.replay_capacity=0"],
+            "data.replay_capacity=0: allowed with policy.imagination are",
+        ),
         (
             ["policy.imagination.updates_per_batch=0"],
             "policy.imagination.updates_per_batch=0: allowed are whole numbers from 1",
         ),
     ],
 )
-def test_what_a_dream_needs(overrides: list[str], words: str) -> None:
+def test_bad_settings(overrides: list[str], words: str) -> None:
     drop = {x.split("=")[0] for x in overrides} | (
         {"curiosity.members", "curiosity.hidden"} if "rnd" in overrides[0] else set()
     )
@@ -162,11 +168,11 @@ def test_what_a_dream_needs(overrides: list[str], words: str) -> None:
         tiny_agent(*(x for x in [*CHAIN, *DREAM] if x.split("=")[0] not in drop), *overrides)
 
 
-@pytest.mark.parametrize("world, policy", [("chain", "dream"), ("doorkey", "dream"), ("chain", "plan")])
-def test_a_run_that_dreams_goes_on_as_if_never_stopped(world: str, policy: str, cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize("world, policy", [("chain", "imagined"), ("doorkey", "imagined"), ("chain", "planned")])
+def test_a_resumed_run_equals_an_uninterrupted_one(world: str, policy: str, cli, tmp_path: Path) -> None:
     own = CHAIN if world == "chain" else ["env.engine=gymnasium", "data.replay_batch=1", "data.replay_capacity=8"]
     settings = [*own, *(x for x in DREAM if world == "chain" or not x.startswith("data.")), f"policy={policy}"]
-    settings += ["policy.imagination.reset_actor=true"] if policy == "dream" else []
+    settings += ["policy.imagination.reset_actor=true"] if policy == "imagined" else []
     steps = 80 if world == "chain" else 32
     for run, totals in (("whole", [3 * steps]), ("parts", [steps, 3 * steps])):
         for number, total in enumerate(totals):

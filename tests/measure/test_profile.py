@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from worldmodel.measure import stopwatch
-from worldmodel.measure.profile import PARTS, Watch, main, parameters, profile
+from worldmodel.measure.profile import PARTS, Watch, parameters, profile
+from worldmodel.profile import main
 from worldmodel.measure.stopwatch import REST, Stopwatch, TimedLoader
 from worldmodel.model.memory.linear import Linear
 from worldmodel.types import Minibatch

@@ -1,4 +1,4 @@
-"""Action distributions against torch.distributions; temperature, null propensity, gradients to the memory."""
+"""Action distributions against torch.distributions; temperature, bias to the null action, gain of the memory."""
 
 import gymnasium as gym
 import numpy as np
@@ -88,7 +88,7 @@ def test_a_policy_without_memory_ignores_h() -> None:
     torch.testing.assert_close(policy(torch.randn(3, 8), z), policy(torch.randn(3, 8), z))
 
 
-def test_a_gain_of_zero_lets_the_memory_in_when_it_is_of_use() -> None:
+def test_a_gain_of_zero_grows_where_the_memory_is_useful() -> None:
     torch.manual_seed(0)
     policy, h, z = ActorCritic(8, (4,), DISCRETE, memory_gain=0.0), torch.randn(64, 8), torch.zeros(64, 4)
     optimizer = torch.optim.Adam(policy.parameters(), 1e-2)
@@ -100,7 +100,7 @@ def test_a_gain_of_zero_lets_the_memory_in_when_it_is_of_use() -> None:
     assert abs(float(policy.memory_gain)) > 0.1 and loss < 0.1
 
 
-def test_the_memory_s_gain_scales_h_alone() -> None:
+def test_gain_of_the_memory_scales_h_alone() -> None:
     policy = ActorCritic(8, (4,), DISCRETE, memory_gain=0.25)
     h, z = torch.randn(3, 8), torch.randn(3, 4)
     expected = torch.nn.functional.linear(torch.cat([h / 4, z], 1), policy.trunk.weight, policy.trunk.bias)

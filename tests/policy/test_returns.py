@@ -1,4 +1,4 @@
-"""Invariants 5 and 6: returns by hand; truncation bootstraps, termination doesn't, nothing is paid for a reset."""
+"""Advantages and returns by hand: bootstrap at a truncation, none at a termination, no reward for a reset."""
 
 import torch
 
@@ -30,7 +30,7 @@ def test_lambda_one_is_the_discounted_return() -> None:
     torch.testing.assert_close(ret[0, 0], torch.tensor(by_hand))
 
 
-def test_termination_is_worth_nothing_further() -> None:
+def test_no_return_after_a_termination() -> None:
     _, ret = gae(REW, VALUE, flag(1), NO, ~flag(2), gamma=0.5, lam=1.0)
     torch.testing.assert_close(ret[0, :2], torch.tensor([1 + 0.5 * 2.0, 2.0]))
 

@@ -1,4 +1,4 @@
-"""Notices of spot machines, from a metadata service on this machine."""
+"""Preemption notices, from a metadata service on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from worldmodel.errors import ConfigError
 from worldmodel.training.callbacks.signals import RESUMABLE
-from worldmodel.training.preemption import PROVIDERS, spot_notices
+from worldmodel.training.preemption import PROVIDERS, preemption_notices
 
 
 class Metadata(BaseHTTPRequestHandler):
@@ -68,7 +68,7 @@ def test_a_notice_is_a_sigterm(provider: str, metadata: str, monkeypatch: pytest
     heard = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: heard.set())
     try:
-        with spot_notices(provider, metadata, every_s=0.02):
+        with preemption_notices(provider, metadata, every_s=0.02):
             asked = Metadata.asked
             deadline = time.monotonic() + 10
             while Metadata.asked < asked + 3 and time.monotonic() < deadline:
@@ -84,22 +84,22 @@ def test_a_notice_is_a_sigterm(provider: str, metadata: str, monkeypatch: pytest
 
 
 def test_no_answer_is_told_of_once(capsys: pytest.CaptureFixture) -> None:
-    with spot_notices("gcp", "http://127.0.0.1:9", every_s=0.01):  # where nobody listens
+    with preemption_notices("gcp", "http://127.0.0.1:9", every_s=0.01):  # where nobody listens
         time.sleep(0.3)
-    assert capsys.readouterr().err.count("warning: spot=gcp: no answer from http://127.0.0.1:9") == 1
+    assert capsys.readouterr().err.count("warning: preemption=gcp: no answer from http://127.0.0.1:9") == 1
 
 
 def test_an_unknown_provider() -> None:
-    with pytest.raises(ConfigError, match=r"^spot=ibm: allowed are null, aws, gcp, azure$"):
-        spot_notices("ibm")
+    with pytest.raises(ConfigError, match=r"^preemption=ibm: allowed are null, aws, gcp, azure$"):
+        preemption_notices("ibm")
 
 
 def test_a_run_ends_resumable(cli, metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Metadata.taken = True
     with monkeypatch.context() as patch:
-        notices = partial(spot_notices, address=metadata, every_s=0.05)
-        patch.setattr("worldmodel.training.run.spot_notices", notices)
-        assert cli("spot=aws", "run_dir=run", "total_steps=1_000_000").code == RESUMABLE
+        notices = partial(preemption_notices, address=metadata, every_s=0.05)
+        patch.setattr("worldmodel.training.run.preemption_notices", notices)
+        assert cli("preemption=aws", "run_dir=run", "total_steps=1_000_000").code == RESUMABLE
     steps = json.loads(Path("run/run.json").read_text())["env_steps"]
-    assert cli("run_dir=run", "checkpoint=auto", "spot=null", f"total_steps={steps + 32}").code == 0
+    assert cli("run_dir=run", "checkpoint=auto", "preemption=null", f"total_steps={steps + 32}").code == 0
     assert json.loads(Path("run/run.json").read_text())["env_steps"] == steps + 32, "it went on"

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from worldmodel.experience.actor import Actor
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.build import build_env
 
@@ -37,15 +36,7 @@ def play(module: CuriousAgent, cfg: DictConfig, engine: str, episodes: int, max_
     """Pictures (H, W, 3) uint8 of one copy of the environment, one a step. ValueError if it doesn't render."""
     changes = {"engine": engine, "render": True, "vectorization": "sync"}
     env = build_env(cfg, seed=cfg.seed + 10_000, num_envs=1, **changes)
-    actor = Actor(
-        module.eval().model,
-        module.policy,
-        env.act_space,
-        num_envs=1,
-        context=cfg.data.context,
-        rollout_length=cfg.data.rollout_length,
-        device=module.device,
-    )
+    actor = module.eval().make_actor(1, cfg.data.context, cfg.data.rollout_length)
     obs, frames, over = env.reset(), [], 0
     try:
         while over < episodes and len(frames) < max_steps:

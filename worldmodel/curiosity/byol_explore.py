@@ -16,6 +16,7 @@ from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.features import Flat
 from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.distributed import sum_over_ranks, world_size
+from worldmodel.errors import check_range
 from worldmodel.masked import masked_mean
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.memory import GRU
@@ -52,12 +53,9 @@ class BYOLExplore(Curiosity):
         reward_decay: float = 0.7,
     ):
         super().__init__()
-        if horizon < 1:
-            raise ValueError(f"curiosity.horizon={horizon}: allowed are whole numbers from 1")
-        if not 0.0 <= decay <= 1.0:
-            raise ValueError(f"curiosity.decay={decay}: allowed is 0 to 1")
-        if not 0.0 <= reward_decay < 1.0:
-            raise ValueError(f"curiosity.reward_decay={reward_decay}: allowed is 0 to below 1")
+        check_range("curiosity.horizon", horizon, "[1, inf)", whole=True)
+        check_range("curiosity.decay", decay, "[0, 1]")
+        check_range("curiosity.reward_decay", reward_decay, "[0, 1)")
         self.encoder = Flat(make_encoder(dim=dim))
         self.slow = StopGradient(copy.deepcopy(self.encoder))
         self.code = ActionCode(act_space)

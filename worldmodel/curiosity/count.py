@@ -14,6 +14,7 @@ from encoders import Encoder
 from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.episodic import EpisodicVisits
 from worldmodel.distributed import sum_over_ranks, world_size
+from worldmodel.errors import check_choice
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
@@ -45,8 +46,7 @@ class Count(Curiosity):
         buckets: int = 2**17,
     ):
         super().__init__()
-        if scope not in ("episodic", "lifelong", "product"):
-            raise ValueError(f"curiosity.scope={scope}: allowed are episodic, lifelong, product")
+        check_choice("curiosity.scope", scope, ("episodic", "lifelong", "product"))
         self.visits = EpisodicVisits(make_encoder, obs_space, encoder, num_envs, bits=bits, capacity=capacity)
         self.lifelong = None if scope == "episodic" else LifelongVisits(buckets)
         self.scope = scope

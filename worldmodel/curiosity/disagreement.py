@@ -12,6 +12,7 @@ from encoders import Encoder
 from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.features import RandomFeatures
 from worldmodel.curiosity.blocks.forward_model import ForwardModel
+from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
@@ -43,10 +44,8 @@ class Disagreement(Curiosity):
         drop: float = 0.2,
     ):
         super().__init__()
-        if members < 2:
-            raise ValueError(f"curiosity.members={members}: allowed are whole numbers from 2")
-        if not 0.0 <= drop < 1.0:
-            raise ValueError(f"curiosity.drop={drop}: allowed is 0 to below 1")
+        check_range("curiosity.members", members, "[2, inf)", whole=True)
+        check_range("curiosity.drop", drop, "[0, 1)")
         self.features = RandomFeatures(make_encoder, obs_space, encoder, dim=dim)
         self.model = ForwardModel(self.features.width, act_space, hidden=hidden, blocks=blocks, count=members)
         self.drop = drop

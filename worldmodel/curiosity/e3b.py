@@ -11,6 +11,7 @@ from torch import Tensor
 from encoders import Encoder
 from worldmodel.curiosity.base import Curiosity, PerEnvState
 from worldmodel.curiosity.blocks.features import InverseFeatures
+from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
@@ -38,8 +39,7 @@ class E3B(Curiosity):
         ridge: float = 0.1,
     ):
         super().__init__()
-        if ridge <= 0:
-            raise ValueError(f"curiosity.ridge={ridge}: allowed is above 0")
+        check_range("curiosity.ridge", ridge, "(0, inf)")
         self.features = InverseFeatures(make_encoder, act_space, dim=dim, hidden=hidden)
         if self.features.width > WIDEST:
             raise ValueError(f"curiosity.dim={dim}: makes {self.features.width} features, allowed are {WIDEST} in all")

@@ -14,6 +14,7 @@ from encoders.encoder import perceptron
 from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.episodic import EpisodicMemory
 from worldmodel.curiosity.blocks.features import Flat, new_obs
+from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
@@ -48,12 +49,10 @@ class ETD(Curiosity):
         capacity: int = 1024,
     ):
         super().__init__()
-        if not 0.0 < gamma < 1.0:
-            raise ValueError(f"curiosity.gamma={gamma}: allowed is between 0 and 1")
+        check_range("curiosity.gamma", gamma, "(0, 1)")
         if width < 2 or width % 2:
             raise ValueError(f"curiosity.width={width}: allowed are even numbers from 2")
-        if pairs < 2:
-            raise ValueError(f"curiosity.pairs={pairs}: allowed are whole numbers from 2")
+        check_range("curiosity.pairs", pairs, "[2, inf)", whole=True)
         self.features = Flat(make_encoder(dim=dim))
         self.embed = nn.Sequential(nn.ReLU(), perceptron([self.features.width, hidden, width]))
         self.potential = nn.Sequential(nn.ReLU(), perceptron([self.features.width, hidden, 1]))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.ensemble import Ensemble
+from worldmodel.errors import check_range
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.world_model import Outputs
 from worldmodel.running_stats import RunningMeanStd
@@ -40,10 +41,8 @@ class MAX(Curiosity):
         decay: float = 0.1,
     ):
         super().__init__()
-        if not 0.0 <= decay <= 1.0:
-            raise ValueError(f"curiosity.decay={decay}: allowed is 0 to 1")
-        if layers < 1:
-            raise ValueError(f"curiosity.layers={layers}: allowed are whole numbers from 1")
+        check_range("curiosity.decay", decay, "[0, 1]")
+        check_range("curiosity.layers", layers, "[1, inf)", whole=True)
         width = prod(target_shape)
         self.state, self.delta = RunningMeanStd((width,)), RunningMeanStd((width,))
         self.code = ActionCode(act_space)

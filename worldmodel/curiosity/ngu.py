@@ -13,6 +13,7 @@ from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances
 from worldmodel.curiosity.blocks.features import InverseFeatures, next_obs
 from worldmodel.curiosity.rnd import Distillation
+from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
 from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Rollout
@@ -56,10 +57,8 @@ class NGU(Curiosity):
         rnd_clip: float = 5.0,
     ):
         super().__init__()
-        if neighbours < 1:
-            raise ValueError(f"curiosity.neighbours={neighbours}: allowed are whole numbers from 1")
-        if limit < 1:
-            raise ValueError(f"curiosity.limit={limit}: allowed is from 1")
+        check_range("curiosity.neighbours", neighbours, "[1, inf)", whole=True)
+        check_range("curiosity.limit", limit, "[1, inf)")
         self.features = InverseFeatures(make_encoder, act_space, dim=dim, hidden=hidden)
         self.memory = EpisodicMemory(num_envs, (self.features.width,), capacity)
         self.distillation = Distillation(make_encoder, obs_space, encoder, dim=rnd_dim, clip=rnd_clip)

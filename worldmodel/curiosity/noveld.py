@@ -14,6 +14,7 @@ from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.episodic import EpisodicVisits
 from worldmodel.curiosity.blocks.features import new_obs, next_obs
 from worldmodel.curiosity.rnd import Distillation
+from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
@@ -42,8 +43,7 @@ class NovelD(Curiosity):
         capacity: int = 1024,
     ):
         super().__init__()
-        if alpha < 0:
-            raise ValueError(f"curiosity.alpha={alpha}: allowed is from 0")
+        check_range("curiosity.alpha", alpha, "[0, inf)")
         self.distillation = Distillation(make_encoder, obs_space, encoder, dim=dim, clip=clip)
         self.visits = EpisodicVisits(make_encoder, obs_space, encoder, num_envs, bits=bits, capacity=capacity)
         self.dim, self.alpha = dim, alpha

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.ensemble import Ensemble
+from worldmodel.errors import check_range
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.world_model import Outputs
 from worldmodel.running_stats import RunningMeanStd
@@ -37,8 +38,7 @@ class Plan2Explore(Curiosity):
         layers: int = 4,
     ):
         super().__init__()
-        if layers < 1:
-            raise ValueError(f"curiosity.layers={layers}: allowed are whole numbers from 1")
+        check_range("curiosity.layers", layers, "[1, inf)", whole=True)
         width = prod(target_shape)
         self.state = RunningMeanStd((width,))
         self.code = ActionCode(act_space)

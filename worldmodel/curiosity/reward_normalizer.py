@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.curiosity.base import PerEnvState
+from worldmodel.errors import check_choice
 from worldmodel.model.heads.dynamics import symlog
 from worldmodel.running_stats import RunningMeanStd
 
@@ -36,8 +37,7 @@ class RewardNormalizer(PerEnvState):
         horizon: float = 1e6,
     ):
         super().__init__()
-        if normalise not in ("return", "mean_std", "none"):
-            raise ValueError(f"reward.normalise={normalise}: allowed are return, mean_std, none")
+        check_choice("reward.normalise", normalise, ("return", "mean_std", "none"))
         self.normalise, self.gamma, self.use_symlog, self.clip, self.scale = (
             normalise,
             gamma,

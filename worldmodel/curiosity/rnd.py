@@ -15,6 +15,7 @@ from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.blocks.features import Flat, next_obs
 from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.curiosity.blocks.whitening import Whitening
+from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Obs, Rollout
 
@@ -81,8 +82,7 @@ class RND(Curiosity):
         proportion: float = 1.0,
     ):
         super().__init__()
-        if not 0.0 < proportion <= 1.0:
-            raise ValueError(f"curiosity.proportion={proportion}: allowed is above 0 to 1")
+        check_range("curiosity.proportion", proportion, "(0, 1]")
         self.distillation = Distillation(make_encoder, obs_space, encoder, dim=dim, clip=clip)
         self.proportion = proportion
 

@@ -13,9 +13,9 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from worldmodel.envs.engines.resumable_env import digest
-from worldmodel.envs.spaces import Reader, action_space, to_actions
+from worldmodel.envs.spaces import Reader, action_space, digest, to_actions
 from worldmodel.envs.vector import Step
+from worldmodel.errors import check_range
 from worldmodel.types import Obs
 
 
@@ -131,6 +131,5 @@ def _check_null(null_action: int | None, space: gym.Space) -> int | None:
     if isinstance(space, Box):
         raise ValueError(f"env.null_action={null_action}: allowed is null for the action space {space}")
     size = int(np.min(space.nvec if isinstance(space, gym.spaces.MultiDiscrete) else space.n))
-    if not 0 <= null_action < size:
-        raise ValueError(f"env.null_action={null_action}: allowed are null and 0..{size - 1}")
+    check_range("env.null_action", null_action, f"[0, {size - 1}]", whole=True, null=True)
     return null_action

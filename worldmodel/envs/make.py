@@ -16,6 +16,7 @@ from worldmodel.envs.wrappers.noisy_tv import TV, Kind
 from worldmodel.envs.wrappers.positions import Places
 from worldmodel.envs.wrappers.rooms import Rooms
 from worldmodel.envs.wrappers.sticky import Sticky
+from worldmodel.errors import check_choice, check_range
 
 Engine = Literal["auto", "envpool", "gymnasium"]
 Vectorization = Literal["sync", "async", "vector_entry_point"]
@@ -64,21 +65,19 @@ def make_env(
     """
     literals = (("engine", engine, Engine), ("vectorization", vectorization, Vectorization), ("tv", tv, Kind))
     for key, value, kind in literals:
-        _check(key, value, value in get_args(kind), ", ".join(get_args(kind)))
-    _check("num_envs", num_envs, isinstance(num_envs, int) and num_envs >= 1, "whole numbers from 1")
-    _check("seed", seed, isinstance(seed, int) and seed >= 0, "whole numbers from 0")
-    _check("sticky", sticky, isinstance(sticky, int | float) and 0 <= sticky < 1, "0 <= sticky < 1")
-    _check("tv_size", tv_size, isinstance(tv_size, int | float) and 0 < tv_size <= 1, "0 < tv_size <= 1")
-    _check("timeout", timeout, isinstance(timeout, int | float) and timeout > 0, "seconds above 0")
-    _check("max_faults", max_faults, isinstance(max_faults, int) and max_faults >= 0, "whole numbers from 0")
+        check_choice(f"env.{key}", value, get_args(kind))
+    check_range("env.num_envs", num_envs, "[1, inf)", whole=True)
+    check_range("env.seed", seed, "[0, inf)", whole=True)
+    check_range("env.sticky", sticky, "[0, 1)")
+    check_range("env.tv_size", tv_size, "(0, 1]")
+    check_range("env.timeout", timeout, "(0, inf)")
+    check_range("env.max_faults", max_faults, "[0, inf)", whole=True)
+    check_range("env.levels", levels, "[1, inf)", whole=True, null=True)
+    if held_out and levels is None:
+        raise ValueError("env.held_out=True: needs env.levels, the number of levels that are not held out")
     # 31 bits each, the maximum of envpool; the last two are for the sticky actions and the TV
     seeds = (np.random.SeedSequence(seed).generate_state(num_envs + 2) >> 1).tolist()
     common = {"seeds": seeds[:num_envs], "keys": keys, "null_action": null_action, "render": render, **kwargs}
-    if levels is not None:
-        _check("levels", levels, isinstance(levels, int) and levels >= 1, "null and whole numbers from 1")
-    elif held_out:
-        raise ValueError("env.held_out=True: needs env.levels, the number of levels that are not held out")
-
     pool = [] if engine == "gymnasium" else envpool_ids()
     if engine == "envpool" and not pool:
         raise ValueError("env.engine='envpool': envpool is not installed, allowed are auto and gymnasium")
@@ -100,18 +99,13 @@ def make_env(
             names = "envpool and gymnasium" if pool else "gymnasium"
             raise ValueError(_unknown(id, names, pool + gymnasium_ids())) from None
     if place is not None:
-        _check("place_width", place_width, isinstance(place_width, int | float) and place_width > 0, "positive numbers")
+        check_range("env.place_width", place_width, "(0, inf)")
         env = Places(env, place, place_width)
     if rooms:
         env = Rooms(env)
     if tv != "clean":
         env = TV(env, tv, tv_action, tv_size, tv_values, seeds[num_envs + 1])
     return Sticky(env, sticky, seeds[num_envs]) if sticky else env
-
-
-def _check(key: str, value: Any, good: bool, allowed: str) -> None:
-    if not good:
-        raise ValueError(f"env.{key}={value!r}: allowed are {allowed}")
 
 
 def _unknown(id: str, engines: str, known: list[str]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -98,3 +99,9 @@ def _publish(space: gym.Space, what: str) -> gym.Space:
     if isinstance(space, MultiDiscrete):
         return MultiDiscrete(space.nvec)
     raise ValueError(f"{what} space {space}: allowed are Box, Discrete and MultiDiscrete")
+
+
+def digest(obs: Any) -> str:
+    """Return a hash of an observation, of one copy or of several."""
+    leaves = [obs[key] for key in sorted(obs)] if isinstance(obs, Mapping) else [obs]
+    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()

@@ -16,8 +16,8 @@ from worldmodel.envs.metrics import Metric
 from worldmodel.experience.actor import Actor
 from worldmodel.experience.collector import Collector, Episodes
 from worldmodel.experience.replay import CuriousReplayPriority, Replay
-from worldmodel.model.world_model import WorldModel
-from worldmodel.policy import ActorCritic
+
+MakeActor = Callable[[int, int, int], Actor]  # numbers of environments, of context steps and of new steps
 
 
 class ExperienceStream:
@@ -55,11 +55,9 @@ class ExperienceStream:
         self.rollouts = 0  # collected so far, restarts included
         self.env: VectorEnv | None = None
 
-    def open(
-        self, model: WorldModel, policy: ActorCritic, device: torch.device, *, rank: int = 0, ranks: int = 1
-    ) -> None:
+    def open(self, make_actor: MakeActor, *, rank: int = 0, ranks: int = 1) -> None:
         """Make the environments, the collector and the replay of one rank."""
-        self.model, self.policy, self.device, self.rank, self.ranks = model, policy, device, rank, ranks
+        self.make_actor, self.rank, self.ranks = make_actor, rank, ranks
         folder = self.replay_dir and Path(self.replay_dir) / f"rank{rank}"
         self.replay = Replay(self.replay_capacity, self.replay_priority, folder or None)
         self._make_envs(self._new_env_seed())
@@ -74,15 +72,7 @@ class ExperienceStream:
         self.kept = self.env.resumable if self.keep_envs is None else self.keep_envs
         if self.kept:
             self.env.record()
-        actor = Actor(
-            self.model,
-            self.policy,
-            self.env.act_space,
-            num_envs=self.env.num_envs,
-            context=self.context,
-            rollout_length=self.rollout_length,
-            device=self.device,
-        )
+        actor = self.make_actor(self.env.num_envs, self.context, self.rollout_length)
         episodes = Episodes(self.env.num_envs, self.stats_window, self.success)
         self.collector = Collector(self.env, actor, episodes)
         self.metrics = dict(self.make_metrics())

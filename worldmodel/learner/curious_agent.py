@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from worldmodel.curiosity import Curiosity, RewardNormalizer
 from worldmodel.distributed import world_size
 from worldmodel.errors import ConfigError
+from worldmodel.experience.actor import Actor
 from worldmodel.learner.imagination import Imagination
 from worldmodel.masked import masked_mean, masked_means
 from worldmodel.model.targets.collapse import effective_rank, latent_std
@@ -56,6 +57,33 @@ class CuriousAgent(nn.Module):
     def device(self) -> torch.device:
         """Device of the parameters."""
         return self.env_steps.device
+
+    def make_actor(
+        self,
+        num_envs: int,
+        context: int,
+        rollout_length: int,
+        policy: nn.Module | None = None,
+        device: torch.device | None = None,
+    ) -> Actor:
+        """Return an actor for `num_envs` streams of steps.
+
+        Args:
+            num_envs: number of environments, N.
+            context: steps of context, K.
+            rollout_length: new steps of a rollout, T.
+            policy: acts instead of the agent's own.
+            device: of the actor's window. None: that of the agent.
+        """
+        return Actor(
+            self.model,
+            self.policy if policy is None else policy,
+            self.model.act_space,
+            num_envs=num_envs,
+            context=context,
+            rollout_length=rollout_length,
+            device=self.device if device is None else device,
+        )
 
     def param_groups(self) -> dict[str, nn.Module]:
         """Modules that can have a learning rate of their own, by name. A parameter belongs to the first that has it."""

@@ -45,7 +45,7 @@ class Imagination:
 
     def __post_init__(self) -> None:
         for key in ("num_start_states", "horizon", "updates_per_batch"):
-            check_range(f"policy.imagination.{key}", getattr(self, key), 1)
+            check_range(f"policy.imagination.{key}", getattr(self, key), "[1, inf)", whole=True)
 
     def check(self, act_space: gym.Space, curiosity: Curiosity) -> None:
         """Raise ValueError for actions that cannot be imagined and signals that cannot pay imagined steps."""

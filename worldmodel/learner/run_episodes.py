@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.envs import VectorEnv
-from worldmodel.experience.actor import Actor
 from worldmodel.experience.collector import Collector, Episodes
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.model.world_model import Outputs
@@ -91,15 +90,7 @@ def run_episodes(
     Rollouts are those of training: `context` and `rollout_length` are what the agent was trained with. `policy` acts
     instead of the agent's own.
     """
-    actor = Actor(
-        module.model,
-        module.policy if policy is None else policy,
-        env.act_space,
-        num_envs=env.num_envs,
-        context=context,
-        rollout_length=rollout_length,
-        device=module.device,
-    )
+    actor = module.make_actor(env.num_envs, context, rollout_length, policy)
     collector = Collector(env, actor, Episodes(env.num_envs), greedy)
     module.curiosity.reset(env.num_envs)  # the numbers of episodes begin anew
     while not stats.complete:

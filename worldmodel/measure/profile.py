@@ -6,27 +6,23 @@ import resource
 import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
-import hydra
 import lightning as L
 import torch
-from omegaconf import DictConfig, open_dict
-from rich.console import Console
+from omegaconf import DictConfig
 from rich.table import Table
 
-from worldmodel.errors import ConfigError
+from worldmodel.errors import check_range
 from worldmodel.files import write_json
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.measure.stopwatch import REST, Stopwatch, TimedLoader
 from worldmodel.measure.transformer_speed import peak_flops
 from worldmodel.training.build import build_agent, build_data, build_module, env_spec
 from worldmodel.training.callbacks import Checkpoints, Metrics, ProgressBar, ReplayPriorities
-from worldmodel.training.config import CONFIG_DIR, bad_input, check
+from worldmodel.training.config import bad_input, check
 from worldmodel.training.datamodule import SequenceData
-from worldmodel.training.exit_codes import bad_input_exits, run_command
 from worldmodel.training.module import TrainingModule
 from worldmodel.training.run import make_trainer
 from worldmodel.training.run_record import RunRecord
@@ -133,9 +129,8 @@ def profile(cfg: DictConfig, *, updates: int = 8, warmup: int = 2, out: str | Pa
 
     Raises ConfigError for bad input.
     """
-    for key, value, low in (("updates", updates, 1), ("warmup", warmup, 2)):
-        if not isinstance(value, int) or value < low:
-            raise ConfigError(f"{key}={value}: allowed are whole numbers from {low}")
+    check_range("updates", updates, "[1, inf)", whole=True)
+    check_range("warmup", warmup, "[2, inf)", whole=True)
     cfg.trainer.devices = 1
     with tempfile.TemporaryDirectory() as folder:
         cfg.run_dir = folder
@@ -274,24 +269,3 @@ def tables(report: dict[str, Any]) -> list[Table]:
         frozen = f" and {count['frozen']:,} frozen" if count["frozen"] else ""
         facts.add_row(f"parameters, {name}", f"{count['learnt']:,}{frozen}")
     return [parts, facts]
-
-
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="profile")
-@bad_input_exits()
-def _main(cfg: DictConfig) -> None:
-    with open_dict(cfg):
-        own = {key: cfg.pop(key) for key in ("updates", "warmup", "out")}
-    report = profile(cfg, **own)
-    console = Console()
-    for table in tables(report):
-        console.print(table)
-
-
-def main() -> None:
-    """Console entry point. Exit codes: 0 done, 2 bad input, 1 anything else."""
-    warnings.filterwarnings("ignore", module="lightning")
-    run_command(_main)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from worldmodel.errors import ConfigError
+from worldmodel.errors import ConfigError, check_range
 from worldmodel.files import write_json, write_text
 from worldmodel.training.run_record import RunRecord
 
@@ -26,8 +26,7 @@ def measure(
     Parts that are not run keep their figures in the file. If a part fails, the others still run, and its error is
     raised at the end. Raises ConfigError for unknown parts and a scale that is not positive.
     """
-    if scale <= 0:
-        raise ConfigError(f"scale={scale}: allowed are numbers above 0")
+    check_range("scale", scale, "(0, inf)")
     chosen = list(parts if chosen is None else chosen)
     unknown = sorted(set(chosen) - parts.keys())
     if unknown or not chosen:

@@ -11,6 +11,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
+from worldmodel.errors import check_choice
 from worldmodel.model.action_embedding import ActionEmbedding
 from worldmodel.model.heads import DynamicsHead, Head, ObservationHead, Prediction
 from worldmodel.running_stats import RunningMeanStd
@@ -50,12 +51,12 @@ class WorldModel(nn.Module):
         heads: Mapping[str, Callable[[], Head]] = MappingProxyType({}),
     ):
         super().__init__()
-        if predicts not in ("delta", "absolute"):
-            raise ValueError(f"model.predicts={predicts}: allowed are delta, absolute")
+        check_choice("model.predicts", predicts, ("delta", "absolute"))
         self.encoder, self.target, self.memory = encoder, target, memory
         self.predicts = predicts
         dim = memory.dim
         self.token = nn.Linear(int(torch.tensor(encoder.shape).prod()), dim)
+        self.act_space = act_space
         self.act = ActionEmbedding(act_space, dim)
         self.start = nn.Parameter(torch.zeros(dim))
         self.heads = nn.ModuleDict({"dynamics": DynamicsHead(dim, target.shape, hidden)})

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldmodel.errors import check_choice
+
 
 class Categorical(nn.Module):
     """One discrete action. `null_bias` is added to the logit of the null action.
@@ -87,8 +89,7 @@ class Gaussian(nn.Module):
 
     def __init__(self, space: gym.spaces.Box, noise: Literal["learned", "fixed", "none"] = "learned", std: float = 1.0):
         super().__init__()
-        if noise not in ("learned", "fixed", "none"):
-            raise ValueError(f"policy.noise={noise}: allowed are learned, fixed, none")
+        check_choice("policy.noise", noise, ("learned", "fixed", "none"))
         self.noise, self.shape = noise, space.shape
         self.size = math.prod(space.shape)
         log_std = torch.full((self.size,), math.log(std))

@@ -29,7 +29,7 @@ class QDistillation(PPO):
     target_temperature: float = 0.02
 
     def __post_init__(self) -> None:
-        check_range("policy.objective.target_temperature", self.target_temperature, 0, whole=False, above=True)
+        check_range("policy.objective.target_temperature", self.target_temperature, "(0, inf)")
 
     def losses(self, policy: ActorCritic, h: Tensor, z: Tensor, rollout: PlannedRollout) -> dict[str, Tensor]:
         """See `Objective.losses`."""

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.curiosity import Curiosity
 from worldmodel.envs import VectorEnv
+from worldmodel.errors import check_range
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.model.world_model import WorldModel
 from worldmodel.training.config import fill
@@ -35,8 +36,7 @@ def build_env(cfg: DictConfig, seed: int, **overrides: Any) -> VectorEnv:
 
 def env_spec(cfg: DictConfig) -> EnvSpec:
     """Read the spaces off one copy of the environment. Raises ValueError for `env.num_envs`."""
-    if cfg.env.num_envs < 1:
-        raise ValueError(f"env.num_envs={cfg.env.num_envs}: allowed are whole numbers from 1")
+    check_range("env.num_envs", cfg.env.num_envs, "[1, inf)", whole=True)
     env = build_env(cfg, seed=0, num_envs=1)
     spec = EnvSpec(env.obs_space, env.act_space, cfg.env.num_envs, env.null_action)
     env.close()

@@ -13,7 +13,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
-from worldmodel.errors import ConfigError
+from worldmodel.errors import ConfigError, SettingError, check_range
+from worldmodel.training.renamed_keys import new_name
 
 _HERE = Path(__file__).resolve().parents[1]
 HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
@@ -21,17 +22,46 @@ CONFIG_DIR = str(_HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.pa
 
 
 @contextmanager
-def bad_input() -> Iterator[None]:
-    """What a constructor refuses while the parts are built is bad input, too."""
+def bad_input(cfg: DictConfig | None = None) -> Iterator[None]:
+    """Raise what a constructor refuses as ConfigError, with the key that the user set.
+
+    Args:
+        cfg: the configuration that the parts are built from; it locates arguments of nested parts.
+    """
     try:
         yield
     except InstantiationException as error:
         cause, where = error.__cause__ or error, str(error).rpartition("full_key: ")[2]
-        words = str(cause).splitlines()[0]
-        # our own refusals name their key; those of a library don't
-        raise ConfigError(words if isinstance(cause, ValueError) else f"{where}: {words}") from error
+        if isinstance(cause, SettingError):
+            raise located(cause, cfg) from error
+        line = str(cause).splitlines()[0]
+        # our own errors name their key; those of a library do not
+        raise ConfigError(line if isinstance(cause, ValueError) else f"{where}: {line}") from error
+    except SettingError as error:
+        raise located(error, cfg) from error
     except ValueError as error:
         raise ConfigError(str(error).splitlines()[0]) from error
+
+
+def located(error: SettingError, cfg: DictConfig | None) -> SettingError:
+    """Return the error of a nested part with its full key, for example `curiosity.parts.rnd.proportion`.
+
+    A constructor knows its group and its argument, not where its configuration lies in the group.
+    """
+    group, _, argument = error.key.rpartition(".")
+    if cfg is None or not group or OmegaConf.select(cfg, error.key, default=None) == error.value:
+        return error
+    plain = OmegaConf.to_container(cfg, resolve=True).get(group.split(".")[0], {})
+    paths = [path for path, node in _nodes(plain, group.split(".")[0]) if node.get(argument, _nodes) == error.value]
+    return SettingError(f"{paths[0]}.{argument}", error.value, error.allowed) if len(paths) == 1 else error
+
+
+def _nodes(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each mapping below a node, with its path."""
+    if isinstance(node, dict):
+        yield path, node
+        for key, value in node.items():
+            yield from _nodes(value, f"{path}.{key}" if path else str(key))
 
 
 def fill(partial: Callable[..., Any], **available: Any) -> Any:
@@ -50,7 +80,7 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(f"{missing[0]}=???: a value must be given")
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)
     for key in sorted(plain.keys() - (known := top_level())):
-        raise ConfigError(f"{key}={plain[key]}: no such key, allowed are {', '.join(sorted(known))}")
+        raise _no_such_key(key, plain[key], ", ".join(sorted(known)))
     for key, kind in (
         ("name", str),
         ("total_steps", int),
@@ -59,19 +89,19 @@ def check(cfg: DictConfig) -> None:
         ("stop_return", float | None),
         ("video", bool),
         ("compile", bool),
-        ("spot", str | None),
+        ("preemption", str | None),
     ):
         _check_value(key, plain[key], kind)
-    for key, low in (("total_steps", 1), ("seed", 0), ("threads", 1)):
-        if plain[key] is not None and plain[key] < low:
-            raise ConfigError(f"{key}={plain[key]}: allowed are whole numbers from {low}")
+    check_range("total_steps", plain["total_steps"], "[1, inf)", whole=True)
+    check_range("seed", plain["seed"], "[0, inf)", whole=True)
+    check_range("threads", plain["threads"], "[1, inf)", whole=True, null=True)
     for key, value in plain["weights"].items():
         _check_value(f"weights.{key}", value, float)
     for group, node in plain.items():
         if isinstance(node, dict) and "_target_" not in node and group != "weights":
             parts = [key for key, part in node.items() if isinstance(part, dict) and ("_target_" in part or not part)]
             for key in sorted(node.keys() - set(parts)):  # nothing would read it
-                raise ConfigError(f"{group}.{key}={node[key]}: no such key, allowed are {', '.join(parts)}")
+                raise _no_such_key(f"{group}.{key}", node[key], ", ".join(parts))
     for path, node in _targets(plain, ""):
         try:
             target = get_method(node["_target_"]) if "." in node["_target_"] else None
@@ -89,11 +119,14 @@ def top_level() -> set[str]:
 
 
 def _targets(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield path, node
-        for key, value in node.items():
-            yield from _targets(value, f"{path}.{key}" if path else str(key))
+    return ((where, part) for where, part in _nodes(node, path) if "_target_" in part)
+
+
+def _no_such_key(path: str, value: Any, allowed: str) -> ConfigError:
+    """Return the error for an unknown key, which names the new key where it is an old one."""
+    given = f"{path}={value}"
+    new = new_name(given)
+    return ConfigError(f"{given}: renamed, use {new}" if new else f"{given}: no such key, allowed are {allowed}")
 
 
 def check_call(path: str, target: Callable[..., Any], given: dict[str, Any]) -> None:
@@ -104,7 +137,7 @@ def check_call(path: str, target: Callable[..., Any], given: dict[str, Any]) -> 
     for key, value in given.items():
         if key not in parameters and not open_ended:
             allowed = ", ".join(p for p in parameters if p not in ("self", "args", "kwargs"))
-            raise ConfigError(f"{path}.{key}={value}: no such key, allowed are {allowed}")
+            raise _no_such_key(f"{path}.{key}", value, allowed)
         if key in hints and not (isinstance(value, dict) and "_target_" in value):
             _check_value(f"{path}.{key}", value, hints[key])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -51,22 +52,18 @@ class SequenceData(L.LightningDataModule):
         make_metrics: Callable[[], Mapping[str, Metric]] = dict,
     ):
         super().__init__()
-        for key, value, low in (
-            ("rollout_length", rollout_length, 1), ("context", context, 0), ("epochs", epochs, 1), ("batch", batch, 1),
-            ("model_every", model_every, 1), ("replay_batch", replay_batch, 0), ("replay_capacity", replay_capacity, 0),
-            ("stats_window", stats_window, 1),
-        ):  # fmt: skip
-            check_range(f"data.{key}", value, low)
+        positive = dict(rollout_length=rollout_length, epochs=epochs, batch=batch, model_every=model_every)
+        for key, value in {**positive, "stats_window": stats_window}.items():
+            check_range(f"data.{key}", value, "[1, inf)", whole=True)
+        for key, value in dict(context=context, replay_batch=replay_batch, replay_capacity=replay_capacity).items():
+            check_range(f"data.{key}", value, "[0, inf)", whole=True)
         if replay_batch and not replay_capacity:
             raise ValueError(f"data.replay_batch={replay_batch}: allowed with data.replay_capacity=0 is 0")
         for key, value in (("replay_priority", replay_priority), ("replay_dir", replay_dir)):
             if value is not None and not replay_batch:
                 raise ValueError(f"data.{key}: allowed with data.replay_batch=0 is null")
         largest = batch * model_every
-        if model_batch is not None and not 1 <= model_batch <= largest:
-            raise ValueError(
-                f"data.model_batch={model_batch}: allowed are null and 1 to batch * model_every = {largest}"
-            )
+        check_range("data.model_batch", model_batch, f"[1, {largest}]", whole=True, null=True)
         self.batching = Batching(epochs, batch, model_every, model_batch or largest, replay_batch)
         self.stream = ExperienceStream(
             make_env,
@@ -88,7 +85,8 @@ class SequenceData(L.LightningDataModule):
         if stream.env is None:
             device = self.trainer.strategy.root_device
             rank, ranks = self.trainer.global_rank, self.trainer.world_size
-            stream.open(module.agent.model, module.agent.policy, device, rank=rank, ranks=ranks)
+            # the agent is moved to the device after this hook
+            stream.open(partial(module.agent.make_actor, device=device), rank=rank, ranks=ranks)
         if self._restored is not None:
             stream.load_state_dict(self._restored)
             self._restored = None

@@ -13,6 +13,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from worldmodel.envs import TooManyFaults
 from worldmodel.errors import ConfigError, NonFiniteLoss
+from worldmodel.training.renamed_keys import refuse_renamed
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -21,6 +22,7 @@ def run_command(main: Callable[[], None]) -> None:
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.ERROR)
     with bad_input_exits():
+        refuse_renamed(sys.argv[1:])
         main()
 
 
@@ -38,15 +40,15 @@ class bad_input_exits(ContextDecorator):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, HydraException | OmegaConfBaseException | ConfigError | NonFiniteLoss):
             if int(os.environ.get("LOCAL_RANK") or 0) == 0:
-                print(f"error: {_one_line(error)}", file=sys.stderr)
+                print(f"error: {one_line(error)}", file=sys.stderr)
             sys.exit(2)
         if isinstance(error, TooManyFaults):
-            print(f"error: {_one_line(error)}", file=sys.stderr)
+            print(f"error: {one_line(error)}", file=sys.stderr)
             sys.exit(1)
 
 
-def _one_line(error: BaseException) -> str:
-    """The message without line breaks, in our words where Hydra's or OmegaConf's name no key, value or choice."""
+def one_line(error: BaseException) -> str:
+    """Return the message without line breaks; rewritten where Hydra's or OmegaConf's names no key, value or choice."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: no such option, allowed are {', '.join(error.options)}"

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from worldmodel.errors import ConfigError
-from worldmodel.experience.actor import Actor, ActorOutput
+from worldmodel.experience.actor import ActorOutput
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.build import build_agent, env_spec
 from worldmodel.training.checkpoint import agent_state, fit_check, read_checkpoint
@@ -79,14 +79,7 @@ class Agent(Shared):
     def reset(self) -> None:
         """Begin a new episode: forget."""
         data = self.cfg.data
-        self.actor = Actor(
-            self.module.model,
-            self.module.policy,
-            self.act_space,
-            num_envs=1,
-            context=data.context,
-            rollout_length=data.rollout_length,
-        )
+        self.actor = self.module.make_actor(1, data.context, data.rollout_length)
         self.output: ActorOutput | None = None
 
     def act(self, obs: Any, greedy: bool = False) -> Any:

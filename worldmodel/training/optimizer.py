@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from worldmodel.errors import check_range
 from worldmodel.learner.curious_agent import CuriousAgent
 
 
@@ -69,8 +70,7 @@ def make_muon(
 
 def scheduled(optimizer: torch.optim.Optimizer, agent: CuriousAgent, warmup: int, cooldown: float) -> dict[str, Any]:
     """An optimiser as Lightning wants it; a restart keeps the settings of today. Raises ValueError."""
-    if not 0 <= cooldown <= 1:
-        raise ValueError(f"optimizer.cooldown={cooldown}: allowed are shares of the budget from 0 to 1")
+    check_range("optimizer.cooldown", cooldown, "[0, 1]")
     optimizer._step_supports_amp_scaling = False  # with it, Lightning would not clip gradients in mixed precision
     optimizer.register_load_state_dict_pre_hook(_keep_settings)
 

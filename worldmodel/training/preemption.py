@@ -13,7 +13,7 @@ from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from worldmodel.errors import ConfigError
+from worldmodel.errors import check_choice
 
 ADDRESS = "http://169.254.169.254"  # the link-local one of all three
 EVERY_S = 5.0  # as Amazon advises; it tells two minutes ahead, the others 30 seconds
@@ -54,7 +54,7 @@ def azure(address: str) -> bool:
 PROVIDERS: dict[str, Callable[[str], bool]] = {"aws": aws, "gcp": gcp, "azure": azure}
 
 
-def spot_notices(
+def preemption_notices(
     provider: str | None, address: str = ADDRESS, every_s: float = EVERY_S
 ) -> AbstractContextManager[None]:
     """While open, ask every few seconds in a thread; after a notice this process gets a SIGTERM, once.
@@ -63,8 +63,7 @@ def spot_notices(
     """
     if provider is None:
         return nullcontext()
-    if provider not in PROVIDERS:
-        raise ConfigError(f"spot={provider}: allowed are null, {', '.join(PROVIDERS)}")
+    check_choice("preemption", provider, (None, *PROVIDERS))
     return _listening(provider, address, every_s)
 
 
@@ -81,7 +80,7 @@ def _listening(provider: str, address: str, every_s: float) -> Iterator[None]:
                     return
             except (OSError, ValueError, HTTPException) as error:
                 if not silent:
-                    words = f"warning: spot={provider}: no answer from {address} ({error}); a notice may go unheard"
+                    words = f"warning: preemption={provider}: no answer from {address} ({error}), still polling"
                     print(words, file=sys.stderr, flush=True)
                 silent = True
 

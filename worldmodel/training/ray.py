@@ -1,30 +1,44 @@
-"""Training on the workers of a Ray cluster: `python -m worldmodel.cluster run_dir=runs/two cluster.workers=2`."""
+"""Training on the workers of a Ray cluster."""
 
 from __future__ import annotations
 
 import os
 import sys
 import warnings
-from pathlib import Path
-from typing import Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from worldmodel.errors import ConfigError
-from worldmodel.training.config import CONFIG_DIR, check, check_call
-from worldmodel.training.exit_codes import bad_input_exits, run_command
-from worldmodel.training.run import continued, make_run_dir, train
+from worldmodel.errors import ConfigError, check_range
+from worldmodel.training.config import check
+from worldmodel.training.run import Film, continued, make_run_dir, train
 
 
-def cluster(cfg: DictConfig, overrides: list[str], *, workers: int, gpu: bool, address: str, max_failures: int) -> None:
-    """Train as configured on `workers` of the cluster at `address`; goes on with what the run's folder holds.
+def cluster(
+    cfg: DictConfig,
+    overrides: list[str],
+    film: Film | None = None,
+    *,
+    workers: int,
+    gpu: bool,
+    address: str,
+    max_failures: int,
+) -> None:
+    """Train as configured on workers of a cluster, or resume the run in the run's folder.
 
-    Raises ConfigError for bad input, RuntimeError where the workers failed more than `max_failures` times.
+    Args:
+        cfg: the training configuration.
+        overrides: the command's overrides, which take precedence over those of a resumed run.
+        film: see `train`.
+        workers: number of worker processes, which are the ranks of the run.
+        gpu: each worker uses a GPU.
+        address: of the cluster; `local` starts one on this machine.
+        max_failures: number of restarts of failed workers.
+
+    Raises:
+        ConfigError: for bad input.
+        RuntimeError: if the workers failed more than `max_failures` times.
     """
-    if workers < 1:
-        raise ConfigError(f"cluster.workers={workers}: allowed are whole numbers from 1")
+    check_range("cluster.workers", workers, "[1, inf)", whole=True)
     try:
         import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -39,7 +53,7 @@ def cluster(cfg: DictConfig, overrides: list[str], *, workers: int, gpu: bool, a
     def work() -> None:
         sys.path[:] = path  # that of the command, so that the same code runs
         warnings.filterwarnings("ignore", module="lightning")
-        train(continued(OmegaConf.create(plain), overrides))
+        train(continued(OmegaConf.create(plain), overrides), film)
 
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_worker_niceness": "0"}
     size = {"num_cpus": workers + 1} if address == "local" else {}  # one more for Ray's own controller
@@ -56,24 +70,3 @@ def cluster(cfg: DictConfig, overrides: list[str], *, workers: int, gpu: bool, a
         ray.shutdown()
     if result.error:
         raise RuntimeError(f"{run_dir}: {result.error}")
-
-
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="cluster")
-@bad_input_exits()
-def _main(cfg: DictConfig) -> None:
-    given: dict[str, Any] = OmegaConf.to_container(cfg.cluster)
-    check_call("cluster", cluster, given)
-    OmegaConf.set_struct(cfg, False)
-    del cfg.cluster
-    overrides = [x for x in HydraConfig.get().overrides.task if not x.startswith("cluster.")]
-    cluster(cfg, overrides, **given)
-    print(Path(cfg.run_dir))
-
-
-def main() -> None:
-    """Console entry point. Exit codes: 0 done, 2 bad input, 1 anything else."""
-    run_command(_main)
-
-
-if __name__ == "__main__":
-    main()

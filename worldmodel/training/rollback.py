@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from worldmodel.errors import check_range
+
 
 @dataclass
 class Rollback:
@@ -21,12 +23,9 @@ class Rollback:
     max_loss: float | None = None
 
     def __post_init__(self) -> None:
-        if self.times < 0:
-            raise ValueError(f"rollback.times={self.times}: allowed are whole numbers from 0")
-        if not 0 < self.factor < 1:
-            raise ValueError(f"rollback.factor={self.factor}: allowed is 0 < factor < 1")
-        if self.max_loss is not None and self.max_loss <= 0:
-            raise ValueError(f"rollback.max_loss={self.max_loss}: allowed are null and positive numbers")
+        check_range("rollback.times", self.times, "[0, inf)", whole=True)
+        check_range("rollback.factor", self.factor, "(0, 1)")
+        check_range("rollback.max_loss", self.max_loss, "(0, inf)", null=True)
 
     @property
     def limit(self) -> float:

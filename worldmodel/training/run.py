@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from hydra.utils import instantiate
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from worldmodel.analysis.video import film
 from worldmodel.distributed import part_at_exit
 from worldmodel.errors import ConfigError, NonFiniteLoss
 from worldmodel.files import atomic_write
@@ -44,15 +43,17 @@ from worldmodel.training.checkpoint import (
 from worldmodel.training.config import bad_input, check, fill
 from worldmodel.training.datamodule import SequenceData
 from worldmodel.training.learning_curve import learning_curve
-from worldmodel.training.preemption import spot_notices
+from worldmodel.training.preemption import preemption_notices
 from worldmodel.training.rollback import Rollback
 from worldmodel.training.run_record import RunRecord
+
+Film = Callable[[CuriousAgent, DictConfig, Path], str]  # returns the file, or why there is none
 
 DONE = "DONE"  # the file that says that a run has ended
 _RUN_DIR = "WORLDMODEL_RUN_DIR"  # how the ranks that Lightning launches find the first one's folder
 
 
-def train(cfg: DictConfig) -> dict[str, Any]:
+def train(cfg: DictConfig, film: Film | None = None) -> dict[str, Any]:
     """Train as configured; returns what run.json holds. Raises ConfigError for bad input, NonFiniteLoss where the
     numbers break and `rollback` doesn't help."""
     checkpoint_path = find_checkpoint(cfg)
@@ -60,12 +61,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     cfg.run_dir = str(run_dir)
     with only_if_used(run_dir):
         check(cfg)
-        with bad_input():
+        with bad_input(cfg):
             rollback = instantiate(cfg.rollback)
         left = rollback.times
         while True:
             try:
-                return train_from(checkpoint_path, cfg, rollback)
+                return train_from(checkpoint_path, cfg, rollback, film)
             except NonFiniteLoss as error:
                 if left == 0:
                     raise
@@ -76,28 +77,30 @@ def train(cfg: DictConfig) -> dict[str, Any]:
                 print(f"warning: {error}; {words}", file=sys.stderr, flush=True)
 
 
-def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Rollback) -> dict[str, Any]:
+def train_from(
+    checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Rollback, film: Film | None = None
+) -> dict[str, Any]:
     """Go on from a checkpoint, or begin; see `train`."""
     run_dir = Path(cfg.run_dir)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     L.seed_everything(cfg.seed, verbose=False)
-    with bad_input():
+    with bad_input(cfg):
         agent = build_agent(cfg, env_spec(cfg))
         data = build_data(cfg)
         module = build_module(cfg, agent, rollback.limit)
     if cfg.compile:
         agent.model.compile()
-    notices = spot_notices(cfg.spot)
+    notices = preemption_notices(cfg.preemption)
     record = RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None)
     metrics, stop = Metrics(run_dir, data.stream), StopOnSignal()
     if checkpoint_path:
         state = agent_state(read_checkpoint(checkpoint_path, to_go_on=True))
         fit_check(state, agent, checkpoint_path)
         if (steps := int(state["env_steps"])) >= cfg.total_steps:
-            return finished(cfg, agent, state, metrics, record)
+            return finished(cfg, agent, state, metrics, record, film)
         record.begin_at(steps)
-    with bad_input():
+    with bad_input(cfg):
         checkpoints = fill(instantiate(cfg.save), run_dir=run_dir, metrics=metrics)
         noise_scale, resets = (
             [
@@ -152,16 +155,16 @@ def train_from(checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Ro
         if metrics.row:
             learning_curve(run_dir)
         if not stopped:
-            conclude(cfg, agent, record)
+            conclude(cfg, agent, record, film)
     if stopped:
         stop.pass_on()
     return record.data
 
 
-def conclude(cfg: DictConfig, agent: CuriousAgent, record: RunRecord) -> None:
+def conclude(cfg: DictConfig, agent: CuriousAgent, record: RunRecord, film: Film | None) -> None:
     """What is left of a run whose training is over: its film, and the marker that says that nothing is."""
     run_dir = Path(cfg.run_dir)
-    if cfg.video:
+    if cfg.video and film is not None:
         record.write(video=film(agent, cfg, run_dir / "video.mp4"))
     atomic_write(run_dir / DONE, lambda file: file.write(f"{record.data['env_steps']}\n".encode()))
 
@@ -169,7 +172,7 @@ def conclude(cfg: DictConfig, agent: CuriousAgent, record: RunRecord) -> None:
 def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: SequenceData) -> L.Trainer:
     """Lightning's Trainer with our callbacks; as many epochs as `total_steps` needs."""
     loggers = [instantiate(cfg.logger)] if "_target_" in cfg.logger else False
-    with bad_input():
+    with bad_input(cfg):
         trainer: L.Trainer = instantiate(
             cfg.trainer,
             callbacks=callbacks,
@@ -231,7 +234,12 @@ def only_if_used(run_dir: Path) -> Iterator[None]:
 
 
 def finished(
-    cfg: DictConfig, agent: CuriousAgent, state: dict[str, Any], metrics: Metrics, record: RunRecord
+    cfg: DictConfig,
+    agent: CuriousAgent,
+    state: dict[str, Any],
+    metrics: Metrics,
+    record: RunRecord,
+    film: Film | None,
 ) -> dict[str, Any]:
     """End a run that has no steps left: one that was done, or killed after its last checkpoint."""
     run_dir, before, steps = Path(cfg.run_dir), record.before, int(state["env_steps"])
@@ -244,7 +252,7 @@ def finished(
     row = metrics.read()[-1]
     record.write(status="done", signal=None, **record.speed({k: float(row[k]) for k in ("env_steps", "wall_s")}))
     learning_curve(run_dir)
-    conclude(cfg, agent, record)
+    conclude(cfg, agent, record, film)
     return record.data
 
 

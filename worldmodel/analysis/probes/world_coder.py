@@ -12,7 +12,6 @@ from torch import Tensor
 from worldmodel.analysis.probes.compressor import Send, compress, decompress, general_purpose_bits
 from worldmodel.analysis.probes.markov import markov_code
 from worldmodel.analysis.probes.opening import Opening
-from worldmodel.experience.actor import Actor
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.model.heads.observation import ObservationHead
 from worldmodel.types import Rollout
@@ -56,15 +55,7 @@ class WorldCoder:
 
     def reset(self, streams: int) -> None:
         """See `Predictor.reset`."""
-        self.actor = Actor(
-            self.agent.model,
-            self.agent.policy,
-            self.act_space,
-            num_envs=streams,
-            context=self.context,
-            rollout_length=self.rollout_length,
-            device=self.agent.device,
-        )
+        self.actor = self.agent.make_actor(streams, self.context, self.rollout_length)
         self.opening = Opening(self.head.sizes, self.height, self.across)
         self.ends = np.full(2, 0.5)
         self.fresh = np.ones(streams, dtype=bool)  # streams whose next row begins an episode

@@ -11,12 +11,6 @@ import torch
 from worldmodel.errors import ConfigError
 
 
-def check_whole(key: str, value: Any, low: int) -> None:
-    """ConfigError unless value is a whole number from `low`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise ConfigError(f"{key}={value}: allowed are whole numbers from {low}")
-
-
 def check_list(key: str, value: Any, allowed: str) -> None:
     """ConfigError unless value is a list that isn't empty."""
     if not isinstance(value, list | tuple) or not value:
@@ -29,12 +23,6 @@ def check_parts(parts: Any, known: Collection[str]) -> None:
     check_list("parts", parts, allowed)
     if unknown := [part for part in parts if part not in known]:
         raise ConfigError(f"parts={unknown[0]}: no such part, allowed are {allowed}")
-
-
-def check_share(key: str, value: Any) -> None:
-    """ConfigError unless 0 <= value < 1."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
-        raise ConfigError(f"{key}={value}: allowed are numbers from 0 to below 1")
 
 
 def checkpoints(value: Any) -> list[str]:

@@ -22,7 +22,7 @@ from worldmodel.analysis.report.sections.returns import returns
 from worldmodel.analysis.report.sections.video import video
 from worldmodel.analysis.report.skill import rounded
 from worldmodel.analysis.report.summary import summary
-from worldmodel.errors import ConfigError
+from worldmodel.errors import ConfigError, check_range
 from worldmodel.files import write_json, write_text
 from worldmodel.training.checkpoint import run_dir_of
 from worldmodel.training.config import fill
@@ -72,11 +72,11 @@ def evaluate(
     """
     began = time.perf_counter()
     for key, value, low in (("episodes", episodes, 1), ("seed", seed, 0), ("num_envs", num_envs, 1)):
-        arguments.check_whole(key, value, low)
+        check_range(key, value, f"[{low}, inf)", whole=True)
     arguments.check_list("horizons", horizons, "whole numbers from 1")
     for horizon in horizons:
-        arguments.check_whole("horizons", horizon, 1)
-    arguments.check_share("sticky", sticky)
+        check_range("horizons", horizon, "[1, inf)", whole=True)
+    check_range("sticky", sticky, "[0, 1)")
     arguments.check_parts(parts, REPORT_SECTIONS)
     paths = arguments.checkpoints(checkpoint)
     if out is None and len(paths) > 1:

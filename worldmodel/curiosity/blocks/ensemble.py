@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders.encoder import orthogonal
+from worldmodel.errors import check_range
 
 
 class EnsembleLinear(nn.Module):
@@ -37,8 +38,7 @@ class Ensemble(nn.Module):
 
     def __init__(self, count: int, sizes: Sequence[int]):
         super().__init__()
-        if count < 2:
-            raise ValueError(f"curiosity.members={count}: allowed are whole numbers from 2")
+        check_range("curiosity.members", count, "[2, inf)", whole=True)
         last = len(sizes) - 2
         self.layers = nn.ModuleList(
             EnsembleLinear(count, a, b, 1.0 if i == last else 2**0.5) for i, (a, b) in enumerate(pairwise(sizes))

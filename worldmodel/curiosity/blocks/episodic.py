@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from encoders import Encoder
 from worldmodel.curiosity.base import PerEnvState
 from worldmodel.curiosity.blocks.hashing import StateHash
+from worldmodel.errors import check_range
 from worldmodel.types import Rollout
 
 
@@ -23,8 +24,7 @@ class EpisodicMemory(PerEnvState):
 
     def __init__(self, num_envs: int, shape: tuple[int, ...], capacity: int, dtype: torch.dtype = torch.float32):
         super().__init__()
-        if capacity < 1:
-            raise ValueError(f"curiosity.capacity={capacity}: allowed are whole numbers from 1")
+        check_range("curiosity.capacity", capacity, "[1, inf)", whole=True)
         self.capacity = capacity
         self.register_buffer("rows", torch.zeros(num_envs, capacity, *shape, dtype=dtype))
         self.register_buffer("episode", torch.full((num_envs, capacity), -1))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldmodel.curiosity.blocks.ensemble import EnsembleLinear
+from worldmodel.errors import check_range
 from worldmodel.model.action_embedding import ActionCode
 
 
@@ -32,8 +33,7 @@ class ForwardModel(nn.Module):
         outputs: int | None = None,
     ):
         super().__init__()
-        if blocks < 0:
-            raise ValueError(f"curiosity.blocks={blocks}: allowed are whole numbers from 0")
+        check_range("curiosity.blocks", blocks, "[0, inf)", whole=True)
         self.code = ActionCode(act_space)
         more = self.code.width
         last = (2 * max(blocks, 1)) ** -0.5  # so that the sum over blocks does not grow with their number

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from encoders import Encoder
 from worldmodel.curiosity.blocks.features import RandomFeatures, new_obs
+from worldmodel.errors import check_range
 from worldmodel.types import Rollout
 
 FEATURES = 128  # width of the random features for SimHash
@@ -31,8 +32,7 @@ class StateHash(nn.Module):
 
     def __init__(self, make_encoder: Callable[..., Encoder], obs_space: gym.Space, encoder: Encoder, *, bits: int):
         super().__init__()
-        if not 1 <= bits <= 62:
-            raise ValueError(f"curiosity.bits={bits}: allowed are 1 to 62")
+        check_range("curiosity.bits", bits, "[1, 62]", whole=True)
         self.keys = list(obs_space) if isinstance(obs_space, gym.spaces.Dict) else None
         parts = [encoder] if self.keys is None else [encoder.parts[key] for key in self.keys]
         self.exact = all(hasattr(part, "num_values") for part in parts)

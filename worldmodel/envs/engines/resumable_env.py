@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+
+from worldmodel.envs.spaces import digest
 
 
 class ResumableEnv:
@@ -88,12 +89,6 @@ class ResumableEnv:
             raise ValueError(f"a reward of {rew}")
         self.over = bool(end or trunc)
         return self.obs, rew, bool(end), bool(trunc), _numbers(info)
-
-
-def digest(obs: Any) -> str:
-    """Return a hash of an observation, of one copy or of several."""
-    leaves = [obs[key] for key in sorted(obs)] if isinstance(obs, Mapping) else [obs]
-    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()
 
 
 def _check(space: gym.Space, obs: Any) -> None:

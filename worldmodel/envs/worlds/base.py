@@ -9,6 +9,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from worldmodel.errors import check_range
+
 
 class Worlds(gym.vector.VectorEnv):
     """N copies, stepped together, with NEXT_STEP autoreset; only the time limit ends an episode.
@@ -20,8 +22,7 @@ class Worlds(gym.vector.VectorEnv):
     render_mode = None
 
     def __init__(self, num_envs: int, obs_space: gym.Space, act_space: gym.Space, max_episode_steps: int):
-        if max_episode_steps < 1:
-            raise ValueError(f"env.max_episode_steps={max_episode_steps}: allowed are whole numbers from 1")
+        check_range("env.max_episode_steps", max_episode_steps, "[1, inf)", whole=True)
         self.num_envs, self.limit = num_envs, max_episode_steps
         self.single_observation_space, self.single_action_space = obs_space, act_space
         self.observation_space = gym.vector.utils.batch_space(obs_space, num_envs)

@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 
 from worldmodel.envs.worlds.base import Worlds
+from worldmodel.errors import check_range
 
 
 class Chains(Worlds):
@@ -33,8 +34,7 @@ class Chains(Worlds):
         trap: bool = False,
         max_episode_steps: int | None = None,
     ):
-        if length < 2:
-            raise ValueError(f"env.length={length}: allowed are whole numbers from 2")
+        check_range("env.length", length, "[2, inf)", whole=True)
         limit = length + 9 if max_episode_steps is None else max_episode_steps
         super().__init__(num_envs, gym.spaces.Discrete(length), gym.spaces.Discrete(2), limit)
         self.length, self.trap = length, trap

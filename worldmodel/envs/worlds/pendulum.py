@@ -7,6 +7,7 @@ import numpy as np
 
 from worldmodel.envs.worlds.base import Worlds
 from worldmodel.envs.worlds.chaos import lyapunov_exponent, rk4
+from worldmodel.errors import check_range
 
 GRAVITY = 9.81
 OUTPUTS = ("x2", "y2", "x1", "y1", "w1", "w2")
@@ -49,12 +50,9 @@ class Pendulums(Worlds):
     ):
         if not (step > 0 and interval >= step and abs(interval / step - round(interval / step)) < 1e-6):
             raise ValueError(f"env.interval={interval}: allowed are whole multiples of env.step={step}")
-        if resolution < 0:
-            raise ValueError(f"env.resolution={resolution}: allowed are numbers from 0")
-        if not 1 <= dim <= len(OUTPUTS):
-            raise ValueError(f"env.dim={dim}: allowed are 1..{len(OUTPUTS)}")
-        if not -3 < energy <= 100:
-            raise ValueError(f"env.energy={energy}: allowed are numbers above -3 and up to 100")
+        check_range("env.resolution", resolution, "[0, inf)")
+        check_range("env.dim", dim, f"[1, {len(OUTPUTS)}]", whole=True)
+        check_range("env.energy", energy, "(-3, 100]")
         obs_space = gym.spaces.Box(-np.inf, np.inf, (dim,), np.float32)
         act_space = gym.spaces.Discrete(3 if torque else 1)
         super().__init__(num_envs, obs_space, act_space, max_episode_steps)

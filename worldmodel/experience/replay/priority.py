@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worldmodel.errors import check_range
 from worldmodel.experience.replay.sum_tree import SumTree
 
 
@@ -23,13 +24,10 @@ class CuriousReplayPriority:
 
     def __init__(self, c: float = 1e4, beta: float = 0.7, alpha: float = 0.7, eps: float = 0.01, fresh: float = 1e5):
         for key, value in (("c", c), ("alpha", alpha)):
-            if value < 0:
-                raise ValueError(f"data.replay_priority.{key}={value}: allowed are numbers from 0")
+            check_range(f"data.replay_priority.{key}", value, "[0, inf)")
         for key, value in (("eps", eps), ("fresh", fresh)):
-            if value <= 0:
-                raise ValueError(f"data.replay_priority.{key}={value}: allowed are positive numbers")
-        if not 0 <= beta <= 1:
-            raise ValueError(f"data.replay_priority.beta={beta}: allowed is 0 <= beta <= 1")
+            check_range(f"data.replay_priority.{key}", value, "(0, inf)")
+        check_range("data.replay_priority.beta", beta, "[0, 1]")
         self.c, self.beta, self.alpha, self.eps, self.fresh = c, beta, alpha, eps, fresh
         self.tree, self.visits = SumTree(1), np.zeros(1, dtype=np.int32)
 

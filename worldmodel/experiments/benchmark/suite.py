@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.errors import ConfigError
 from worldmodel.training.config import CONFIG_DIR
+from worldmodel.training.renamed_keys import refuse_renamed
 
 # what a suite says, and what it need not say
 DEFAULTS: dict[str, Any] = {
@@ -116,6 +117,7 @@ def composing() -> Iterator[None]:
 def compose_run(what: str, overrides: tuple[str, ...]) -> DictConfig:
     """The training configuration with these overrides. Raises ConfigError, saying `what` it was for."""
     try:
+        refuse_renamed(overrides)
         return compose("train", overrides=list(overrides))
     except Exception as error:  # hydra's and omegaconf's own, which share no base
         raise ConfigError(f"{what}: {' '.join(str(error).split())}") from None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from worldmodel.analysis.video import film
 from worldmodel.experiments.benchmark.suite import compose_run, composing
 from worldmodel.files import atomic_write
 from worldmodel.training.checkpoint import read_checkpoint
@@ -69,7 +70,7 @@ def advance(plan: Plan, member: int, hyperparameters: Mapping[str, Any], start: 
         cfg = compose_run(f"member {member}", (*plan.overrides, *words))
     folder.mkdir(parents=True, exist_ok=True)
     with into(folder / "log.txt"):
-        train(continued(cfg, words))
+        train(continued(cfg, words), film)
     metrics = read_metrics(folder / "metrics.csv")
     found = {"intervals": count, "env_steps": int(metrics["env_steps"][-1]), plan.metric: metrics[plan.metric][-1]}
     note(plan, member, hyperparameters, start, found)

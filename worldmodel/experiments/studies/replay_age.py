@@ -78,7 +78,7 @@ def replay_age(
 def _module(cfg: Any) -> tuple[TrainingModule, ScoredRollout]:
     """An agent in its training module, and one scored rollout."""
     agent, stream = build_agent(cfg, env_spec(cfg)), build_data(cfg).stream
-    stream.open(agent.model, agent.policy, agent.device)
+    stream.open(agent.make_actor)
     roll = agent.score(stream.collector.collect())
     stream.close()
     return build_module(cfg, agent), roll

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import hydra
 import torch
-from omegaconf import DictConfig
 
 from worldmodel.errors import ConfigError
 from worldmodel.measure.gpu.memory import acting, memory
 from worldmodel.measure.gpu.runs import learning, loop
 from worldmodel.measure.gpu.sameness import ranks_there, repeated_there
 from worldmodel.measure.runner import Part, measure
-from worldmodel.training.config import CONFIG_DIR
-from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 PARTS: dict[str, Part] = {
     "memory": memory,
@@ -26,18 +23,8 @@ PARTS: dict[str, Part] = {
 }
 
 
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="gpu")
-@bad_input_exits()
-def _main(cfg: DictConfig) -> None:
+def measure_gpu(parts: list[str] | None, scale: float, out: Path) -> dict[str, Any]:
+    """Run the parts (None: all) at a scale of their sizes; write and return gpu.json. Raises ConfigError."""
     if not torch.cuda.is_available():
         raise ConfigError("device=cuda: torch finds no GPU on this machine")
-    measure("gpu", "On a GPU", PARTS, cfg.parts, cfg.scale, Path(cfg.out))
-
-
-def main() -> None:
-    """Console entry point. Exit codes: 0 done, 2 bad input, 1 anything else."""
-    run_command(_main)
-
-
-if __name__ == "__main__":
-    main()
+    return measure("gpu", "On a GPU", PARTS, parts, scale, out)

@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 import gymnasium as gym
 import numpy as np
 
+from worldmodel.errors import check_choice
+
 Kind = Literal["raise", "raise_in_reset", "die", "freeze", "nan", "nan_reward", "shape"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
@@ -27,8 +29,7 @@ class Breaking(gym.Env):
     action_space = gym.spaces.Discrete(2)
 
     def __init__(self, kind: Kind = "raise", after: int = 10, length: int = 1000, render_mode: str | None = None):
-        if kind not in KINDS:
-            raise ValueError(f"kind={kind}: allowed are {', '.join(KINDS)}")
+        check_choice("kind", kind, KINDS)
         self.kind, self.after, self.length, self.render_mode = kind, after, length, render_mode
         self.steps = 0
 

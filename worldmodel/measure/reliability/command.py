@@ -9,9 +9,6 @@ from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any
 
-import hydra
-from omegaconf import DictConfig
-
 from worldmodel.measure.reliability.age import aged
 from worldmodel.measure.reliability.faults import faults
 from worldmodel.measure.reliability.kills import killed, saves, told
@@ -20,8 +17,6 @@ from worldmodel.measure.reliability.population import evolved
 from worldmodel.measure.reliability.ranks import ranks
 from worldmodel.measure.reliability.repeat import repeated
 from worldmodel.measure.runner import Part, measure
-from worldmodel.training.config import CONFIG_DIR
-from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 PARTS: dict[str, Part] = {
     "killed": killed,
@@ -56,18 +51,3 @@ def usual_folders() -> list[str]:
     temporary, memory = tempfile.gettempdir(), "/dev/shm"
     other = os.access(memory, os.W_OK) and os.stat(memory).st_dev != os.stat(temporary).st_dev
     return [temporary, *([memory] if other else [])]
-
-
-@hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="reliability")
-@bad_input_exits()
-def _main(cfg: DictConfig) -> None:
-    reliability(cfg.scale, Path(cfg.out), cfg.parts, cfg.folders)
-
-
-def main() -> None:
-    """Console entry point. Exit codes: 0 done, 2 bad input, 1 anything else."""
-    run_command(_main)
-
-
-if __name__ == "__main__":
-    main()

@@ -58,7 +58,7 @@ def _agent_and_rollout(target: str, device: str) -> tuple[CuriousAgent, Rollout]
     torch.manual_seed(0)
     cfg = small_config(f"target={target}", *OVERRIDES)
     agent, stream = build_agent(cfg, env_spec(cfg)).to(device), build_data(cfg).stream
-    stream.open(agent.model, agent.policy, agent.device)
+    stream.open(agent.make_actor)
     roll = stream.collector.collect().map(torch.clone)
     stream.close()
     return agent, roll

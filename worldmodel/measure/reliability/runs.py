@@ -8,19 +8,16 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from worldmodel import train
 from worldmodel.training.checkpoint import read_checkpoint
-from worldmodel.training.config import CONFIG_DIR
+from worldmodel.training.compose import compose_config
 
 SMALL = [
     *("env=cartpole", "env.engine=gymnasium", "env.num_envs=4", "env.sticky=0.25", "encoder=mlp", "encoder.dim=16"),
@@ -33,10 +30,7 @@ UPDATE = 32  # environment steps
 
 def small_config(*overrides: str) -> DictConfig:
     """Return the configuration of a small run."""
-    # within a Hydra command, Hydra is already initialised with the project's configurations
-    at_hand = GlobalHydra.instance().is_initialized()
-    with nullcontext() if at_hand else initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        cfg = compose("train", overrides=[*SMALL, "run_dir=unused", *overrides])
+    cfg = compose_config([*SMALL, "run_dir=unused", *overrides])
     OmegaConf.resolve(cfg)
     return cfg
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from worldmodel.errors import check_range
+
 
 @dataclass
 class State:
@@ -89,10 +91,9 @@ def check_capacity(rows: int, capacity: int) -> None:
 
 
 def check_positive(**sizes: int) -> None:
-    """Raise ValueError for the first of the named sizes that is not a positive whole number."""
+    """Raise ConfigError for the first of the named sizes that is not a positive whole number."""
     for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"memory.{name}={size}: allowed are whole numbers from 1")
+        check_range(f"memory.{name}", size, "[1, inf)", whole=True)
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

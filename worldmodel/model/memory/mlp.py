@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldmodel.errors import check_choice, check_range
 from worldmodel.model.memory.base import Memory, State, check_capacity, check_positive
 from worldmodel.model.memory.linear import Linear, drop, shrink
 
@@ -20,10 +21,8 @@ class Feedforward(nn.Module):
     def __init__(self, dim: int, ratio: int = 4, activation: str = "gelu", dropout: float = 0.0, branches: int = 1):
         super().__init__()
         check_positive(mlp_ratio=ratio)
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"memory.activation={activation}: allowed are {', '.join(ACTIVATIONS)}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"memory.dropout={dropout}: allowed are numbers from 0 to below 1")
+        check_choice("memory.activation", activation, ACTIVATIONS)
+        check_range("memory.dropout", dropout, "[0, 1)")
         self.norm = nn.LayerNorm(dim, bias=False)
         self.up, self.down = Linear(dim, ratio * dim), Linear(ratio * dim, dim)
         self.activation, self.dropout = ACTIVATIONS[activation], dropout

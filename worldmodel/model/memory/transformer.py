@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
+from worldmodel.errors import check_choice
 from worldmodel.model.memory.attention import Attention, rotations
 from worldmodel.model.memory.base import Memory, Rows, check_capacity, check_positive, compute_dtype
 from worldmodel.model.memory.mask import additive, block_mask, positions, visible
@@ -55,12 +56,10 @@ class Transformer(Memory):
             raise ValueError(f"memory.heads={heads}: allowed are divisors of memory.dim={dim}")
         if heads % kv_heads:
             raise ValueError(f"memory.kv_heads={kv_heads}: allowed are divisors of memory.heads={heads}")
-        if position not in ("rope", "learned"):
-            raise ValueError(f"memory.position={position}: allowed are rope, learned")
+        check_choice("memory.position", position, ("rope", "learned"))
         if position == "rope" and dim // heads % 2:
             raise ValueError(f"memory.heads={heads}: allowed with rope are heads of even width, not {dim // heads}")
-        if attention not in ("sdpa", "flex"):
-            raise ValueError(f"memory.attention={attention}: allowed are sdpa, flex")
+        check_choice("memory.attention", attention, ("sdpa", "flex"))
         if attention == "flex" and dim // heads < 16:
             raise ValueError(f"memory.heads={heads}: allowed with flex are heads of 16 or wider, not {dim // heads}")
         self.dim, self.depth, self.kv_heads, self.head_dim = dim, depth, kv_heads, dim // heads

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from encoders import Encoder
+from worldmodel.errors import check_choice, check_range
 from worldmodel.model.targets.base import Target
 from worldmodel.types import Obs
 
@@ -27,10 +28,8 @@ class EMA(Target):
 
     def __init__(self, encoder: Encoder, *, decay: float = 0.99, normalise: Literal["none", "l2"] = "none"):
         super().__init__()
-        if not 0.0 <= decay <= 1.0:
-            raise ValueError(f"target.decay={decay}: allowed is 0 to 1")
-        if normalise not in ("none", "l2"):
-            raise ValueError(f"target.normalise={normalise}: allowed are none, l2")
+        check_range("target.decay", decay, "[0, 1]")
+        check_choice("target.normalise", normalise, ("none", "l2"))
         self.slow = copy.deepcopy(encoder).requires_grad_(False)
         self.fast = (encoder,)  # a tuple is not registered by nn.Module: its weights belong to the world model
         self.decay, self.normalise = decay, normalise

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from encoders import Encoder
+from worldmodel.distributed import differentiable_sum
 from worldmodel.model.targets.base import Target, touched
-from worldmodel.model.targets.ranks import differentiable_sum
 from worldmodel.types import Obs
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import lightning as L
 
-from worldmodel.errors import NonFiniteLoss
+from worldmodel.errors import NonFiniteLoss, check_range
 from worldmodel.files import alias
 from worldmodel.training.callbacks.metrics import Metrics
 
@@ -47,8 +47,7 @@ class Checkpoints(L.Callback):
 
     def __init__(self, run_dir: Path, metrics: Metrics, every: int = 20, every_s: float = 300.0):
         for key, value in (("every", every), ("every_s", every_s)):
-            if value <= 0:
-                raise ValueError(f"save.{key}={value}: allowed are positive numbers")
+            check_range(f"save.{key}", value, "(0, inf)")
         self.files, self.metrics = CheckpointFiles(run_dir / "checkpoints"), metrics
         self.every, self.every_s = every, every_s
         self.best = -math.inf

@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
+from worldmodel.errors import check_range
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.types import Minibatch
 
@@ -35,10 +36,8 @@ class NoiseScale(L.Callback):
     """
 
     def __init__(self, every: int = 32, decay: float = 0.9):
-        if every < 1:
-            raise ValueError(f"noise_scale.every={every}: allowed are whole numbers from 1")
-        if not 0 <= decay < 1:
-            raise ValueError(f"noise_scale.decay={decay}: allowed is 0 <= decay < 1")
+        check_range("noise_scale.every", every, "[1, inf)", whole=True)
+        check_range("noise_scale.decay", decay, "[0, 1)")
         self.every, self.decay = every, decay
         self.averages = {part: torch.zeros(2) for part in PARTS}  # of |G|^2 and of tr(Sigma), with the same weights
         self.last = -every  # the step of the last measurement

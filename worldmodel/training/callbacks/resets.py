@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from worldmodel.errors import check_range
 from worldmodel.learner.curious_agent import RESETTABLE, CuriousAgent
 from worldmodel.training.callbacks.metrics import Metrics
 from worldmodel.training.module import drop_moments
@@ -40,8 +41,7 @@ class Resets(L.Callback):
         if (every is None) == (patience is None):
             raise ValueError(f"resets.every={every}, resets.patience={patience}: allowed is null for one of them")
         for key, value in (("every", every), ("patience", patience), ("times", times)):
-            if value is not None and value < 1:
-                raise ValueError(f"resets.{key}={value}: allowed are null and whole numbers from 1")
+            check_range(f"resets.{key}", value, "[1, inf)", whole=True, null=True)
         self.metrics, self.make_agent, self.seed, self.parts = metrics, make_agent, seed, tuple(parts)
         self.every, self.patience, self.metric, self.min_change = every, patience, metric, min_change
         self.times = math.inf if times is None else times

@@ -1,4 +1,4 @@
-"""A policy that is planned: what each action is worth, by hand, and where it leads."""
+"""Value iteration on imagined steps: action values by hand, and the policy that follows from them."""
 
 from __future__ import annotations
 
@@ -10,57 +10,58 @@ from helpers.tiny import tiny_agent
 
 from worldmodel.curiosity.none import NoCuriosity
 from worldmodel.errors import ConfigError
-from worldmodel.learner.value_iteration import Plan
+from worldmodel.learner.value_iteration import ImaginedValueIteration
 from worldmodel.training.config import bad_input
 
 PLAN = [*(x for x in DREAM if x != "policy=imagined"), "policy=planned", "policy.imagination.horizon=1"]
 
 
 def planner(*overrides: str):
-    """An agent of the chain of 6 whose model is sure: action 1 goes right, 0 left, and nothing ends."""
+    """An agent of the chain of 6 with a deterministic model: action 1 goes right, 0 left, and nothing ends."""
     torch.manual_seed(0)
-    agent, data, _ = tiny_agent(*CHAIN, *PLAN, "reward.normalise=none", "reward.scale=1.0", *overrides)
+    agent, stream, _ = tiny_agent(*CHAIN, *PLAN, "reward.normalise=none", "reward.scale=1.0", *overrides)
     agent.model.imagine = lambda h, act, obs: (obs + 2 * act - 1).clamp(0, 5)
-    torch.nn.init.zeros_(agent.model.heads.outcome.weight)
-    agent.model.heads.outcome.bias.data = torch.tensor([0.0, -50.0])  # pays nothing, doesn't end
-    roll = agent.score(data.collector.collect())
-    data.replay.add(roll)
-    data.env.close()
-    return agent, data.replay.sample(16, agent.device)[0]
+    torch.nn.init.zeros_(agent.model.heads["dynamics"].outcome.weight)
+    agent.model.heads["dynamics"].outcome.bias.data = torch.tensor([0.0, -50.0])  # pays nothing, doesn't end
+    roll = agent.score(stream.collector.collect())
+    stream.replay.add(roll)
+    past, _ = stream.replay.sample(16, agent.device)
+    stream.close()
+    return agent, past
 
 
 @torch.no_grad()
-def test_what_an_action_is_worth(monkeypatch) -> None:
-    """What it pays and what the values say of where it leads, as far as that is known and if the episode goes on."""
+def test_action_values_by_hand(monkeypatch) -> None:
+    """The predicted reward, and the value of the next state weighted by its familiarity and by the chance to go on."""
     agent, past = planner(
         "policy.objective.gamma_int=0.9", "policy.objective.gamma_ext=0.8", "policy.objective.weight_ext=2.0"
     )
-    agent.model.heads.outcome.bias.data = torch.tensor(
-        [torch.tensor(3.0).log1p(), 0.0]
-    )  # pays 3, ends every other time
-    monkeypatch.setattr(
-        agent.curiosity, "predict_reward", lambda roll, out: roll.act[:, :1].float()
-    )  # all to the right is new
+    # pays 3, ends every other time
+    agent.model.heads["dynamics"].outcome.bias.data = torch.tensor([torch.tensor(3.0).log1p(), 0.0])
+    # all to the right is new
+    monkeypatch.setattr(agent.curiosity, "predict_reward", lambda roll, out: roll.act[:, :1].float())
     agent.curiosity.max_reward = 1.0
     params, values = torch.tensor([1.0, 3.0]).log(), torch.tensor([10.0, 20.0])
     monkeypatch.setattr(
         agent.policy, "forward", lambda h, z: (params.expand(*h.shape[:-1], 2), values.expand(*h.shape[:-1], 2))
     )
-    agent.policy.temperature.fill_(0.5)  # goes left in 1 of 10, where its numbers say 1 of 4
+    agent.policy.temperature.fill_(0.5)  # goes left in 1 of 10; in 1 of 4 at a temperature of 1
     roll = agent.imagination.rollout(agent, past)
     left = 2 * (3 + 0.8 * 0.5 * 10) + (0 + 0.9 * 0.5 * 20)
-    right = 2 * 3 + 1  # where it leads isn't known
-    torch.testing.assert_close(roll.worth, torch.tensor([left, right]).expand(16, 1, 2))
+    right = 2 * 3 + 1  # the next state is unknown
+    torch.testing.assert_close(roll.q_values, torch.tensor([left, right]).expand(16, 1, 2))
     torch.testing.assert_close(roll.ret_ext, torch.full((16, 1), 0.1 * 7 + 0.9 * 3))
     torch.testing.assert_close(roll.ret_int, torch.full((16, 1), 0.1 * 9 + 0.9 * 1))
     losses = agent.objective.losses(agent.policy, roll.h, roll.z, roll)
-    torch.testing.assert_close(losses["policy"], torch.full((16, 1), 4.0).log())  # a quarter for what is wanted
+    torch.testing.assert_close(
+        losses["policy"], torch.full((16, 1), 4.0).log()
+    )  # the policy has a probability of 1/4 for the target
     torch.testing.assert_close(losses["value"], torch.full((16, 1), 0.5 * ((10 - 3.4) ** 2 + (20 - 1.8) ** 2)))
 
 
 @torch.no_grad()
-def test_all_actions_are_tried_at_the_same_moment(monkeypatch) -> None:
-    """However much the imagination wavers on the way there."""
+def test_all_actions_are_tried_at_the_same_state(monkeypatch) -> None:
+    """Also where the imagined steps that lead to the state are random."""
     agent, past = planner("policy.imagination.horizon=6", "memory=transformer")
     seen, step = [], agent.model.memory.step
     monkeypatch.setattr(agent.model, "imagine", lambda h, act, obs: torch.randint(6, obs.shape))
@@ -76,15 +77,15 @@ def test_all_actions_are_tried_at_the_same_moment(monkeypatch) -> None:
 
 
 @torch.no_grad()
-def test_a_life_that_ended_on_the_way_is_left_out() -> None:
+def test_a_rollout_that_ended_on_the_way_is_masked() -> None:
     agent, past = planner("policy.imagination.horizon=9")
-    agent.model.heads.outcome.bias.data[1] = 50.0
+    agent.model.heads["dynamics"].outcome.bias.data[1] = 50.0
     shares = [float(agent.imagination.rollout(agent, past).mask[:, 0].float().mean()) for _ in range(20)]
-    assert 0.0 in shares and max(shares) > 0.5  # only those that begin at once are left
+    assert 0.0 in shares and max(shares) > 0.5  # only states without imagined steps before them are left
 
 
 def test_the_policy_goes_where_it_pays(monkeypatch) -> None:
-    """Value iteration: the values come to .9^distance, and from all five other places the policy goes there."""
+    """Value iteration: the values reach 0.9^distance, and the policy goes there from all five other places."""
     agent, past = planner("policy.objective.gamma_int=0.9", "policy.actor.reads_memory=false")
     past.obs[:] = torch.arange(6).repeat(16)[:16, None]
     past.mask[:] = True
@@ -94,9 +95,9 @@ def test_the_policy_goes_where_it_pays(monkeypatch) -> None:
 
     monkeypatch.setattr(agent.curiosity, "predict_reward", predict_reward)
     agent.curiosity.max_reward = 1.0
-    agent.imagination.passes = 600
-    optimizer = torch.optim.Adam(agent.policy.parameters(), lr=3e-3)
-    for roll in agent.imagination.rollouts(agent, past):
+    optimizer = torch.optim.Adam(agent.policy.parameters(), lr=1e-2)
+    for _ in range(250):
+        roll = agent.imagination.rollout(agent, past)
         losses = agent.objective.losses(agent.policy, roll.h, roll.z, roll)
         optimizer.zero_grad()
         (losses["policy"] + losses["value"]).mean().backward()
@@ -110,25 +111,25 @@ def test_the_policy_goes_where_it_pays(monkeypatch) -> None:
 @pytest.mark.parametrize(
     "overrides, words",
     [
-        (["policy.objective.target_temperature=0"], "policy.objective.target_temperature=0: must be above 0"),
+        (["policy.objective.target_temperature=0"], "policy.objective.target_temperature=0: allowed are numbers above 0"),
         (["policy.imagination.horizon=0"], "policy.imagination.horizon=0: allowed are whole numbers from 1"),
-        (["heads=none"], "policy.dream with heads=none: allowed is true"),
+        (["heads=none"], r"policy.imagination with heads=\[\]: allowed are lists with observation"),
     ],
 )
-def test_what_a_plan_needs(overrides: list[str], words: str) -> None:
+def test_bad_settings(overrides: list[str], words: str) -> None:
     key = overrides[0].split("=")[0]
     with pytest.raises(ConfigError, match=words), bad_input():
         tiny_agent(*CHAIN, *(x for x in PLAN if not x.startswith(key)), *overrides)
 
 
-def test_actions_that_cannot_all_be_tried() -> None:
-    with pytest.raises(ValueError, match=r"policy=plan with actions Box.*: allowed are Discrete"):
-        Plan().check(gym.spaces.Box(-1, 1, (2,)), NoCuriosity())
+def test_continuous_actions_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"policy=planned with actions Box.*: allowed are Discrete"):
+        ImaginedValueIteration().check(gym.spaces.Box(-1, 1, (2,)), NoCuriosity())
 
 
-def test_a_signal_without_a_limit() -> None:
+def test_a_signal_without_an_upper_limit_is_refused() -> None:
     with (
-        pytest.raises(ConfigError, match=r"policy=plan with curiosity Disagreement, .*: allowed are max, none"),
+        pytest.raises(ConfigError, match=r"policy=planned with curiosity Disagreement, .*: allowed are max, none"),
         bad_input(),
     ):
         tiny_agent(*CHAIN, *(x for x in PLAN if not x.startswith("curiosity")), "curiosity=disagreement")

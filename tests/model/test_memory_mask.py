@@ -1,4 +1,4 @@
-"""Who sees whom, against masks worked out by hand."""
+"""Attention masks, positions and rotations, by hand."""
 
 import torch
 from torch.nn import functional as F

@@ -1,4 +1,4 @@
-"""A trained agent in one Gymnasium environment."""
+"""A loaded agent in one Gymnasium environment: its actions, its memory and its resets."""
 
 from pathlib import Path
 
@@ -7,24 +7,26 @@ import numpy as np
 import pytest
 import torch
 from helpers.tiny import tiny_agent, tiny_config
+from omegaconf import OmegaConf
 
 from worldmodel.errors import ConfigError
-from worldmodel.experience.actor import Actor
 from worldmodel.learner.curious_agent import CuriousAgent
-from worldmodel.training.build import build_agent, build_data, env_spec
+from worldmodel.training.build import build_agent, build_data, build_module, env_spec
+from worldmodel.training.checkpoint import FORMAT
 from worldmodel.training.loading import Agent, load_agent
 from worldmodel.training.run import make_trainer
 
 CARTPOLE = ["env=cartpole", "encoder=mlp", "encoder.hidden=[16]"]
-WINDOW = 4 + 8 + 1  # rows that fit before the memory rolls
+WINDOW = 4 + 8 + 1  # rows that fit before the window shifts
 
 
 def saved(path: Path, *overrides: str) -> Path:
     """The checkpoint of an untrained tiny agent."""
     torch.manual_seed(0)
-    agent, data, _ = tiny_agent(*overrides)
-    data.env.close()
-    torch.save({"state_dict": agent.state_dict(), "config": agent.config}, path)
+    agent, stream, cfg = tiny_agent(*overrides)
+    stream.close()
+    config = OmegaConf.to_container(cfg)
+    torch.save({"state_dict": agent.state_dict(), "config": config, "format": FORMAT}, path)
     return path
 
 
@@ -33,7 +35,7 @@ def cartpole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(tmp_path_factory.mktemp("agent") / "cartpole.ckpt", *CARTPOLE)
 
 
-def test_five_lines_in_minigrid(tiny_run: Path):
+def test_loaded_agent_in_minigrid(tiny_run: Path):
     env = pytest.importorskip("minigrid") and gym.make("MiniGrid-DoorKey-8x8-v0")
     agent = Agent.load(tiny_run / "checkpoints" / "last.ckpt")
     obs, _ = env.reset(seed=0)
@@ -43,7 +45,7 @@ def test_five_lines_in_minigrid(tiny_run: Path):
         obs, *_ = env.step(act)
 
 
-def test_five_lines_in_cartpole(cartpole: Path):
+def test_loaded_agent_in_cartpole(cartpole: Path):
     env = gym.make("CartPole-v1")
     agent = Agent.load(cartpole)
     obs, _ = env.reset(seed=0)
@@ -79,20 +81,20 @@ def play(agent: Agent, greedy: bool) -> tuple[list[int], torch.Tensor]:
         if i in (0, WINDOW + 3):
             agent.reset()
         acts.append(agent.act(obs, greedy))
-        hs.append(agent.thought.h)
+        hs.append(agent.output.h)
     return acts, torch.cat(hs)
 
 
 @pytest.mark.parametrize("greedy", [False, True])
 def test_a_saved_and_loaded_agent_acts_identically(tmp_path: Path, greedy: bool):
-    """Invariant 9, by the trainer's own checkpoint of a trained agent."""
+    """A checkpoint that a trainer wrote restores the trained agent."""
     cfg = tiny_config(*CARTPOLE, "total_steps=64", f"run_dir={tmp_path}")
     torch.manual_seed(0)
     spec = env_spec(cfg)
     module, data = build_agent(cfg, spec), build_data(cfg)
     untrained = {k: v.clone() for k, v in module.state_dict().items()}
     trainer = make_trainer(cfg, [], data)
-    trainer.fit(module, data)
+    trainer.fit(build_module(cfg, module), data)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     assert not all(v.equal(untrained[k]) for k, v in module.state_dict().items())
     kept = Agent(module.eval(), cfg, spec.obs_space, spec.act_space)
@@ -110,51 +112,43 @@ def recomputed(agent: Agent) -> torch.Tensor:
         return model.encode_sequence(model.encoder(rows.obs), rows)[0]
 
 
-def test_memory_is_that_of_the_forward_pass_while_the_window_fills_and_after_it_rolled(cartpole: Path):
-    agent, rolled = Agent.load(cartpole), False
+def test_memory_equals_the_forward_pass_before_and_after_the_window_shifts(cartpole: Path):
+    agent, shifted = Agent.load(cartpole), False
     for i, obs in enumerate(observations(3 * WINDOW)):
         before = agent.actor.cursor
         agent.act(obs)
-        rolled = rolled or agent.actor.cursor < before
-        torch.testing.assert_close(agent.thought.h[0], recomputed(agent)[-1], atol=1e-5, rtol=1e-4)
+        shifted = shifted or agent.actor.cursor < before
+        torch.testing.assert_close(agent.output.h[0], recomputed(agent)[-1], atol=1e-5, rtol=1e-4)
         valid = agent.actor.rows.valid[0, : agent.actor.cursor]
-        assert int(valid.sum()) >= min(i + 1, 4 + 1)  # the last K rows are never forgotten
+        assert int(valid.sum()) >= min(i + 1, 4 + 1)  # the last K rows are always in the window
         assert agent.actor.rows.obs[0, agent.actor.cursor - 1].numpy() == pytest.approx(obs)
-    assert rolled
+    assert shifted
 
 
-def test_memory_is_that_of_training(cartpole: Path):
-    """An agent and one of several copies in an actor, given the same observations and actions, remember the same."""
+def test_memory_equals_that_of_an_actor_with_several_environments(cartpole: Path):
     agent = Agent.load(cartpole)
     module, cfg = load_agent(cartpole)
-    actor = Actor(
-        module.model,
-        module.policy,
-        agent.act_space,
-        num_envs=3,
-        context=cfg.data.context,
-        rollout_length=cfg.data.rollout_length,
-    )
+    actor = module.make_actor(3, cfg.data.context, cfg.data.rollout_length)
     no = torch.zeros(3, dtype=torch.bool)
     for obs in observations(WINDOW + 5):
         act = agent.act(obs)
         three = torch.from_numpy(np.stack([obs, 0 * obs, -obs]))
-        thought = actor.observe(three, actions=torch.tensor([act, 0, 1]))
+        output = actor.observe(three, actions=torch.tensor([act, 0, 1]))
         actor.record_outcome(torch.zeros(3), no, no, no)
-        torch.testing.assert_close(thought.h[0], agent.thought.h[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(output.h[0], agent.output.h[0], atol=1e-5, rtol=1e-4)
 
 
-def test_reset_forgets(cartpole: Path):
+def test_reset_clears_the_memory(cartpole: Path):
     agent, (first, *others) = Agent.load(cartpole), observations(6)
     agent.act(first)
-    fresh = agent.thought.h
+    fresh = agent.output.h
     for obs in others:
         agent.act(obs)
     agent.act(first)
-    assert not agent.thought.h.equal(fresh)
+    assert not agent.output.h.equal(fresh)
     agent.reset()
     agent.act(first)
-    assert agent.thought.h.equal(fresh)
+    assert agent.output.h.equal(fresh)
 
 
 def test_module_is_in_evaluation_mode(cartpole: Path):
