@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from worldmodel.analysis.probes.observation import fit_observation_head
-from worldmodel.analysis.report import REPORT_SECTIONS, evaluate
+from worldmodel.analysis.report.report import REPORT_SECTIONS, evaluate
 from worldmodel.analysis.report.skill import skill
 from worldmodel.analysis.statistics import ratio_interval
 from worldmodel.envs import Step

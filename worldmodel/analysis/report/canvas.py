@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Canvas
 
 
 def canvas(panels: int = 1, width: float = 4.2, height: float = 3.0) -> tuple[Canvas, list[Any]]:
-    """Return a figure of panels in one row (width and height of each in inches), and their axes."""
+    """Return a figure of panels in one row, and their axes. Width and height are those of a panel, in inches."""
     drawing = Canvas(figsize=(width * panels, height), layout="constrained")
     axes = drawing.subplots(1, panels, squeeze=False)[0]
     for axis in axes:

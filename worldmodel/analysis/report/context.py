@@ -37,7 +37,7 @@ class EpisodeSet:
 
 @dataclass
 class EvaluationContext:
-    """A checkpoint and the settings of its evaluation. `module` is on its device already; it is frozen here."""
+    """A checkpoint and the settings of its evaluation. The constructor freezes `module`, which is on its device."""
 
     checkpoint: Path
     module: CuriousAgent
@@ -55,20 +55,25 @@ class EvaluationContext:
 
     @property
     def act_space(self) -> gym.Space:
+        """Action space of the environment."""
         return self.spec.act_space
 
     @property
     def null_action(self) -> int | None:
+        """Action that does nothing; None where there is none."""
         return self.spec.null_action
 
     @property
     def random_policy(self) -> RandomPolicy:
+        """A uniformly random policy for this environment."""
         model = self.module.model
         return RandomPolicy(model.memory.dim, model.encoder.shape, self.act_space, hidden=1).to(self.module.device)
 
     def episode_set(self, policy: str, **changes: Any) -> EpisodeSet:
-        """Return the episodes of a policy (`greedy`, `sampled` or `random`), with changes of the environment's
-        arguments. The same call returns the same object."""
+        """Return the episodes of a policy (`greedy`, `sampled` or `random`). The same call returns the same object.
+
+        `changes` replace arguments of the environment.
+        """
         key = (policy, tuple(sorted(changes.items())))
         if key not in self._episode_sets:
             self._episode_sets[key] = self._run_episodes(policy, changes)

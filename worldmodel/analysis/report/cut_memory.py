@@ -11,10 +11,14 @@ from worldmodel.model.world_model import WorldModel
 
 @torch.no_grad()
 def cut(model: WorldModel, recorded: RecordedRollouts, starts: list[int], context: int) -> Tensor:
-    """h (N, S, D) before the transitions `starts` (S,), of a memory that reads only `context` rows before the present
-    one; other episodes' rows are hidden from it as always."""
+    """Memory h (N, S, D) before the transitions `starts` (S,), computed from `context` rows before the present one.
+
+    Rows of other episodes stay masked.
+    """
     window = recorded.window
-    at = torch.tensor(starts, device=window.z.device) + window.z.shape[1] - window.y.shape[1]  # K more
+    at = (
+        torch.tensor(starts, device=window.z.device) + window.z.shape[1] - window.y.shape[1]
+    )  # z has K more rows than y
     rows = at[:, None] + torch.arange(-context, 1, device=at.device)  # (S, context + 1)
 
     def windows(x: Tensor) -> Tensor:

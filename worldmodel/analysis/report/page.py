@@ -16,8 +16,10 @@ LONG = 60  # characters of a cell, from which on it wraps
 
 @dataclass
 class Row:
-    """Sections side by side, one for each column of the page; None leaves a column empty. A single section takes the
-    whole width. `anchor`: link target in the navigation."""
+    """Sections side by side, one for each column of the page; None leaves a column empty.
+
+    A single section takes the whole width. `anchor` is the link target of the navigation.
+    """
 
     anchor: str
     title: str
@@ -32,7 +34,7 @@ class Row:
 def render_page(
     title: str, heading: str, text: str, rows: Sequence[Row], columns: Sequence[str] = ("",), footer: str = ""
 ) -> str:
-    """Render the page: a heading with its text, a navigation, the rows, and a footer. columns: their labels."""
+    """Render the page: a heading with its text, a navigation, the rows, and a footer. `columns` are labels."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

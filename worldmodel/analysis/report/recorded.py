@@ -1,4 +1,4 @@
-"""A rollout that is kept, since predictions start from it."""
+"""Recorded rollouts, from which predictions start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from worldmodel.types import Obs, Rollout, map_obs
 
 @dataclass
 class RecordedRollouts:
-    """N x T transitions with what led to them and what the environment told."""
+    """N x T transitions, with their context and the environment's `info`."""
 
     window: Window
     number: Tensor  # (N, T) of each transition's episode
@@ -27,13 +27,13 @@ class RecordedRollouts:
 
     @classmethod
     def of(cls, model: WorldModel, roll: Rollout, out: Outputs, number: Tensor, counted: Tensor) -> RecordedRollouts:
-        """Without the observations' pixels."""
+        """Record a rollout without the pixels of its observations."""
         obs = roll.new_rows(roll.obs) if hasattr(model.encoder, "codes") else None
         return cls(Window.of(model, roll, out.y), number, counted, roll.info, roll.h, obs)
 
     @classmethod
     def join(cls, parts: Sequence[RecordedRollouts]) -> RecordedRollouts:
-        """Several rollouts as one of more copies."""
+        """Several rollouts as one with more copies."""
         if len(parts) == 1:
             return parts[0]
         obs = [part.obs for part in parts]
@@ -51,13 +51,13 @@ class RecordedRollouts:
 
 
 def grouped(recorded: Sequence[RecordedRollouts], rows: int = 128) -> list[RecordedRollouts]:
-    """The same rollouts joined into fewer of up to `rows` copies each: large batches are cheaper."""
+    """Join rollouts into fewer ones of up to `rows` copies each; large batches are cheaper."""
     size = max(1, rows // len(recorded[0].number))
     return [RecordedRollouts.join(recorded[i : i + size]) for i in range(0, len(recorded), size)]
 
 
 def spread(recorded: Sequence[RecordedRollouts], starts: int) -> list[int]:
-    """About as many starts in all: the transitions of each rollout, evenly over it, at which every copy starts."""
+    """Return transitions at even distances, at which every copy of each rollout starts: about `starts` in all."""
     new, copies = recorded[0].window.num_new, len(recorded[0].number)
     count = min(new, -(-starts // (copies * len(recorded))))
     return np.linspace(0, new, count, endpoint=False).astype(int).tolist()

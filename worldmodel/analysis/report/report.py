@@ -39,11 +39,14 @@ REPORT_SECTIONS: dict[str, Callable[..., Section | None]] = {
     "imagination": imagination,
     "video": video,
 }
-"""Sections by their names in `parts`, in the order of the page. Each takes the context and the options that it names,
-and returns None where it does not apply to the environment."""
+"""Sections by their names in `parts`, in the order of the page.
+
+Each takes the context and the options that its signature names, and returns None where it does not apply to the
+environment.
+"""
 
 DEFAULT_SECTIONS = tuple(part for part in REPORT_SECTIONS if part != "compression")
-"""Without compression, which fits an observation head where the model has none, and takes minutes."""
+"""All sections except compression, which takes minutes where the model has no observation head."""
 
 
 def evaluate(
@@ -59,16 +62,27 @@ def evaluate(
     out: str | Path | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Any]:
-    """Evaluate a checkpoint; write report.json and report.html, and return the contents of report.json. The results of
-    several checkpoints are a list under `checkpoints`.
+    """Evaluate checkpoints and write report.json and report.html.
 
-    parts: names from `REPORT_SECTIONS`. episodes: number of episodes of each behaviour. num_envs: environments in
-    parallel. horizons: steps ahead of open-loop predictions. sticky: probability that an action is repeated, where the
-    agent's own environment has none. out: folder; None is the run folder of a single checkpoint.
-    progress: called with a message at each stage.
+    The same arguments give the same numbers. Nothing is written before everything is computed.
 
-    The same arguments give the same numbers. Nothing is written before everything is computed. Raises ConfigError for
-    bad input.
+    Args:
+        checkpoint: one path, or several to compare.
+        parts: names from `REPORT_SECTIONS`.
+        episodes: number of episodes of each behaviour.
+        seed: of the environments and of sampling.
+        num_envs: environments in parallel.
+        horizons: steps ahead of open-loop predictions.
+        sticky: probability that an action is repeated, where the agent's own environment has no sticky actions.
+        device: name of a torch device, or `auto`.
+        out: folder of the report. None: the run folder of a single checkpoint.
+        progress: called with a message at each stage.
+
+    Returns:
+        The content of report.json. The results of several checkpoints are a list under `checkpoints`.
+
+    Raises:
+        ConfigError: for bad input.
     """
     began = time.perf_counter()
     for key, value, low in (("episodes", episodes, 1), ("seed", seed, 0), ("num_envs", num_envs, 1)):
@@ -83,7 +97,7 @@ def evaluate(
         raise ConfigError("out=null: to compare checkpoints, a folder must be given")
     folder = Path(out or run_dir_of(paths[0]))
     where = arguments.pick_device(str(device))
-    agents = [load_agent(path) for path in paths]  # a bad one fails before the first one is evaluated
+    agents = [load_agent(path) for path in paths]  # a bad checkpoint fails before the first evaluation
     arguments.make_folder(folder)
     common = {"seed": seed, "episodes": episodes, "num_envs": min(num_envs, episodes)}
     options = {"horizons": sorted(set(horizons)), "sticky": float(sticky)}
@@ -99,7 +113,7 @@ def evaluate(
         chosen = {name: make for name, make in REPORT_SECTIONS.items() if name in parts}
         made = {name: fill(make, context=context, **options) for name, make in chosen.items()}
         sections = {name: section for name, section in made.items() if section is not None}
-        found.append(CheckpointResult(label, numbers(context, sections), sections))
+        found.append(CheckpointResult(label, checkpoint_numbers(context, sections), sections))
     record = RunRecord(folder, seed).data
     provenance = {k: record[k] for k in ("git", "packages", "machine")}
     provenance["machine"]["device"] = str(where)
@@ -111,7 +125,7 @@ def evaluate(
     return report
 
 
-def numbers(context: EvaluationContext, sections: dict[str, Section]) -> dict[str, Any]:
+def checkpoint_numbers(context: EvaluationContext, sections: dict[str, Section]) -> dict[str, Any]:
     """Return a checkpoint's entry in report.json: the headline, then the numbers of each section."""
     report: dict[str, Any] = {"checkpoint": str(context.checkpoint), "env_steps": int(context.module.env_steps)}
     predicted = sections["prediction"].numbers if "prediction" in sections else None

@@ -55,7 +55,7 @@ class Figure:
         return cls(caption, base64.b64encode(file.getvalue()).decode())
 
     def _repr_png_(self) -> bytes:
-        """Return the picture without its caption, for a notebook and for files."""
+        """Return the picture without its caption, as bytes of a PNG."""
         return base64.b64decode(self.png)
 
 
@@ -69,7 +69,7 @@ class Film:
 
 @dataclass
 class Section:
-    """A title and what follows it: text, figures, films, tables. `numbers` are its entry in report.json."""
+    """A title with text, figures, films and tables. `numbers` are the section's entry in report.json."""
 
     title: str
     numbers: dict[str, Any] = field(default_factory=dict)

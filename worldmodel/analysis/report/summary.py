@@ -13,11 +13,11 @@ from worldmodel.errors import ConfigError
 
 
 def summary(episode_set: EpisodeSet, threshold: float | None, seed: int) -> dict[str, Any]:
-    """Means over a behaviour's episodes with their intervals. Raises ConfigError if all had been solved before."""
+    """Return means over a behaviour's episodes with intervals. Raises ConfigError where no episode counts."""
     stats = episode_set.stats
     fair = ~solved_at_start(stats.ret, stats.length, threshold)
     if not fair.any():
-        raise ConfigError(f"episodes={len(fair)}: all of them are won by their first step, there is nothing to judge")
+        raise ConfigError(f"episodes={len(fair)}: all of them are won by their first step, none counts")
     won = None if threshold is None else (stats.ret[fair] > threshold).astype(float)
 
     def interval(x: np.ndarray) -> list[float] | None:
@@ -38,12 +38,12 @@ def summary(episode_set: EpisodeSet, threshold: float | None, seed: int) -> dict
 
 
 def solved_at_start(ret: np.ndarray, length: np.ndarray, threshold: float | None) -> np.ndarray:
-    """(episodes,) bool: won by the first step. Where success isn't defined, none."""
+    """(episodes,) bool: won by the first step. All False where success is not defined."""
     return np.zeros(len(ret), dtype=bool) if threshold is None else (length == 1) & (ret > threshold)
 
 
 def coverage(episode_set: EpisodeSet) -> float | None:
-    """Mean number of different places that an episode's transitions led to; None where places aren't told."""
+    """Mean number of different places in an episode; None where the environment does not report places."""
     steps = episode_set.steps
     if not steps.place.shape[1]:
         return None

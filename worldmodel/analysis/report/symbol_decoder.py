@@ -11,11 +11,11 @@ from worldmodel.analysis.probes.linear import Affine, ridge
 from worldmodel.analysis.report.recorded import RecordedRollouts
 
 STREAMS = 64  # environments whose rollouts are decoded
-ROWS = 5000  # that the decoder is fitted on, at most
+ROWS = 5000  # of the fit, at most
 
 
 def decoder_of(rolls: RecordedRollouts, codes: Tensor, sizes: tuple[int, ...]) -> Affine:
-    """The map from latents to the codes (N, T+1, cells, C) of the same rows, of episodes of even number."""
+    """Fit a decoder from latents to codes (N, T+1, cells, C) on the episodes of even number."""
     fit = (rolls.real & (rolls.number % 2 == 0)).flatten().nonzero().flatten()
     fit = fit[:: max(1, len(fit) // ROWS)]
     y = rolls.window.y[:, :-1].flatten(2)
@@ -23,13 +23,13 @@ def decoder_of(rolls: RecordedRollouts, codes: Tensor, sizes: tuple[int, ...]) -
 
 
 def fit_decoder(y: Tensor, codes: Tensor, sizes: tuple[int, ...]) -> Affine:
-    """Latents (M, D) and codes (M, cells, C) -> an affine map to the one-hot codes, component by component."""
+    """Fit an affine map from latents (M, D) to one-hot codes (M, cells, C), component by component."""
     hot = [F.one_hot(codes[..., c].long(), size).flatten(1) for c, size in enumerate(sizes)]
     return ridge(y, torch.cat(hot, 1).float())
 
 
 def decode(decoder: Affine, y: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """Latents (M, D) -> codes (M, cells, C): the nearest one-hot code of each component."""
+    """Decode latents (M, D) to codes (M, cells, C): the largest one-hot score of each component."""
     scores = decoder(y)
     cells = scores.shape[1] // sum(sizes)
     parts = scores.split([cells * size for size in sizes], 1)
@@ -37,5 +37,5 @@ def decode(decoder: Affine, y: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 
 def right(guess: Tensor, truth: Tensor) -> np.ndarray:
-    """Codes (M, cells, C) each -> (M,) share of cells that agree in all components."""
+    """Share (M,) of cells of codes (M, cells, C) that agree in all components."""
     return (guess == truth).all(-1).double().mean(-1).cpu().numpy()

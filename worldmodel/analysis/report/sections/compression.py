@@ -1,4 +1,4 @@
-"""How many bits the agent's trajectories take: compressed with its own predictions, and by others."""
+"""Compression of the agent's trajectories with its own predictions and with general coders."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from worldmodel.learner.run_episodes import EpisodeStats, run_episodes
 from worldmodel.training.build import build_env
 from worldmodel.types import Rollout
 
-FRESH, FITTED = 500_000, 600_000  # added to the seed, for what is coded and for what a head is fitted to
-ROLLOUTS = 6  # that are coded, from the beginning of the streams: the coder's own overhead must not be what is measured
-TO_FIT, FIT_STEPS = 40, 4000  # rollouts that a head is fitted to, and how long: 50 episodes it had learnt by heart
+FRESH, FITTED = 500_000, 600_000  # added to the seed of coded rollouts, and of those to which a head is fitted
+ROLLOUTS = 6  # coded ones, from the beginning of the streams; fewer would measure the coder's overhead
+TO_FIT, FIT_STEPS = 40, 4000  # rollouts and steps of a head's fit; a head overfits 50 episodes
 
 
 def compression(context: EvaluationContext) -> Section | None:
-    """Of fresh episodes of the sampled policy; None where observations aren't symbols or actions aren't one discrete
-    number. Where the coders aren't installed the report says so."""
+    """Compression of fresh episodes of the sampled policy.
+
+    None where observations are not symbols or actions are not one discrete number. Without the packages of the extra
+    `probes`, the section states which one is missing.
+    """
     recorded = context.episode_set("sampled").recorded
     if recorded[0].obs is None or not isinstance(context.act_space, gym.spaces.Discrete):
         return None
@@ -60,11 +63,11 @@ def compression(context: EvaluationContext) -> Section | None:
         for what, by in rates.items()
     }
     words = (
-        "Bits a step, and how many times smaller the model's file is. Fresh behaviour of the sampled policy "
+        "Bits a step, and their ratio to the model's. Fresh behaviour of the sampled policy "
         f"({report['rows']:,} steps), arithmetic-coded with the model's predictions and decoded, bit for bit; the file "
         f"is {numbers['over_cross_entropy']:.4f} times the model's own cross-entropy. The observation head was "
         f"{report['head']}. The receiver must have the model, {report['model_size_bytes'] / 1e6:.1f} MB, which is not "
-        "counted; the Markov coder (the best of its orders) and the others learn as they go."
+        "counted; the Markov coder (the best of its orders) and the others adapt to the data."
     )
     rows = [[what, name, x, x / by["model"]] for what, by in rates.items() for name, x in by.items()]
     table = Table(words, ["of", "coder", "bits a step", "times the model's"], rows)
@@ -72,11 +75,13 @@ def compression(context: EvaluationContext) -> Section | None:
 
 
 def fresh(context: EvaluationContext, offset: int, rollouts: int) -> list[Rollout]:
-    """Rollouts of the sampled policy in environments of their own, unbroken from the beginning."""
+    """Return the first rollouts of the sampled policy in new environments."""
     torch.manual_seed(context.seed)
     env = build_env(context.cfg, seed=SEED_OFFSET + offset + context.seed, num_envs=context.num_envs)
     data = context.cfg.data
-    stats = EpisodeStats(rollouts * data.rollout_length * context.num_envs)  # more episodes than so many steps can hold
+    stats = EpisodeStats(
+        rollouts * data.rollout_length * context.num_envs
+    )  # an upper bound of the episodes in these steps
     try:
         playing = run_episodes(
             context.module, env, stats, context=data.context, rollout_length=data.rollout_length, greedy=False

@@ -1,4 +1,4 @@
-"""Open-loop imagination made visible: decoded into symbols, and held against what came."""
+"""Open-loop imagination, decoded into symbols and compared with the real observations."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ import torch
 
 from worldmodel.analysis.report.canvas import canvas
 from worldmodel.analysis.report.context import EvaluationContext
-from worldmodel.analysis.report.film import encode, grid_tiles
+from worldmodel.analysis.report.film import grid_tiles
 from worldmodel.analysis.report.open_loop import imagine
 from worldmodel.analysis.report.recorded import RecordedRollouts, spread
 from worldmodel.analysis.report.section import Figure, Film, Section, Table
 from worldmodel.analysis.report.skill import rounded
 from worldmodel.analysis.report.symbol_decoder import STREAMS, decode, decoder_of, right
+from worldmodel.analysis.video import encode_base64
 
 STARTS = 512  # approximate number of starts
 PIXELS = 16  # of a cell's side in the film
 SHOWN = (
-    "One start of the sampled policy: what came (above) and what the model imagined from the actions alone (below), "
+    "One start of the sampled policy: the real observations (above) and those imagined from the actions alone (below), "
     "decoded cell by cell"
 )
 
 
 def imagination(context: EvaluationContext, horizons: list[int]) -> Section | None:
-    """Of the sampled policy's behaviour, where observations are symbols; else None."""
+    """Imagination of the sampled policy's behaviour; None where observations are not symbols."""
     recorded = context.episode_set("sampled").recorded
     if recorded[0].obs is None:
         return None
@@ -56,10 +57,10 @@ def imagination(context: EvaluationContext, horizons: list[int]) -> Section | No
     numbers: dict[str, Any] = {"cells_right": {h: {k: _mean(x) for k, x in row.items()} for h, row in found.items()}}
     rows = [[h, x["imagined"], x["still"], x["seen"]] for h, x in numbers["cells_right"].items()]
     words = (
-        "Share of cells whose symbols are all right: of the open-loop prediction, decoded; of the view at the start, "
-        "as if nothing changed; and of the true latent, decoded, which is the best that this decoder can do. The "
-        "decoder is a ridge regression of one-hot symbols on the frozen latent, fitted on episodes of even number, "
-        "judged on the others."
+        "Share of cells whose symbols are all right: in the decoded open-loop prediction; in the view at the start, "
+        "as if nothing changed; and in the decoded true latent, the upper bound of this decoder. The "
+        "decoder is a ridge regression of one-hot symbols on the frozen latent, fitted on episodes of even number and "
+        "tested on the others."
     )
     table = Table(words, ["steps ahead", "imagined", "no change", "decoded truth"], rows)
     if shown is None:
@@ -78,7 +79,7 @@ def _mean(parts: list[np.ndarray]) -> float | None:
 
 
 def _strip(pair: np.ndarray, horizons: list[int]) -> Figure:
-    """Tiles (2, 1 + steps, h, w, 3) of what came and what was imagined: one column a horizon, the start first."""
+    """Draw real and imagined tiles (2, 1 + steps, h, w, 3): one column a horizon, the start first."""
     steps = [0, *horizons]
     drawing, _ = canvas(1, width=1.1 * len(steps), height=2.6)
     drawing.clear()
@@ -96,7 +97,7 @@ def _strip(pair: np.ndarray, horizons: list[int]) -> Figure:
 
 
 def _film(pair: np.ndarray) -> Film:
-    """The same tiles, step by step, enlarged."""
+    """Film the same tiles, step by step, enlarged."""
     space = np.full_like(pair[0][:, :1], 255)
     tall = np.concatenate([pair[0], space, pair[1]], 1)
-    return Film(f"{SHOWN}, step by step.", encode(list(tall.repeat(PIXELS, 1).repeat(PIXELS, 2)), fps=3))
+    return Film(f"{SHOWN}, step by step.", encode_base64(list(tall.repeat(PIXELS, 1).repeat(PIXELS, 2)), fps=3))

@@ -1,4 +1,4 @@
-"""Where the exact answer is known: the model's predictions and its memory, held against an ideal observer's."""
+"""Predictions and memory of the model in comparison with an ideal observer, where the exact answer is known."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ from worldmodel.analysis.statistics import ratio_interval
 from worldmodel.model.heads.observation import ObservationHead
 
 SETTLED = 8  # tokens seen before the cross-entropy counts
-LONGEST = 16  # tokens of context, up to which excess entropy is summed
+LONGEST = 16  # tokens of context in the sum of the excess entropy, at most
 STARTS = 2048  # about as many predictions for each context length
 
 
 def known_answer(context: EvaluationContext) -> Section | None:
-    """Of the sampled policy; None where the environment has no ideal observer, the observation isn't one symbol, or
-    there is one episode only."""
+    """Comparison with the ideal observer on the sampled policy's behaviour.
+
+    None where the environment has no ideal observer, the observation is not one symbol, or there is only one episode.
+    """
     recorded = context.episode_set("sampled").recorded
     if not set(IDEAL_OBSERVER) <= recorded[0].info.keys() or recorded[0].obs is None:
         return None
@@ -62,10 +64,10 @@ def known_answer(context: EvaluationContext) -> Section | None:
         "bits_by_context": None if curve is None else [rounded(x) for x in curve.tolist()],
     }
     words = (
-        "The model's cross-entropy with the exact distribution of the next token, its optimum (what an ideal observer "
-        f"of the same history expects, in nats; after {SETTLED} tokens or more), the mean log loss of the tokens that "
-        "came; held-out R² of an affine map from the memory to the exact Bayes belief, beside the same with shuffled "
-        "beliefs; the entropy rate and the excess entropy by the model's predictions (bits). The observation head was "
+        "The model's cross-entropy with the exact distribution of the next token, and its optimum: that of an ideal "
+        f"observer of the same history (in nats; after {SETTLED} tokens or more); the mean log loss of the observed "
+        "tokens; held-out R² of an affine map from the memory to the exact Bayes belief, beside the same with shuffled "
+        "beliefs; the entropy rate and the excess entropy of the model's predictions (bits). The observation head was "
         f"{numbers['observation_head']}."
     )
     table = Table(words, ["", "value"], [[k, v] for k, v in numbers.items() if k != "bits_by_context"])
@@ -74,7 +76,7 @@ def known_answer(context: EvaluationContext) -> Section | None:
         figures.append(
             Figure.of(
                 simplex_figure(fit),
-                "The belief of an exact Bayes filter about the three hidden states, and what an affine map reads off "
+                "The belief of an exact Bayes filter about the three hidden states, and an affine map of "
                 "the memory, on held-out episodes; a point's colour is its true belief.",
             )
         )
@@ -82,8 +84,11 @@ def known_answer(context: EvaluationContext) -> Section | None:
 
 
 def observation_head(context: EvaluationContext, rolls: RecordedRollouts) -> tuple[ObservationHead, Tensor]:
-    """The model's own, judged on all its transitions that count (N, T); or one fitted to the memory of episodes of even
-    number, judged on the others."""
+    """Return an observation head and the transitions (N, T) on which it is tested.
+
+    The head is the model's own, tested on all counted transitions; without one, a head is fitted to the frozen memory
+    on the episodes of even number, and tested on the others.
+    """
     model = context.module.model
     if model.observation is not None:
         return model.observation, rolls.real
@@ -94,13 +99,13 @@ def observation_head(context: EvaluationContext, rolls: RecordedRollouts) -> tup
 
 
 def tokens_seen(rolls: RecordedRollouts) -> Tensor:
-    """(N, T): how many tokens of its episode the memory has seen before each transition, within its window."""
+    """(N, T): number of tokens of the episode in the memory's window before each transition."""
     seq = rolls.window.seq
     return seq.new_steps(age(torch.where(seq.valid, seq.episode, -1))) + 1
 
 
 def exact(rolls: RecordedRollouts, act: Tensor) -> Tensor:
-    """The exact distribution of the next token given the action taken: (N, T, X)."""
+    """Exact distribution (N, T, X) of the next token given the action."""
     predictive = rolls.info["predictive"][:, :-1]
     index = act[..., None, None].expand(*act.shape, 1, predictive.shape[-1])
     return predictive.gather(2, index)[:, :, 0]
@@ -108,9 +113,9 @@ def exact(rolls: RecordedRollouts, act: Tensor) -> Tensor:
 
 @torch.no_grad()
 def expected_nats(head: ObservationHead, h: Tensor, act: Tensor, chance: Tensor) -> Tensor:
-    """-sum_x p(x) log q(x) of the head's q under the exact p: h, embedded act (*lead, D), chance (*lead, X) -> (*lead).
+    """Cross-entropy -sum_x p(x) log q(x) (*lead) of the head's q with the exact p, `chance` (*lead, X).
 
-    Its mean is that of the log loss, without the noise of the tokens that happened to come.
+    h and the embedded act are (*lead, D). The mean equals that of the log loss, without the noise of sampled tokens.
     """
     return -(chance * head(h, act)[0][..., 0, :].log_softmax(-1)).sum(-1)
 
@@ -119,11 +124,11 @@ def expected_nats(head: ObservationHead, h: Tensor, act: Tensor, chance: Tensor)
 def by_context(
     context: EvaluationContext, head: ObservationHead, rolls: RecordedRollouts, evaluated: Tensor
 ) -> tuple[Tensor | None, float | None]:
-    """(bits of a token after 0, 1, 2, … tokens, bits with all that the memory read while acting), of the same
-    transitions, which have `LONGEST` tokens or more behind them. (None, None) without such transitions.
+    """Entropy of the next token by tokens of context, and with the whole context of acting, in bits.
 
-    The memory is cut to read only so many tokens: in a stationary process it is as if the episode began there. The
-    entropy of a token after none is that of the tokens' shares.
+    Averaged over the same transitions, which have at least `LONGEST` tokens before them; (None, None) without any. The
+    memory is cut to a number of tokens, which in a stationary process equals an episode that began there. Without
+    context, the entropy is that of the tokens' frequencies.
     """
     model, longest = context.module.model, min(LONGEST, context.cfg.data.context + 1)
     starts = spread([rolls], STARTS)
@@ -142,7 +147,7 @@ def by_context(
 
 
 def _rows(rolls: RecordedRollouts, mask: Tensor) -> Activations:
-    """The rollouts as probes read them, with these transitions (N, T); the closing row brings none."""
+    """The rollouts as activations, with the transitions `mask` (N, T); the closing row has no transition."""
     new = rolls.window.num_new
     blank = torch.zeros_like(rolls.h[:, :1])
     return Activations(
@@ -189,7 +194,7 @@ def _picture(
     right.set(xlabel="tokens of context", ylabel="bits a token")
     return Figure.of(
         drawing,
-        "Left: the model's cross-entropy with the exact distribution of the next token, by how many tokens of the "
-        "episode its window shows, and the optimum; right: bits a token with the memory cut to so many tokens (the "
-        "area is the excess entropy), and with all that it read while acting (dashed).",
+        "Left: the model's cross-entropy with the exact distribution of the next token by the number of tokens of the "
+        "episode in its window, and the optimum; right: bits a token by the number of tokens to which the memory is "
+        "cut (the area is the excess entropy), and with the whole context of acting (dashed).",
     )

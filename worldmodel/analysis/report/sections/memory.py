@@ -1,4 +1,4 @@
-"""What the memory is worth: the same checkpoint with its context cut."""
+"""Value of the memory: the same checkpoint with its context cut."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from worldmodel.analysis.report.skill import rounded, skill
 from worldmodel.model.world_model import WorldModel
 
 STARTS = 1024  # about as many transitions
-ROWS, LEAST = 20_000, 200  # steps that the linear maps are fitted and judged on: at most, at least
-WIDEST = 1024  # numbers of a latent that is read off
+ROWS, LEAST = 20_000, 200  # steps of the linear maps' fit and test: at most, at least
+WIDEST = 1024  # numbers of a latent that is decoded
 
 
 def memory(context: EvaluationContext) -> Section:
-    """One-step skill on the sampled policy's behaviour, by how many steps before the present one are seen."""
+    """One-step skill on the sampled policy's behaviour by context length, and the reach of the memory."""
     recorded, model = context.episode_set("sampled").recorded, context.module.model
     starts = spread(recorded, STARTS)
     context.progress("memory: skill by context")
@@ -34,7 +34,7 @@ def memory(context: EvaluationContext) -> Section:
         error, base = (np.concatenate(x) for x in zip(*found, strict=True))
         episode = np.concatenate([part.number[:, starts][part.real[:, starts]].cpu().numpy() for part in recorded])
         by_context[str(steps)] = skill(error, base, episode, context.seed)
-    context.progress("memory: how far back it reaches")
+    context.progress("memory: linear maps to earlier latents")
     curves = horizon(recorded, context.cfg.data.context, context.seed)
     numbers: dict[str, Any] = {"skill_by_context": by_context, "horizon": None}
     figures = [_picture(by_context)]
@@ -44,7 +44,7 @@ def memory(context: EvaluationContext) -> Section:
             for name, curve in curves.items()
         }
         words = (
-            "How far back the memory reaches: the R², on held-out episodes of the sampled policy, of a linear map from "
+            "Reach of the memory: the R², on held-out episodes of the sampled policy, of a linear map from "
             "the memory h[t] to the latent z[t - k], beside one from the present latent alone; dotted: the same with "
             "shuffled latents."
         )
@@ -59,7 +59,7 @@ def memory(context: EvaluationContext) -> Section:
 
 
 def doubling(most: int) -> list[int]:
-    """0, 1, 2, 4, … and `most`."""
+    """Return 0, 1, 2, 4, … and `most`."""
     below = [0, *(2**k for k in range(most.bit_length()))] if most else [0]
     return sorted({c for c in below if c < most} | {most})
 
@@ -68,8 +68,7 @@ def doubling(most: int) -> list[int]:
 def errors(
     model: WorldModel, recorded: RecordedRollouts, starts: list[int], h: Tensor
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Squared errors (n,) of those transitions that count, predicted from h (N, S, D), and those of predicting no
-    change."""
+    """Return squared errors (n,) of counted transitions, predicted from h (N, S, D), and those of no change."""
     at = torch.tensor(starts, device=h.device)
     act = recorded.window.seq.new_steps(recorded.window.seq.act)[:, at]
     y = recorded.window.y[:, torch.stack([at, at + 1], 1)].flatten(0, 1)  # (N * S, 2, *latent)
@@ -79,8 +78,10 @@ def errors(
 
 
 def horizon(recorded: list[RecordedRollouts], most: int, seed: int) -> dict[str, dict[int, Score]] | None:
-    """How well the latent of k steps ago is read off the memory, and off the present latent alone, by k up to `most`;
-    None where no two episodes are long enough to tell. The latent is z, or y where z is wider than `WIDEST`."""
+    """Score linear maps from the memory, and from the present latent alone, to the latent of k steps ago, k to `most`.
+
+    None where fewer than two episodes are long enough. The latent is z, or y where z is wider than `WIDEST`.
+    """
     streams = max(1, ROWS // recorded[0].window.num_new)
     rolls = RecordedRollouts.join(recorded)
     new = rolls.window.num_new
@@ -103,11 +104,13 @@ def horizon(recorded: list[RecordedRollouts], most: int, seed: int) -> dict[str,
 def horizon_by_context(
     recorded: list[RecordedRollouts], model: WorldModel, contexts: list[int], seed: int
 ) -> dict[int, dict[int, Score]]:
-    """How well the latent of k steps ago is read off a memory that reads only so many steps before the present one:
-    {steps of context: {lag: score}}, one checkpoint, the same rows and lags (up to twice the longest context) for all.
+    """Score linear maps from a memory with cut context to the latent of k steps ago: {steps of context: {lag: score}}.
 
-    Beyond its context a memory can only know what the latents themselves tell of their past. Raises ValueError where
-    no lag has enough rows.
+    All contexts share one checkpoint, rows and lags (up to twice the longest context). Beyond its context, a memory
+    can only use what the latents themselves carry of their past.
+
+    Raises:
+        ValueError: where no lag has enough rows.
     """
     rolls = RecordedRollouts.join(recorded)
     new = rolls.window.num_new
@@ -122,7 +125,7 @@ def horizon_by_context(
 
 
 def _enough(episode: Tensor, lag: int) -> bool:
-    """Are there `LEAST` rows, from two episodes or more, with so long a past?"""
+    """Return whether `LEAST` rows, from at least two episodes, have `lag` earlier rows."""
     late = episode[:, lag:]
     late = late[late == episode[:, : episode.shape[1] - lag]]
     return len(late) >= LEAST and len(late.unique()) > 1

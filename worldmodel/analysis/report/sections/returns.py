@@ -1,4 +1,4 @@
-"""What the agent earns: episodes of its own policy, greedy and sampled, and of a random one."""
+"""Returns of the agent's policy, greedy and sampled, and of a random policy."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ KEYS = ("return_mean", "return_ci", "success", "success_ci", "length", "coverage
 
 
 def returns(context: EvaluationContext, sticky: float) -> Section:
-    """Greedy, sampled and random; the sampled policy also with sticky actions (or without, where it was trained with
-    them), and on levels it has not seen, where it was trained on some only."""
+    """Returns of the greedy, the sampled and the random policy.
+
+    The sampled policy also acts with sticky actions (or without, where it was trained with them), and on held-out
+    levels, where it was trained on a limited number.
+    """
     env = context.cfg.env
     plays = {name: context.episode_set(name) for name in ("greedy", "sampled", "random")}
     other = 0.0 if env.get("sticky") else sticky
@@ -25,16 +28,18 @@ def returns(context: EvaluationContext, sticky: float) -> Section:
         plays[f"sampled_sticky_{other:g}"] = context.episode_set("sampled", sticky=other)
     if env.get("levels") and not env.get("held_out"):
         plays["sampled_held_out_levels"] = context.episode_set("sampled", held_out=True)
-    numbers = {name: summary(episode_set, context.cfg.data.success, context.seed) for name, episode_set in plays.items()}
+    numbers = {
+        name: summary(episode_set, context.cfg.data.success, context.seed) for name, episode_set in plays.items()
+    }
     words = (
         f"{context.episodes} episodes of each behaviour, counted without preferring short ones; intervals are 95 % "
-        "bootstraps over episodes. Refused are episodes won by their very first step: they had been solved before the "
-        "agent came, and don't count. Coverage is the mean number of different places in an episode."
+        "bootstraps over episodes. Refused are episodes won by their first step, before the agent could act on an "
+        "observation; they do not count. Coverage is the mean number of different places in an episode."
     )
     if (at := logged(context)) is not None:
         numbers["training"] = dict.fromkeys(KEYS) | {"return_mean": at}
         words += (
-            f" Training is what was logged at the checkpoint's step: the mean of the {context.cfg.data.stats_window} "
+            f" Training is the return logged at the checkpoint's step: the mean of the {context.cfg.data.stats_window} "
             "episodes before it, of a policy that was still changing."
         )
     rows = [[name, *(x[key] for key in KEYS)] for name, x in numbers.items()]
@@ -43,7 +48,7 @@ def returns(context: EvaluationContext, sticky: float) -> Section:
 
 
 def logged(context: EvaluationContext) -> float | None:
-    """return_ext of the run at the checkpoint's step; None where the run left no such row, or had ended no episode."""
+    """return_ext of the run at the checkpoint's step; None without such a row, or without a finished episode."""
     path = run_dir_of(context.checkpoint) / "metrics.csv"
     metrics = read_metrics(path) if path.is_file() else {}
     if not metrics:
@@ -62,6 +67,6 @@ def _picture(plays: dict[str, EpisodeSet]) -> Figure:
     right.legend(fontsize=7)
     return Figure.of(
         drawing,
-        "How returns and lengths are spread: the share of a behaviour's episodes that came to no more than the value "
-        "below, all episodes counted.",
+        "Distribution of returns and lengths: the share of a behaviour's episodes, all of them counted, that do not "
+        "exceed a value.",
     )

@@ -1,4 +1,4 @@
-"""The agent acting, with its prediction and its curiosity beside it."""
+"""Film of the agent, its predictions and its intrinsic reward."""
 
 from __future__ import annotations
 
@@ -9,37 +9,22 @@ import torch
 from torch import Tensor
 
 from worldmodel.analysis.report.context import SEED_OFFSET, EvaluationContext
-from worldmodel.analysis.report.film import coloured, encode, grid_tiles
+from worldmodel.analysis.report.film import coloured, grid_tiles
 from worldmodel.analysis.report.recorded import RecordedRollouts
 from worldmodel.analysis.report.section import Film, Section
 from worldmodel.analysis.report.symbol_decoder import STREAMS, decode, decoder_of
-from worldmodel.envs import Step
-from worldmodel.envs.wrappers.base import Wrapper
-from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
+from worldmodel.analysis.video import encode_base64, film_episodes
+from worldmodel.learner.run_episodes import freeze
 from worldmodel.model.world_model import Outputs
-from worldmodel.training.build import build_env
-from worldmodel.types import Obs, Rollout
+from worldmodel.types import Rollout
 
 EPISODES, STEPS = 2, 300  # filmed at most
 SHOWN = 100  # steps of the strip beside the picture
 PANEL = 2 * SHOWN  # its width in pixels
 
 
-class Filmed(Wrapper):
-    """Keeps a picture of copy 0 after each step."""
-
-    def reset(self) -> Obs:
-        self.frames: list[np.ndarray | None] = []
-        return super().reset()
-
-    def step(self, act: Tensor) -> Step:
-        step = super().step(act)
-        self.frames.append(self.render())
-        return step
-
-
 def video(context: EvaluationContext) -> Section:
-    """Of the sampled policy. An environment that can't be filmed is no reason to fail: the report says why."""
+    """Film of the sampled policy. Where no engine renders, the section states the reasons."""
     context.progress("video")
     reasons = []
     for engine in dict.fromkeys(("gymnasium", context.cfg.env.engine)):
@@ -48,11 +33,11 @@ def video(context: EvaluationContext) -> Section:
             frames, tiles, rew_int = record(context, engine, draw)
             top = float(rew_int.max())
             both = (stacked(frame, *pair) for frame, pair in zip(frames, tiles, strict=True))
-            mp4 = encode([beside(frame, rew_int[: i + 1], top) for i, frame in enumerate(both)])
+            mp4 = encode_base64([beside(frame, rew_int[: i + 1], top) for i, frame in enumerate(both)])
             words = (
-                f"The first {len(frames)} steps of the sampled policy; beside each picture {shown}, above as it came, "
-                "below as the world model predicted it one step before; at the right the intrinsic reward of the last "
-                f"{SHOWN} steps, the highest bar the highest of the film."
+                f"The first {len(frames)} steps of the sampled policy. Beside each picture: {shown}, the real step "
+                "above and its one-step prediction below. At the right: the intrinsic reward of the last "
+                f"{SHOWN} steps; the highest bar is the maximum of the film."
             )
             return Section("Video", {"steps": len(frames), "reason": None}, films=[Film(words, mp4)])
         except Exception as error:
@@ -62,31 +47,36 @@ def video(context: EvaluationContext) -> Section:
 
 
 Draw = Callable[[Rollout, Outputs], np.ndarray]
-"""A scored rollout -> for each transition what came and what was predicted: (N, T, 2, h, w, 3) uint8."""
+"""Tiles (N, T, 2, h, w, 3) uint8 of a scored rollout: for each transition the real next step and its prediction."""
 
 
 def painter(context: EvaluationContext) -> tuple[Draw, str]:
-    """How a prediction is shown, and its name: the agent's view, read off the latent by the probe decoder of
-    `imagination`, where observations are symbols; else the change of the latent itself."""
+    """Return a function that draws predictions, and the name of what it draws.
+
+    Where observations are symbols, it draws the agent's view, decoded from the latent by the probe of `imagination`;
+    elsewhere the change of the latent.
+    """
     model, recorded = context.module.model, context.episode_set("sampled").recorded
     if recorded[0].obs is None:
-        return lambda roll, out: latent_tiles(out.error, out.pred.mean), "the latent that the model predicts"
+        return lambda roll, out: latent_tiles(out.error, out.pred.mean), "the latent's change"
     rolls, sizes = RecordedRollouts.join(recorded[: max(1, STREAMS // context.num_envs)]), model.encoder.num_values
     decoder = decoder_of(rolls, model.symbols(rolls.obs), sizes)
 
     def draw(roll: Rollout, out: Outputs) -> np.ndarray:
-        came = model.symbols(roll.next_rows(roll.obs))
+        real = model.symbols(roll.next_rows(roll.obs))
         y = out.y[:, :-1]
         ahead = (y + model.expected_delta(out.pred, y)).flatten(2)
-        guess = decode(decoder, ahead.flatten(0, 1), sizes).view_as(came)
-        return grid_tiles(torch.stack([came, guess], 2), context.spec.obs_space.shape)
+        guess = decode(decoder, ahead.flatten(0, 1), sizes).view_as(real)
+        return grid_tiles(torch.stack([real, guess], 2), context.spec.obs_space.shape)
 
-    return draw, "the agent's view (a colour a symbol), read off the latent"
+    return draw, "the agent's view (a colour a symbol), decoded from the latent"
 
 
 def latent_tiles(error: Tensor, mean: Tensor) -> np.ndarray:
-    """Normalised errors and predictions (N, T, *latent) -> what came and what was predicted, -3 to 3 as blue to red,
-    the first channel of a map, else the numbers of a vector in rows: (N, T, 2, h, w, 3)."""
+    """Tiles (N, T, 2, h, w, 3) of real and predicted changes, from normalised errors and predictions (N, T, *latent).
+
+    Colours run from blue (-3) to red (3). A map shows its first channel; a vector fills rows.
+    """
     pair = torch.stack([mean + error, mean], 2)
     if pair.ndim > 4:
         pair = pair[:, :, :, 0]
@@ -99,48 +89,42 @@ def latent_tiles(error: Tensor, mean: Tensor) -> np.ndarray:
 def record(
     context: EvaluationContext, engine: str, draw: Draw
 ) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-    """Pictures (H, W, 3) uint8 after each transition of the first episodes, what `draw` makes of it, and what it was
-    paid (n,). ValueError if the environment doesn't render."""
-    changes = {"engine": engine, "render": True, "vectorization": "sync"}
-    env = Filmed(build_env(context.cfg, seed=SEED_OFFSET + context.seed, num_envs=1, **changes))
-    stats, data = EpisodeStats(EPISODES), context.cfg.data
+    """Return pictures (H, W, 3) uint8 of the first transitions, the tiles that `draw` gives, and the rewards (n,).
+
+    Raises:
+        ValueError: where the environment does not render.
+    """
     frames: list[np.ndarray] = []
     tiles: list[np.ndarray] = []
     paid: list[float] = []
+    seed = SEED_OFFSET + context.seed
     freeze(context.module, 1)
     try:
-        for roll, out in run_episodes(
-            context.module, env, stats, context=data.context, rollout_length=data.rollout_length, greedy=False
-        ):
-            new, env.frames = env.frames, []
-            if new[0] is None:
-                raise ValueError(f"env.engine={engine}: doesn't render this environment")
-            counted = stats.number(roll)[1][0].cpu().numpy()
-            frames += [np.ascontiguousarray(frame) for frame, keep in zip(new, counted, strict=True) if keep]
-            tiles += list(draw(roll, out)[0][counted])
-            paid += roll.rew_int[0].cpu().numpy()[counted].tolist()
-            if len(frames) >= STEPS:
-                break
+        for part in film_episodes(context.module, context.cfg, engine, seed=seed, episodes=EPISODES, max_steps=STEPS):
+            frames += part.frames
+            tiles += list(draw(part.rollout, part.outputs)[0][part.counted])
+            paid += part.rollout.rew_int[0].cpu().numpy()[part.counted].tolist()
     finally:
-        env.close()
         freeze(context.module, context.num_envs)
     return frames[:STEPS], tiles[:STEPS], np.array(paid[:STEPS])
 
 
-def stacked(frame: np.ndarray, came: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """The picture (H, W, 3) with two tiles (h, w, 3), enlarged, one above the other to its right."""
+def stacked(frame: np.ndarray, real: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Append two enlarged tiles (h, w, 3) to the right of a picture (H, W, 3), one above the other."""
     half = len(frame) // 2
-    size = max(1, (half - 4) // len(came))
-    column = np.full((len(frame), size * came.shape[1] + 8, 3), 255, dtype=np.uint8)
-    for top, tile in ((2, came), (half + 2, predicted)):
+    size = max(1, (half - 4) // len(real))
+    column = np.full((len(frame), size * real.shape[1] + 8, 3), 255, dtype=np.uint8)
+    for top, tile in ((2, real), (half + 2, predicted)):
         large = tile.repeat(size, 0).repeat(size, 1)[: half - 2]
         column[top : top + len(large), 4 : 4 + large.shape[1]] = large
     return np.concatenate([frame, column], 1)
 
 
 def beside(frame: np.ndarray, rew_int: np.ndarray, top: float) -> np.ndarray:
-    """The picture with a strip of bars to its right, the latest one rightmost: (H, W, 3) -> (H, W + `PANEL`, 3). A bar
-    of `top` is as high as the picture."""
+    """Append a strip of bars to the right of a picture: (H, W, 3) -> (H, W + `PANEL`, 3).
+
+    The latest bar is the rightmost. A bar of `top` is as high as the picture.
+    """
     panel = np.full((len(frame), PANEL, 3), 255, dtype=np.uint8)
     heights = np.maximum(rew_int[-SHOWN:], 0.0) / max(top, 1e-9)
     for i, height in enumerate((heights * (len(frame) - 1)).astype(int)):
