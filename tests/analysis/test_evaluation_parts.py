@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from helpers.rollouts import hand_made
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -142,7 +143,7 @@ def linear_world(noise: float = 0.0) -> RecordedRollouts:
     y, no = torch.stack(y, 1), torch.zeros(8, 33, dtype=torch.bool)
     mask = ~no
     mask[:, -1] = False
-    seq = Sequences({}, act, no.long(), ~no, mask, no.float(), no, no)
+    seq = hand_made(Sequences, act=act, valid=~no, mask=mask)
     return RecordedRollouts(Window(seq, y, y), torch.arange(8)[:, None].expand(8, 32), ~no[:, 1:], {}, y[:, :-1], None)
 
 
@@ -198,7 +199,7 @@ def test_calibration_of_true_and_of_wrong_variances():
     for half in (slice(0, 5000), slice(5000, None)):
         true.add(error[half], logvar[half])
         narrow.add(2 * error[half], logvar[half])
-    good, bad = true.to_dict(), narrow.numbers()
+    good, bad = true.to_dict(), narrow.to_dict()
     assert good["samples"] == 80_000 and good["ece"] < 0.005 and good["ence"] < 0.02
     assert good["z_square"] == pytest.approx(1, abs=0.02) and bad["z_square"] == pytest.approx(4, abs=0.08)
     assert good["coverage"]["0.50"] == pytest.approx(0.5, abs=0.01)
@@ -326,7 +327,7 @@ def test_how_far_back_the_memory_reaches():
     z = torch.randn(20, 33, 3, generator=generator)
     h = torch.cat([torch.zeros(20, 2, 3), z[:, :30]], 1)
     no = torch.zeros(20, 33, dtype=torch.bool)
-    seq = Sequences({}, no.long(), no.long(), ~no, ~no, no.float(), no, no)
+    seq = hand_made(Sequences, act=no.long(), valid=~no, mask=~no, num_new=32)
     recorded = RecordedRollouts(Window(seq, z, z), torch.arange(20)[:, None].expand(20, 32), ~no[:, 1:], {}, h, None)
     found = horizon([recorded], most=4, seed=0)
     memory, present = found["memory"], found["present latent alone"]
@@ -340,7 +341,7 @@ def test_how_far_a_cut_memory_reaches():
     """A memory that keeps the oldest latent it may read and nothing else: with c steps of context, the one of lag c."""
     z = torch.randn(20, 37, 3, generator=torch.Generator().manual_seed(0))  # 4 rows of context, 32 new, one to close
     no = torch.zeros(20, 37, dtype=torch.bool)
-    seq = Sequences({}, no.long(), no.long(), ~no, ~no, no.float(), no, no)
+    seq = hand_made(Sequences, act=no.long(), valid=~no, mask=~no, num_new=32)
     number = torch.arange(20)[:, None].expand(20, 32)
     recorded = RecordedRollouts(Window(seq, z, z[:, 4:]), number, ~no[:, 5:], {}, torch.zeros(20, 32, 3), None)
     oldest = SimpleNamespace(encode_sequence=lambda z, seq: z.flip(1))

@@ -22,9 +22,10 @@ from worldmodel.envs.worlds.pendulum import flow, outputs_of, sample_states
 from worldmodel.errors import ConfigError
 from worldmodel.experiments.behaviour import cross_skill, skills, train_on
 from worldmodel.experiments.benchmark.runner import finished
-from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
+from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.experiments.studies.sim_scale import horizon, simulate
 from worldmodel.experiments.study_runner import StudyRunner
+from worldmodel.training.compose import compose_config, composing
 from worldmodel.training.config import CONFIG_DIR
 from worldmodel.training.loading import load_agent
 from worldmodel.training.run import continued, train
@@ -45,7 +46,7 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyRunner:
                 continue
             with composing():
                 words = [*cell.overrides, f"seed={cell.seed}", f"run_dir={cell.folder}"]
-                cfg = compose_run(cell.method, tuple(words))
+                cfg = compose_config(words, purpose=cell.method)
             train(continued(cfg, words))
             if cell.evaluate is not None:
                 checkpoint = f"checkpoint={cell.folder / 'checkpoints' / 'last.ckpt'}"

@@ -47,9 +47,10 @@ def iqm_interval(
 
 
 def improvement(x: Scores, y: Scores, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> tuple[float, ...]:
-    """Probability that a run of x beats one of y in the same environment, averaged over environments, with its interval.
+    """Probability that a run of x beats one of y in the same environment, with its interval.
 
-    A tie counts half (Mann and Whitney 1947). Both list the same environments in the same order.
+    It is averaged over environments. A tie counts half (Mann and Whitney 1947). Both list the same environments in the
+    same order.
     """
     rng = np.random.default_rng(seed)
     pairs = zip(_resample(x, draws, rng), _resample(y, draws, rng), strict=True)

@@ -10,10 +10,11 @@ from worldmodel.analysis.report.cells import format_mean_range
 from worldmodel.analysis.report.section import Table
 from worldmodel.analysis.statistics import band
 from worldmodel.experiments.behaviour import COPIES, TEST_SEEDS
-from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
+from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.training.build import build_env
+from worldmodel.training.compose import compose_config
 from worldmodel.training.config import bad_input
 from worldmodel.training.learning_curve import read_metrics
 from worldmodel.training.loading import load_agent
@@ -41,8 +42,7 @@ def negative_bias(
     They are held against each other on the levels that they have seen and on others.
     """
     world = [*common, f"env.levels={levels}", f"env.sticky={sticky}"]
-    with composing():
-        cfg = compose_run("study.common", tuple(world))
+    cfg = compose_config(world, purpose="study.common")
     methods = {
         "exploration": ["policy.objective.weight_ext=0.0", "weights.rew=0.0", f"total_steps={pretraining}"],
         "scratch": [f"total_steps={steps}"],

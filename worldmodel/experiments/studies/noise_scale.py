@@ -7,9 +7,10 @@ import numpy as np
 from worldmodel.analysis.report.canvas import panels
 from worldmodel.analysis.report.section import Table
 from worldmodel.errors import ConfigError
-from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
+from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.training.callbacks.noise_scale import PARTS
+from worldmodel.training.compose import compose_config
 from worldmodel.training.learning_curve import read_metrics
 
 
@@ -56,8 +57,7 @@ def noise_scale(runner: StudyRunner, *, common: list[str], seeds: list[int], sha
 
 def batches(cell: Cell) -> dict[str, int]:
     """Sequences in a minibatch of each part."""
-    with composing():
-        data = compose_run(cell.method, cell.overrides).data
+    data = compose_config(cell.overrides, purpose=cell.method).data
     fresh = data.model_batch if data.model_batch is not None else data.batch * data.model_every
     return {"model": fresh + data.replay_batch, "policy": data.batch}
 

@@ -17,9 +17,9 @@ from worldmodel.analysis.report.canvas import panels
 from worldmodel.analysis.report.section import Table
 from worldmodel.errors import ConfigError
 from worldmodel.experience.replay import CuriousReplayPriority, Replay
-from worldmodel.experiments.benchmark.suite import compose_run, composing
 from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.training.build import build_agent, build_data, build_module, env_spec
+from worldmodel.training.compose import compose_config
 from worldmodel.training.module import TrainingModule
 from worldmodel.types import Minibatch, ScoredRollout, concatenate
 
@@ -38,10 +38,8 @@ def replay_age(
     if steps != sorted(set(steps)) or len(steps) < 2 or repeats < 2:
         raise ConfigError("study.steps and study.repeats: allowed are at least two, rising, and at least 2")
     torch.manual_seed(seed)
-    with composing():
-        cfg = compose_run(
-            "replay_age", (*common, f"seed={seed}", f"data.replay_batch={rehearsed}", "data.model_every=1")
-        )
+    overrides = (*common, f"seed={seed}", f"data.replay_batch={rehearsed}", "data.model_every=1")
+    cfg = compose_config(overrides, purpose="replay_age")
     module, roll = _module(cfg)
     runner.out.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="replay", dir=runner.out))

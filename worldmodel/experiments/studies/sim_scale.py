@@ -17,10 +17,11 @@ from worldmodel.analysis.report.section import Table
 from worldmodel.envs.worlds.chaos import rk4
 from worldmodel.envs.worlds.pendulum import Pendulums, flow, outputs_of, state_of
 from worldmodel.experiments.behaviour import TEST_SEEDS
-from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
+from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.training.build import build_env
+from worldmodel.training.compose import compose_config
 from worldmodel.training.loading import load_agent
 
 SEEN = 32  # rows that the memory has read where a prediction begins, and between two of them
@@ -110,7 +111,9 @@ def judge(cell: Cell, reference: float, copies: int, ahead: int) -> dict[str, An
     env = build_env(cfg, seed=TEST_SEEDS + cell.seed, num_envs=copies, step=reference)
     try:
         stats = EpisodeStats(copies)
-        game = run_episodes(module, env, stats, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False)
+        game = run_episodes(
+            module, env, stats, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False
+        )
         roll, out = next(game)
     finally:
         env.close()
@@ -142,8 +145,7 @@ def judge(cell: Cell, reference: float, copies: int, ahead: int) -> dict[str, An
 
 def clock(cell: Cell) -> tuple[float, float]:
     """Seconds of a Lyapunov time, and between two observations."""
-    with composing():
-        env = compose_run(cell.method, cell.overrides).env
+    env = compose_config(cell.overrides, purpose=cell.method).env
     return Pendulums(1, energy=env.energy).lyapunov_time()[0], float(env.interval)
 
 
