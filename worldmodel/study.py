@@ -20,9 +20,11 @@ from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 
 def study(cfg: DictConfig, name: str) -> Path:
-    """Train what isn't trained yet, then write table.csv, table.md and plot.png into `out`.
+    """Train the unfinished runs, then write table.csv, table.md and plot.png into `out`, and return it.
 
-    Raises ConfigError for bad input, Stopped after a signal.
+    Raises:
+        ConfigError: for bad input.
+        Stopped: after a signal.
     """
     check_range("jobs", cfg.jobs, "[1, inf)", whole=True, null=True)
     out = Path(cfg.out or f"runs/study/{name}")

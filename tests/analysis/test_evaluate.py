@@ -139,7 +139,9 @@ def test_curiosity_is_scored_as_in_training_by_frozen_statistics():
         counted = stats.number(roll)[1]
         raw = agent.curiosity.reward(roll, out)[counted]
         scale = agent.reward_normalizer
-        torch.testing.assert_close(roll.rew_int[counted], raw / before["reward_normalizer.moments.var"].sqrt() * scale.scale)
+        torch.testing.assert_close(
+            roll.rew_int[counted], raw / before["reward_normalizer.moments.var"].sqrt() * scale.scale
+        )
         raws, rews, steps = raws + raw.sum(), rews + roll.rew_int[counted].sum(), steps + int(counted.sum())
     assert steps == stats.length.sum() and raws != 0
     assert stats.rew_int_raw.sum() == pytest.approx(float(raws), rel=1e-4)

@@ -111,7 +111,10 @@ def test_the_policy_goes_where_it_pays(monkeypatch) -> None:
 @pytest.mark.parametrize(
     "overrides, words",
     [
-        (["policy.objective.target_temperature=0"], "policy.objective.target_temperature=0: allowed are numbers above 0"),
+        (
+            ["policy.objective.target_temperature=0"],
+            "policy.objective.target_temperature=0: allowed are numbers above 0",
+        ),
         (["policy.imagination.horizon=0"], "policy.imagination.horizon=0: allowed are whole numbers from 1"),
         (["heads=none"], r"policy.imagination with heads=\[\]: allowed are lists with observation"),
     ],

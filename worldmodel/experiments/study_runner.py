@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from worldmodel.analysis.report.section import Figure as ReportFigure
 from worldmodel.analysis.report.section import Section, Table
-from worldmodel.experiments.benchmark.provenance import effort, provenance
+from worldmodel.experiments.benchmark.provenance import effort_text, provenance
 from worldmodel.experiments.benchmark.runner import Runner
 from worldmodel.experiments.benchmark.suite import Cell, cells_of
 
@@ -38,8 +38,17 @@ class StudyRunner:
         seeds: Sequence[int],
         evaluate: Sequence[str] | None = None,
     ) -> list[Cell]:
-        """Return one cell for each method (its overrides on top of `common`) and seed. `evaluate`: overrides of an
-        evaluation after the training, which runs with the cell's seed. Raises ConfigError."""
+        """Return one cell for each method and seed.
+
+        Args:
+            methods: overrides by name.
+            common: overrides of all methods, before their own.
+            seeds: of each method.
+            evaluate: overrides of an evaluation after the training, which runs with the cell's seed.
+
+        Raises:
+            ConfigError: for bad overrides.
+        """
         suite = {
             "name": self.name,
             "common": ["video=false", "logger=none", *common],
@@ -62,10 +71,12 @@ class StudyRunner:
             raise RuntimeError(f"{failed[0]}: failed, see its log.txt")
 
     def write(self, table: Table, notes: str, figure: Figure) -> None:
-        """Write table.csv, table.md and plot.png. The notes describe the computation; the record of the runs is
-        appended to them."""
+        """Write table.csv, table.md and plot.png.
+
+        The notes describe the computation; the provenance of the runs is appended to them.
+        """
         if self.asked and (made := provenance(self.name, self.asked))["runs"]:
-            notes += f" {effort(made).strip()}"
+            notes += f" {effort_text(made).strip()}"
         Section(table.caption, tables=[table], figures=[ReportFigure.of(figure, dpi=110)], text=notes).write(self.out)
 
 

@@ -1,4 +1,4 @@
-"""results.csv -> report.html, summary.md and curves.png."""
+"""Report of a benchmark from results.csv: report.html, summary.md and curves.png."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worldmodel.analysis.report.page import Row, render_page
 from worldmodel.analysis.report.section import Figure, Section, Table
 from worldmodel.experiments.benchmark import plots, tables
 from worldmodel.experiments.benchmark.checklist import checklist
-from worldmodel.experiments.benchmark.provenance import in_words
+from worldmodel.experiments.benchmark.provenance import provenance_text
 from worldmodel.experiments.benchmark.results import Results
 
 
@@ -25,7 +25,11 @@ def write_report(folder: Path) -> Results:
     shown = sections(results)
     if shown[0].figures:
         (folder / "curves.png").write_bytes(shown[0].figures[0]._repr_png_())
-    words = in_words(made) if made else "The provenance of these figures is not recorded: there is no benchmark.json."
+    words = (
+        provenance_text(made)
+        if made
+        else "The provenance of these figures is not recorded: there is no benchmark.json."
+    )
     shown += [reproducibility(results, made), *([runs(made)] if made else [])]
     page = render_page(f"{results.suite}: benchmark", results.suite, words, [Row.of(section) for section in shown])
     (folder / "report.html").write_text(page)
@@ -67,8 +71,8 @@ def sections(results: Results) -> list[Section]:
     shown = [
         Section(
             "Learning curves",
-            text="Interquartile mean over seeds with its pointwise 95 % bootstrap interval; a run that ended early keeps "
-            "its last value.",
+            text="Interquartile mean over seeds with its pointwise 95 % bootstrap interval; a run that ended early "
+            "keeps its last value.",
             figures=[
                 Figure.of(plots.learning_curves(results, name), name)
                 for name in results.curve_names
@@ -77,31 +81,32 @@ def sections(results: Results) -> list[Section]:
         ),
         Section(
             "At the end",
-            text="Final value of the suite's metric in each environment: interquartile mean over seeds [95 % interval].",
+            text="Final value of the suite's metric in each environment: interquartile mean over seeds "
+            "[95 % interval].",
             tables=[tables.overview(results, env) for env in results.envs],
         ),
         Section(
             "Over all environments",
-            text="Scores are 0 at the bottom and 1 at the top of the suite's range. Bars are 95 % intervals, stratified "
-            "over environments. The optimality gap is how far the runs fall short of 1 on average (lower is better).",
+            text="Scores are 0 at the bottom and 1 at the top of the suite's range. Bars are 95 % intervals, "
+            "stratified over environments. The optimality gap is the mean shortfall of the runs from 1 (lower is better).",
             tables=[tables.aggregate(results)],
             figures=[Figure.of(plots.intervals(results))],
         ),
         Section(
             "Probability of improvement",
-            text="How likely a run of the row's method is to score higher than one of the column's in the same environment, "
-            "averaged over environments; a tie counts half.",
+            text="Probability that a run of the row's method scores higher than one of the column's in the same "
+            "environment, averaged over environments; a tie counts half.",
             tables=[tables.improvements(results)],
         ),
         Section(
             "Performance profiles",
-            text="Share of all runs that score above a threshold: a curve that lies above another is better at every level.",
+            text="Share of all runs that score above a threshold; a higher curve is better.",
             figures=[Figure.of(plots.profiles(results))],
         ),
         Section(
             "Brittleness",
-            text="How far the seeds of a method lie apart, and the share of them that never reached the threshold (failed). "
-            "Unfinished runs crashed or were stopped, and count with what they have.",
+            text="Spread of the seeds of a method, and the share of seeds that never reached the threshold (failed). "
+            "Unfinished runs crashed or were stopped, and count with their last values.",
             tables=[tables.brittleness(results, env) for env in results.envs],
             figures=[Figure.of(plots.seeds(results))],
         ),
@@ -113,10 +118,10 @@ def sections(results: Results) -> list[Section]:
         text = "Coverage at the end, and its mean over the budget (the area under the coverage curve)."
         shown.append(Section("Coverage", text=text, tables=covered))
     if watched := tables.television(results):
-        text = "How many of the actions are the TV's: at the end (the last update) and in the whole run."
+        text = "Share of the TV's actions: at the end (the last update) and in the whole run."
         shown.append(Section("Noisy TV", text=text, tables=[watched]))
-    if judged := [t for env in results.envs if (t := tables.evaluated(results, env))]:
-        text = "The trained agents on episodes that no training has seen: mean ± standard deviation over seeds."
-        shown.append(Section("Evaluated after the training", text=text, tables=judged))
+    if evaluated := [t for env in results.envs if (t := tables.evaluated(results, env))]:
+        text = "The trained agents on episodes that no training uses: mean ± standard deviation over seeds."
+        shown.append(Section("Evaluated after the training", text=text, tables=evaluated))
     text = "Last values and areas under curves: mean ± standard deviation over seeds."
     return [*shown, Section("Everything else", text=text, tables=[tables.finals(results, env) for env in results.envs])]

@@ -1,4 +1,4 @@
-"""The comparison in tables, from results.csv alone."""
+"""Tables of a benchmark from results.csv."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PERCENT = "95 %"
 
 
 def overview(results: Results, env: str) -> Table:
-    """Per method: seeds that reach the threshold, median steps and seconds to it, and the end's interquartile mean."""
+    """Seeds that reach the threshold, median steps and seconds to it, and the final interquartile mean, by method."""
     threshold = results.only("threshold", env)
     has = threshold is not None
     goal = [f"seeds ≥ {threshold:g}", "median steps to it", "median seconds"] if has else ["seeds"]
@@ -34,7 +34,7 @@ def overview(results: Results, env: str) -> Table:
 
 
 def aggregate(results: Results) -> Table:
-    """Scores over all environments that a method ran in."""
+    """Scores over all environments of a method."""
     rows = []
     for method in results.methods:
         envs = results.envs_of(method)
@@ -63,7 +63,7 @@ def improvements(results: Results) -> Table:
 
 
 def brittleness(results: Results, env: str) -> Table:
-    """How far the seeds lie apart, and how many of them failed."""
+    """Spread of the seeds, and the share of failed ones."""
     has = results.only("threshold", env) is not None
     rows = []
     for method in results.methods:
@@ -96,18 +96,18 @@ def to_threshold(results: Results, env: str) -> Table | None:
 
 
 def finals(results: Results, env: str) -> Table:
-    """Last values of everything that was logged, and areas under curves."""
+    """Last values of all logged metrics, and areas under curves."""
     return _means(results, env, [*(f"{k}_auc" for k in results.curve_names), *(final_name(k) for k in FINALS)])
 
 
 def evaluated(results: Results, env: str) -> Table | None:
-    """What the evaluation after the training said, by behaviour."""
+    """Results of the evaluation after the training, by behaviour."""
     table = _means(results, env, results.evaluated)
     return table if len(table.header) > 1 else None
 
 
 def _means(results: Results, env: str, names: list[str]) -> Table:
-    """Means over seeds and their standard deviations, of those metrics that there are."""
+    """Means over seeds and their standard deviations, of the metrics that exist."""
     names = [n for n in names if any(len(results.values(n, env, m)) for m in results.methods)]
     rows = []
     for method in results.methods:
@@ -120,7 +120,7 @@ def _means(results: Results, env: str, names: list[str]) -> Table:
 
 
 def coverage(results: Results, env: str) -> Table | None:
-    """Places visited by the end, on average over the budget, and within an episode; rooms, where they are told."""
+    """Places visited by the end, on average over the budget, and within an episode; rooms, where reported."""
     names = {
         "coverage_final": "at the end, IQM",
         "coverage_auc": "area under the curve / budget, IQM",
@@ -139,7 +139,7 @@ def coverage(results: Results, env: str) -> Table | None:
 
 
 def television(results: Results) -> Table | None:
-    """The noisy TV's share of the actions, where there is one to choose: at the end, and of all steps."""
+    """Share of the noisy TV's actions, where there are any: at the end, and of all steps."""
     envs = [e for e in results.envs if any(len(results.values("tv_action_share_auc", e, m)) for m in results.methods)]
     if not envs:
         return None

@@ -1,4 +1,4 @@
-"""What became of a population: who went on from whom, with which hyperparameters, and how it compares."""
+"""Report of a population: lineage, hyperparameters, and comparison with fixed hyperparameters."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from worldmodel.training.learning_curve import read_metrics
 
 
 def write_report(plan: Plan, space: Mapping[str, Mapping[str, Any]], members: int, fixed: Sequence[Path] = ()) -> Table:
-    """lineage.csv, table.csv, table.md and plot.png in the population's folder. `fixed`: run folders of each member's
-    first hyperparameters, kept to the end."""
+    """Write lineage.csv, table.csv, table.md and plot.png in the population's folder.
+
+    `fixed` are run folders of each member's first hyperparameters, without changes.
+    """
     rows = [row for member in range(members) for row in lineage(plan.folder(member) / "lineage.csv")]
     rows.sort(key=lambda row: (int(row["interval"]), int(row["member"])))
     _csv(plan.out / "lineage.csv", [list(rows[0]), *(list(row.values()) for row in rows)])
@@ -34,7 +36,7 @@ def write_report(plan: Plan, space: Mapping[str, Mapping[str, Any]], members: in
 
 
 def _table(plan: Plan, names: list[str], rows: list[dict[str, Any]], fixed: Sequence[Path]) -> Table:
-    """A line for each run: the metric at the end and on average over the budget, and the hyperparameters."""
+    """Return a line for each run: the final metric, its mean over the budget, and the hyperparameters."""
     lines, ends = [], {}
     for member in sorted({int(row["member"]) for row in rows}):
         last = [row for row in rows if int(row["member"]) == member][-1]
@@ -47,7 +49,7 @@ def _table(plan: Plan, names: list[str], rows: list[dict[str, Any]], fixed: Sequ
         mean = area(metrics["env_steps"], metrics[plan.metric], plan.total_steps, 0.0)
         lines.append([run, f"{metrics[plan.metric][-1]:.3f}", f"{mean:.3f}", *settings])
     header = ["run", f"{plan.metric} at the end", "mean over the budget", *names]
-    title = "a population, and its first hyperparameters kept to the end" if fixed else "a population"
+    title = "a population, and its first hyperparameters without changes" if fixed else "a population"
     return Table(title, header, lines)
 
 
@@ -76,7 +78,7 @@ def _plot(
     axes[0].legend(fontsize=8)
     for axis, (name, node) in zip(axes[1:], space.items(), strict=True):
         axis.set(xlabel="environment steps of a member", ylabel=name, yscale="log" if node.get("log") else "linear")
-        axis.set_title("a dot: goes on from the member of the rim's colour", fontsize=8)
+        axis.set_title("a dot: a copy of the member in the rim's colour", fontsize=8)
     for axis in axes:
         axis.grid(alpha=0.3)
     return figure

@@ -1,4 +1,4 @@
-"""Does an agent learn a hard world by way of an easier one, and what must it have for that?"""
+"""Curriculum: agents learn one environment after another."""
 
 from __future__ import annotations
 
@@ -21,10 +21,15 @@ def curriculum(
     seeds: list[int],
     threshold: float,
 ) -> None:
-    """Each agent takes the lessons one after the other, and goes on from a lesson's end, whether it passed or not.
+    """Train each agent on the lessons in their order; each lesson resumes the one before, passed or not.
 
-    lessons: overrides by name; each must set `total_steps`, counted from the first lesson's beginning. A lesson ends
-    early once the return over the last episodes (`data.stats_window`) is `threshold`.
+    Args:
+        runner: trains the runs and writes the results.
+        agents: overrides by name.
+        lessons: overrides by name; each sets `total_steps`, counted from the beginning of the first lesson.
+        common: overrides of all runs.
+        seeds: of each agent.
+        threshold: return over the last episodes (`data.stats_window`) at which a lesson is passed and ends.
     """
     passing, rows = [*common, f"stop_return={threshold}"], []
     figure, axes = panels(len(lessons))
@@ -33,7 +38,7 @@ def curriculum(
     for (lesson, overrides), axis in zip(lessons.items(), axes, strict=True):
         cells = []
         for agent, has in agents.items():
-            for seed in seeds:  # a checkpoint brings the agent's and the common configuration along
+            for seed in seeds:  # a checkpoint contains the agent's and the common configuration
                 start = [_after(last[agent, seed])] if last else [*passing, *has]
                 cells += runner.cells({f"{agent}_{lesson}": [*start, *overrides]}, [], [seed])
         runner.train(cells)
@@ -56,7 +61,7 @@ def curriculum(
         "agent",
         f"seeds ≥ {threshold:g}",
         "steps of those, from the first lesson on",
-        "return at its end",
+        "final return",
     ]
     runner.write(
         Table("one world after the other", header, rows),

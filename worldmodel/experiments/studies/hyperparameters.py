@@ -1,4 +1,4 @@
-"""Which hyper-parameters matter? Importances of an Optuna study."""
+"""Importance of hyperparameters, from an Optuna study."""
 
 from __future__ import annotations
 
@@ -28,13 +28,23 @@ def hyperparameters(
     batch: int = 2,
     metric: str = "return_ext",
 ) -> None:
-    """Search `space` with TPE for the largest mean of a metric over the budget, `batch` trials at a time, and say how
-    much of the metric's variance each parameter explains: functional ANOVA (Hutter et al. 2014) of a random forest over
-    the trials. Not by Hydra's own sweeper, which needs an Optuna below 3 and can't go on with a stopped search.
+    """Search `space` with TPE for the largest mean of a metric over the budget, and rank the parameters.
 
-    A parameter of the space is a range (`low`, `high`, perhaps `log`; whole numbers stay whole) or `choices`. The
-    search is a function of its arguments, so started again it goes on with the trials that have been run.
-    Raises ConfigError for a bad space, or where optuna isn't installed.
+    The importance of a parameter is its share of the metric's variance: functional ANOVA (Hutter et al. 2014) of a
+    random forest over the trials. Hydra's own sweeper needs an Optuna below 3 and cannot resume a search. The search is
+    a function of its arguments, so that a second start continues after the finished trials.
+
+    Args:
+        runner: trains the runs and writes the results.
+        space: a range (`low`, `high`, perhaps `log`; integers stay integers) or `choices` for each key.
+        common: overrides of all runs.
+        seeds: of each trial.
+        trials: number of trials.
+        batch: trials in parallel.
+        metric: column of metrics.csv.
+
+    Raises:
+        ConfigError: for a bad space, or where optuna is not installed.
     """
     try:
         import optuna

@@ -1,4 +1,4 @@
-"""Does what was explored without reward help to learn the task, or stand in its way?"""
+"""Negative bias: effect of exploration without reward on learning the task."""
 
 from __future__ import annotations
 
@@ -33,13 +33,21 @@ def negative_bias(
     seeds: list[int],
     episodes: int,
 ) -> None:
-    """Three agents on the task for equally many `steps`, on so many `levels`, with sticky actions:
+    """Compare three agents on the task, on their training levels and on held-out levels.
 
-    pretrained   has explored for `pretraining` steps before, without reward for its policy or its reward head
-    scratch      has not
-    longer       has not, and its steps are those of both phases together
+    - `pretrained` has explored for `pretraining` steps, without reward for its policy and its reward head.
+    - `scratch` has not explored before.
+    - `longer` has not explored before, and trains for the steps of both phases together.
 
-    They are held against each other on the levels that they have seen and on others.
+    Args:
+        runner: trains the runs and writes the results.
+        common: overrides of all runs.
+        pretraining: environment steps of exploration.
+        steps: environment steps on the task.
+        levels: number of training levels.
+        sticky: probability that an action is repeated.
+        seeds: of each agent.
+        episodes: of each test.
     """
     world = [*common, f"env.levels={levels}", f"env.sticky={sticky}"]
     cfg = compose_config(world, purpose="study.common")
@@ -52,7 +60,7 @@ def negative_bias(
     runner.train(cells)
     tuned = []
     for first in (c for c in cells if c.method == "exploration"):
-        # the checkpoint brings its configuration along; what exploration had changed is put back
+        # the checkpoint contains its configuration; the overrides of exploration are reverted
         task = [
             f"checkpoint={first.folder / 'checkpoints' / 'last.ckpt'}",
             f"total_steps={pretraining + steps}",
@@ -93,7 +101,7 @@ def _curve(cell: Cell, before: int, grid: np.ndarray) -> np.ndarray:
 
 
 def _return(cell: Cell, episodes: int, held_out: bool) -> float:
-    """Mean return of the sampled policy on levels of the training, or on others."""
+    """Mean return of the sampled policy on training levels, or on held-out ones."""
     module, cfg = load_agent(cell.folder / "checkpoints" / "last.ckpt")
     freeze(module, COPIES)
     torch.manual_seed(cell.seed)

@@ -1,4 +1,4 @@
-"""How fast does the predictor learn when nothing is done, against acting?"""
+"""Learning speed of the predictor without actions, in comparison with acting."""
 
 from __future__ import annotations
 
@@ -22,9 +22,17 @@ def null_action(
     episodes: int,
     threshold: float,
 ) -> None:
-    """Train a predictor on each behaviour's data: its skill on fresh rollouts over steps, and on the other's episodes.
+    """Train a predictor on each behaviour's data; compare skills on fresh rollouts and on the other's episodes.
 
-    The skill on a fresh rollout is taken before the model learns from it, so it is a forecast.
+    The skill on a fresh rollout is measured before the model learns from it.
+
+    Args:
+        runner: trains the runs and writes the results.
+        behaviours: overrides by name.
+        common: overrides of all runs.
+        seeds: of each behaviour.
+        episodes: of each test.
+        threshold: skill for the column of steps.
     """
     trained = train_on(runner, behaviours, common, seeds)
     found, names = skills(trained, episodes), list(behaviours)
@@ -52,7 +60,7 @@ def null_action(
     axis.legend()
     header = ["trained on", f"steps to skill {threshold:g}", "skill at the end, own data", *(f"on {b}" for b in names)]
     runner.write(
-        Table("predictors of what is done, and of doing nothing", header, rows),
+        Table("predictors trained with and without actions", header, rows),
         f"Steps: median over seeds {', '.join(map(str, seeds))}; skills: mean [lowest, highest] over them. On other "
         f"behaviour: {episodes} episodes. Each skill is relative to predicting no change in the same data.",
         figure,

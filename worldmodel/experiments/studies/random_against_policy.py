@@ -1,4 +1,4 @@
-"""Does a world model that has only seen random behaviour know the policy's world, and the other way round?"""
+"""World models trained on random behaviour and on the policy's, each tested on both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worldmodel.experiments.study_runner import StudyRunner
 def random_against_policy(
     runner: StudyRunner, *, behaviours: dict[str, list[str]], common: list[str], seeds: list[int], episodes: int
 ) -> None:
-    """Train a world model on each behaviour's data, for equally many steps, and test each on each one's episodes."""
+    """Train a world model on each behaviour's data, with equal steps, and test each on all behaviours' episodes."""
     found = skills(train_on(runner, behaviours, common, seeds), episodes)
     names = list(behaviours)
     rows = [[a, *(format_mean_range(found[i, j]) for j in range(len(names)))] for i, a in enumerate(names)]

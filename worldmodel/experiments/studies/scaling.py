@@ -1,4 +1,4 @@
-"""What a bigger memory buys: bits, skill and seconds of several widths and depths on the very same data."""
+"""Scaling of the memory: bits, skill and seconds of several widths and depths on the same data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ScalingResult(NamedTuple):
     optimum: float  # bits, of an ideal observer on the same tokens
     skill: float  # one step ahead, of the latent delta
     belief: float  # held-out R² of an affine map from h to the exact belief
-    seconds: float  # that cores spent on training
+    seconds: float  # of CPU time for training
 
 
 def scaling(
@@ -39,11 +39,14 @@ def scaling(
     seeds: list[int],
     episodes: int,
 ) -> None:
-    """Train a memory of each width and depth for equally many steps, and hold its predictions against the optimum.
+    """Train a memory of each width and depth with equal steps, and compare its predictions with the optimum.
 
-    In a world whose tokens no action changes, and whose best possible prediction is known (Mess3), a seed gives every
-    model the same tokens, and the floor of the fitted law E + A N^-alpha is known too. The heads' hidden layer is twice
-    as wide as the memory. Raises ConfigError where the world has no known answer or there are fewer than three sizes.
+    In an environment whose tokens do not depend on actions and whose optimal prediction is known (Mess3), every model
+    of a seed reads the same tokens, and the floor of the fitted law E + A N^-alpha is known. The hidden layer of the
+    heads is twice as wide as the memory.
+
+    Raises:
+        ConfigError: where the environment has no known answer, or for fewer than three sizes.
     """
     sizes = list(product(widths, depths))
     if len(set(sizes)) < 3:
@@ -85,7 +88,7 @@ def scaling(
         "episodes; within a seed all models read the same tokens. Bits are of the cross-entropy with the exact "
         f"distribution of the next token; the optimum is {optimum:.4f} bits a token. Law of the mean bits: "
         f"{law.floor:.4f} + {law.scale:.2g} (N / {law.reference:,.0f})^-{law.exponent:.2f}, residual {law.rmse:.1g}. "
-        "Seconds are those that one core spent on the run, wall-clock on a machine with nothing else to do.",
+        "Seconds are CPU seconds of the run on one core.",
         figure,
     )
 
@@ -99,12 +102,12 @@ COLUMNS = {
 
 
 def result_of(cell: Cell) -> ScalingResult:
-    """A trained cell by its report. Raises ConfigError."""
+    """Return the result of a trained cell from its report. Raises ConfigError."""
     memory = load_agent(cell.folder / "checkpoints" / "last.ckpt")[0].model.memory
     report = report_of(cell)
     known: dict[str, Any] | None = report.get("known_answer")
     if known is None:
-        raise ConfigError("study.common: its world has no known answer, allowed is e.g. experiment=mess3")
+        raise ConfigError("study.common: its environment has no known answer, allowed is e.g. experiment=mess3")
     return ScalingResult(
         parameters=sum(p.numel() for p in memory.parameters()),
         bits=known["cross_entropy_nats"] / math.log(2),

@@ -1,4 +1,4 @@
-"""Does a figure of the checkpoint's report hold on every seed?"""
+"""Figures of checkpoint reports over seeds."""
 
 from __future__ import annotations
 
@@ -27,11 +27,20 @@ def seed_summary(
     figures: dict[str, str],
     episodes: int,
 ) -> None:
-    """Each agent's figures over the seeds: interquartile mean with a bootstrap interval, and the extremes.
+    """Summarise figures of each agent over seeds: interquartile mean with a bootstrap interval, and the extremes.
 
-    agents: overrides by name. part: of `worldmodel.evaluate`. figures: by the words for them, where each stands in that
-    part of report.json, with a dot between keys; "a / b" is a quotient. episodes: of the evaluation, whose seed is the
-    run's. Raises ConfigError where the part has nothing to say of a run, or not that figure.
+    Args:
+        runner: trains the runs and writes the results.
+        agents: overrides by name.
+        common: overrides of all runs.
+        seeds: of each agent.
+        part: of `worldmodel.evaluate`.
+        figures: label and path of each figure in this part of report.json, with a dot between keys; "a / b" is a
+            quotient.
+        episodes: of the evaluation, which has the seed of the run.
+
+    Raises:
+        ConfigError: where a report has no such part or figure.
     """
     cells = runner.cells(agents, common, seeds, [f"parts=[{part}]", f"episodes={episodes}"])
     runner.train(cells)
@@ -51,14 +60,14 @@ def seed_summary(
     about = "; ".join(f"{name}: {' '.join([*common, *overrides])}" for name, overrides in agents.items())
     runner.write(
         Table(f"{part.replace('_', ' ')}, seed by seed", ["agent", *header], rows),
-        f"Interquartile mean [95 % of its bootstrap], least to most; seeds {', '.join(map(str, seeds))}, each judged "
-        f"on {episodes} episodes of its own. {about}.",
+        f"Interquartile mean [95 % of its bootstrap], least to most; seeds {', '.join(map(str, seeds))}, each "
+        f"evaluated on {episodes} episodes of its own. {about}.",
         drawing,
     )
 
 
 def figure(cell: Cell, part: str, path: str) -> float:
-    """What a cell's report says at a path. Raises ConfigError."""
+    """Return the figure of a cell's report at a path. Raises ConfigError."""
     report = report_of(cell)
     if part not in report:
         raise ConfigError(f"study.part={part}: {cell.folder / 'report.json'} has no such part")
@@ -67,7 +76,7 @@ def figure(cell: Cell, part: str, path: str) -> float:
 
 
 def format_summary(values: Sequence[float]) -> str:
-    """Five digits, since some of these figures differ from their optimum in the third."""
+    """Format a summary with five digits; some figures differ from their optimum in the third."""
     middle, low, high = iqm_interval(np.asarray(values))
     return f"{middle:.5g} [{low:.5g}, {high:.5g}], {min(values):.5g} to {max(values):.5g}"
 

@@ -1,4 +1,4 @@
-"""What scale of simulation gives accuracy at low dimension? A double pendulum, simulated and seen in several ways."""
+"""Accuracy of low-dimensional models over scales of simulation, on a double pendulum."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from worldmodel.training.build import build_env
 from worldmodel.training.compose import compose_config
 from worldmodel.training.loading import load_agent
 
-SEEN = 32  # rows that the memory has read where a prediction begins, and between two of them
-BOB = 2  # numbers that are judged, whatever else is observed: the lower bob's place
+SEEN = 32  # rows in the memory before the first prediction, and between two predictions
+BOB = 2  # coordinates of the lower bob, which all kinds predict
 
 
 def sim_scale(
@@ -41,12 +41,23 @@ def sim_scale(
     ahead: int,
     level: float = 0.5,
 ) -> None:
-    """Train a world model on each kind of simulation, and hold all of them against one that is as good as exact.
+    """Train a world model on each kind of simulation, and compare their predictions with a nearly exact simulation.
 
-    A kind is an integration step (s), how many numbers are observed, and what they are rounded to. Judged is where the
-    lower bob will be, on `copies` unseen episodes of a simulation with the step `reference`: how many Lyapunov times
-    ahead the share of its variance that is explained stays above `level`, `ahead` observations at most. Beside the
-    learnt model stands the simulation itself with that step, started from the whole state as it is seen, rounded.
+    A kind is an integration step, a number of observed entries, and their resolution. The measure is the number of
+    Lyapunov times for which a prediction of the lower bob's place explains at least `level` of its variance. For
+    comparison, the simulation with the step of the kind starts from the rounded whole state.
+
+    Args:
+        runner: trains the runs and writes the results.
+        steps: of the integration, in s.
+        dims: numbers of observed entries.
+        resolutions: multiples to which the entries are rounded; 0 does not round.
+        reference: step of the nearly exact simulation, in s.
+        common: overrides of all runs.
+        seeds: of each kind.
+        copies: number of test episodes.
+        ahead: longest prediction, in observations.
+        level: share of the variance.
     """
     kinds = {
         f"step{step:g}_dim{dim}_resolution{res:g}": (step, dim, res)
@@ -58,12 +69,12 @@ def sim_scale(
     }
     cells = runner.cells(overrides, common, seeds)
     runner.train(cells)
-    lyapunov, interval = clock(cells[0])
+    lyapunov, interval = time_scales(cells[0])
     time = interval * np.arange(ahead + 1) / lyapunov
     figure, (learnt, simulated) = panels(2)
     rows, drawn = [], set()
     for i, (name, (step, dim, res)) in enumerate(kinds.items()):
-        found = [judge(cell, reference, copies, ahead) for cell in cells if cell.method == name]
+        found = [evaluate_cell(cell, reference, copies, ahead) for cell in cells if cell.method == name]
         reach = [horizon(time, x["model"], level) for x in found]
         own = horizon(time, found[0]["simulation"], level)
         seen = np.mean([x["decoded"] for x in found])
@@ -89,22 +100,24 @@ def sim_scale(
     several = "mean [lowest, highest] over seeds" if len(seeds) > 1 else "seed"
     runner.write(
         Table(f"Lyapunov times ahead for which ≥ {level:g} of the variance is explained", header, rows),
-        f"Where the lower bob of a double pendulum will be, held against a simulation with a step of {reference:g} s. "
-        f"One Lyapunov time is {lyapunov:.2f} s, {lyapunov / interval:.1f} observations; predictions were made "
-        f"{time[-1]:.1f} ahead, from {SEEN} observations and more. Learnt model: open loop, {several} "
+        f"Place of the lower bob of a double pendulum, compared with a simulation with a step of {reference:g} s. "
+        f"One Lyapunov time is {lyapunov:.2f} s, {lyapunov / interval:.1f} observations; predictions reach "
+        f"{time[-1]:.1f} ahead, from at least {SEEN} observations. Learnt model: open loop, {several} "
         f"{', '.join(map(str, seeds))}, trained for {cells[0].budget:,} steps on simulations with the step of its row. "
-        "Simulation: started with the rounded whole state (six numbers), so it does not depend on how many are seen. "
-        "The last column is a linear read-out of the model's latent, with nothing to predict: what bounds it from "
-        "above.",
+        "Simulation: started with the rounded whole state (6 entries), so it does not depend on the number observed. "
+        "The last column is a linear read-out of the present latent, an upper bound of the predictions.",
         figure,
     )
 
 
 @torch.no_grad()
-def judge(cell: Cell, reference: float, copies: int, ahead: int) -> dict[str, Any]:
-    """A trained cell on the reference simulation: shares of the bob's variance that are explained 0..ahead observations
-    ahead by the learnt `model` and by the `simulation` with the cell's step, (ahead + 1,) each; and how much of it is
-    in the latent (`decoded`)."""
+def evaluate_cell(cell: Cell, reference: float, copies: int, ahead: int) -> dict[str, Any]:
+    """Test a trained cell on the reference simulation.
+
+    Returns:
+        Explained shares of the bob's variance (ahead + 1,), 0 to `ahead` observations ahead, by the learnt `model` and
+        by the `simulation` with the cell's step, and by a linear map from the present latent (`decoded`).
+    """
     module, cfg = load_agent(cell.folder / "checkpoints" / "last.ckpt")
     freeze(module, copies)
     torch.manual_seed(cell.seed)
@@ -143,14 +156,14 @@ def judge(cell: Cell, reference: float, copies: int, ahead: int) -> dict[str, An
     }
 
 
-def clock(cell: Cell) -> tuple[float, float]:
-    """Seconds of a Lyapunov time, and between two observations."""
+def time_scales(cell: Cell) -> tuple[float, float]:
+    """Return the Lyapunov time and the interval between observations, in seconds."""
     env = compose_config(cell.overrides, purpose=cell.method).env
     return Pendulums(1, energy=env.energy).lyapunov_time()[0], float(env.interval)
 
 
 def simulate(state: np.ndarray, step: float, interval: float, resolution: float, ahead: int) -> np.ndarray:
-    """The bob's places (N, ahead + 1, 2) from states (N, 4) that are known as their rounded outputs tell."""
+    """Simulate the bob's places (N, ahead + 1, 2) from states (N, 4), given their rounded outputs."""
     seen = outputs_of(state)
     now = state_of(np.round(seen / resolution) * resolution) if resolution else state
     path = [now]
@@ -160,7 +173,7 @@ def simulate(state: np.ndarray, step: float, interval: float, resolution: float,
 
 
 def horizon(time: np.ndarray, explained: np.ndarray, level: float) -> float:
-    """When a curve first falls below a level, between its points by straight lines; the last time if it never does."""
+    """Return the time at which a curve first falls below a level, interpolated linearly; at most the last time."""
     below = np.flatnonzero(explained < level)
     if not len(below):
         return float(time[-1])
