@@ -1,4 +1,4 @@
-"""The parts of the report, on cases whose answer is known."""
+"""Sections of the report on cases with a known answer."""
 
 from __future__ import annotations
 

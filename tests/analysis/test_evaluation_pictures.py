@@ -1,4 +1,4 @@
-"""What the report shows: tables, decoded predictions and films."""
+"""Tables, decoded predictions and films of the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's section on worlds with a known answer."""
+"""Section of the report on environments with a known answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open-loop predictions held against what came."""
+"""Open-loop predictions in comparison with real steps."""
 
 from __future__ import annotations
 

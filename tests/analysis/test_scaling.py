@@ -1,4 +1,4 @@
-"""Power laws that were put in come out."""
+"""Fits of known power laws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An agent's trajectories, compressed with its own predictions and decompressed again."""
+"""Round trip of an agent's trajectories through a compressor with its own predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suites compose; results.csv is enough for the report."""
+"""Composition of suites, and the report from results.csv alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Population-based training: a perturbation outlives the restore, and a population outlives a kill."""
+"""Population-based training: perturbed hyperparameters after a restore, and a population after a kill."""
 
 from __future__ import annotations
 

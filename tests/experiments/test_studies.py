@@ -1,4 +1,4 @@
-"""Studies at a tiny scale, trained in this process; their skills and importances against what is known."""
+"""Studies at a tiny scale, trained in this process, with known skills and importances."""
 
 from __future__ import annotations
 
