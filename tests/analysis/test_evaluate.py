@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +30,6 @@ from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.training.build import build_env
 from worldmodel.training.checkpoint import FORMAT
-
 
 SMALL = {"episodes": 6, "num_envs": 4, "horizons": [1, 2, 16]}
 
@@ -261,7 +259,7 @@ def test_command(cli, checkpoint: Path, tmp_path: Path):
         (["checkpoint=[]"], r"checkpoint=\[\]: allowed is a list of paths"),
         (["checkpoint=[a.ckpt,b.ckpt]"], "out=null: to compare checkpoints"),
         (["checkpoint=[a.ckpt,a.ckpt]"], "checkpoint=a.ckpt,a.ckpt: allowed are different paths"),
-        (["out=/dev/null/report"], "out=/dev/null/report: can't be made"),
+        (["out=/dev/null/report"], "out=/dev/null/report: cannot be made"),
         (["device=abacus"], "device=abacus: not available"),
         (["episode=3"], "episode.*(not in struct|no such key|Could not override)"),
     ],

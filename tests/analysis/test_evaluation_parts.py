@@ -35,7 +35,6 @@ from worldmodel.analysis.report.skill import skill
 from worldmodel.analysis.report.summary import coverage, solved_at_start, summary
 from worldmodel.analysis.report.transitions import Transitions
 from worldmodel.errors import ConfigError
-from worldmodel.types import Sequences
 
 
 def transitions(**given: list) -> Transitions:
@@ -143,7 +142,7 @@ def linear_world(noise: float = 0.0) -> RecordedRollouts:
     y, no = torch.stack(y, 1), torch.zeros(8, 33, dtype=torch.bool)
     mask = ~no
     mask[:, -1] = False
-    seq = hand_made(Sequences, act=act, valid=~no, mask=mask)
+    seq = hand_made(act=act, valid=~no, mask=mask).as_sequences()
     return RecordedRollouts(Window(seq, y, y), torch.arange(8)[:, None].expand(8, 32), ~no[:, 1:], {}, y[:, :-1], None)
 
 
@@ -327,7 +326,7 @@ def test_how_far_back_the_memory_reaches():
     z = torch.randn(20, 33, 3, generator=generator)
     h = torch.cat([torch.zeros(20, 2, 3), z[:, :30]], 1)
     no = torch.zeros(20, 33, dtype=torch.bool)
-    seq = hand_made(Sequences, act=no.long(), valid=~no, mask=~no, num_new=32)
+    seq = hand_made(act=no.long(), valid=~no, mask=~no, num_new=32).as_sequences()
     recorded = RecordedRollouts(Window(seq, z, z), torch.arange(20)[:, None].expand(20, 32), ~no[:, 1:], {}, h, None)
     found = horizon([recorded], most=4, seed=0)
     memory, present = found["memory"], found["present latent alone"]
@@ -341,7 +340,7 @@ def test_how_far_a_cut_memory_reaches():
     """A memory that keeps the oldest latent it may read and nothing else: with c steps of context, the one of lag c."""
     z = torch.randn(20, 37, 3, generator=torch.Generator().manual_seed(0))  # 4 rows of context, 32 new, one to close
     no = torch.zeros(20, 37, dtype=torch.bool)
-    seq = hand_made(Sequences, act=no.long(), valid=~no, mask=~no, num_new=32)
+    seq = hand_made(act=no.long(), valid=~no, mask=~no, num_new=32).as_sequences()
     number = torch.arange(20)[:, None].expand(20, 32)
     recorded = RecordedRollouts(Window(seq, z, z[:, 4:]), number, ~no[:, 5:], {}, torch.zeros(20, 32, 3), None)
     oldest = SimpleNamespace(encode_sequence=lambda z, seq: z.flip(1))

@@ -81,6 +81,6 @@ def test_no_film_is_no_reason_to_fail(context: EvaluationContext, monkeypatch: p
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no screen\nat all")
 
-    monkeypatch.setattr("worldmodel.analysis.report.sections.video.build_env", refuse)
+    monkeypatch.setattr("worldmodel.analysis.video.build_env", refuse)
     section = video(context)
     assert section.numbers == {"steps": 0, "reason": "OSError: no screen; OSError: no screen"} and not section.films

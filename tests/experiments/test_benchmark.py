@@ -283,8 +283,8 @@ def test_what_the_noisy_tv_took(tmp_path: Path) -> None:
     [
         (None, "has no results.csv"),
         ("a,b\n1,2\n", "its columns are not suite env method"),
-        ("", "can't be read"),
-        ("suite,env,method,seed,env_steps,wall_s,metric,value\ns,e,m,0,1,1.0,score,high\n", "can't be read"),
+        ("", "cannot be read"),
+        ("suite,env,method,seed,env_steps,wall_s,metric,value\ns,e,m,0,1,1.0,score,high\n", "cannot be read"),
         ("suite,env,method,seed,env_steps,wall_s,metric,value\ns,e,m,0,1,1.0,other,1\n", "no metric 'score'"),
     ],
 )

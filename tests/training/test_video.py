@@ -9,7 +9,7 @@ import pytest
 from helpers.tiny import tiny_agent
 
 from worldmodel.analysis import video
-from worldmodel.analysis.video import film, play
+from worldmodel.analysis.video import film, record_frames
 from worldmodel.training.learning_curve import learning_curve, read_metrics
 
 iio = pytest.importorskip("imageio.v3")
@@ -32,7 +32,7 @@ def test_films_with_the_engine_that_can(pong, tmp_path: Path) -> None:
 def test_a_film_ends_with_its_episodes() -> None:
     agent, data, cfg = tiny_agent("env.id=MiniGrid-Empty-5x5-v0", "+env.max_episode_steps=6")
     data.close()
-    frames = play(agent, cfg, "gymnasium", episodes=2, max_steps=100)
+    frames = record_frames(agent, cfg, "gymnasium", episodes=2, max_steps=100)
     assert 2 <= len(frames) <= 13 and frames[0].dtype == np.uint8
 
 
@@ -49,8 +49,8 @@ def test_no_film_is_no_reason_to_fail(pong, tmp_path: Path, monkeypatch) -> None
 def test_an_environment_without_pictures(pong, monkeypatch) -> None:
     make = video.build_env
     monkeypatch.setattr(video, "build_env", lambda *a, **changes: make(*a, **(changes | {"render": False})))
-    with pytest.raises(ValueError, match=r"env.engine=auto: doesn't render"):
-        play(*pong, "auto", 1, 5)
+    with pytest.raises(ValueError, match=r"env.engine=auto: does not render"):
+        record_frames(*pong, "auto", 1, 5)
 
 
 @pytest.mark.parametrize("returns", ["nan,nan", "-21,-20", "0.5,0.9", "200,"])
