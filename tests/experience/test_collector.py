@@ -19,7 +19,7 @@ N, T, K = 3, 8, 4
 
 
 class Clock:
-    """Environment i observes (i, episode, step) and ends after 3 + i steps of reward step + 1; 2 is truncated instead."""
+    """Copy i observes (i, episode, step) and ends after 3 + i steps of reward step + 1; copy 2 is truncated instead."""
 
     obs_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
     act_space = gym.spaces.Discrete(5)
@@ -129,7 +129,8 @@ def test_restart_keeps_the_rows_and_begins_new_episodes() -> None:
     first = stream.collector.collect()
     stream.rollouts = 1
     state = stream.state_dict()
-    again = make_stream()
+    agent = make_agent()
+    again = open_clock(agent)
     old_env = again.env
     again.load_state_dict(state)
     assert old_env.closed and again.env.seed != old_env.seed, "the same episodes would come again"

@@ -30,7 +30,9 @@ del model
 def test_no_thread_of_gloo_outlives_the_run(tmp_path: Path) -> None:
     """A thread that outlives it aborts about one process in a hundred."""
     started = {
-        way: subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / way), way], stdout=subprocess.PIPE, text=True)
+        way: subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(tmp_path / way), way], stdout=subprocess.PIPE, text=True
+        )
         for way in ("part", "stay")
     }
     left = {way: process.communicate()[0].split() for way, process in started.items()}

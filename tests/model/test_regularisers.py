@@ -1,4 +1,4 @@
-"""SIGReg and VICReg: what they say of known distributions, and that ranks agree."""
+"""SIGReg and VICReg: losses of known distributions, and equal gradients on one and two ranks."""
 
 from math import pi, sqrt
 
@@ -53,7 +53,7 @@ def test_sigreg_revives_a_collapsed_batch():
     assert 0.7 < latent_std(y, valid) < 1.3 and effective_rank(y, valid) > 7
 
 
-def test_sigreg_draws_new_directions_and_remembers_where_it_was():
+def test_sigreg_draws_new_directions_and_restores_its_generator():
     target = make(SIGReg, directions=4)
     twin = make(SIGReg, directions=4)
     y, valid = torch.randn(1, 64, D), torch.ones(1, 64, dtype=torch.bool)
@@ -79,7 +79,7 @@ def test_vicreg_by_hand():
 
 
 def gradients(rows, mask, ranks):
-    """Gradient of a linear encoder's weight under the sum of both regularisers; averaged over ranks, as DDP does."""
+    """Losses of both regularisers and their gradients of a linear encoder's weight, averaged over ranks as in DDP."""
     torch.manual_seed(0)
     net = nn.Linear(rows.shape[-1], D)
     net.shape = (D,)
