@@ -22,7 +22,7 @@ from worldmodel.measure.reliability.malformed import Bomb, Evaluated
 from worldmodel.training.build import build_data
 from worldmodel.training.callbacks import Checkpoints, Metrics
 from worldmodel.training.callbacks.signals import StopOnSignal, resumable_from_the_start
-from worldmodel.training.checkpoint import SealedFiles, newest_checkpoint, read_checkpoint
+from worldmodel.training.checkpoint import FORMAT, SealedFiles, newest_checkpoint, read_checkpoint
 from worldmodel.training.datamodule import SequenceData
 from worldmodel.training.module import TrainingModule
 
@@ -53,7 +53,7 @@ def test_alias(tmp_path: Path, monkeypatch, links: bool) -> None:
 
 
 def test_damage_is_detected_with_and_without_a_seal(tmp_path: Path) -> None:
-    content = {"state_dict": {"w": torch.arange(1000)}, "config": {}}
+    content = {"state_dict": {"w": torch.arange(1000)}, "config": {}, "format": FORMAT}
     sealed, plain = tmp_path / "sealed.ckpt", tmp_path / "plain.ckpt"
     SealedFiles().save_checkpoint(content, sealed)
     torch.save(content, plain)

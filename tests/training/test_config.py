@@ -16,14 +16,14 @@ from worldmodel.training.config import CONFIG_DIR, check, fill, top_level
 
 FOLDER = REPO / "configs"
 OPTIONS = [
-    f"{group.name}={option.stem}"
-    for group in sorted(FOLDER.iterdir())
-    if group.is_dir() and group.name not in ("suite", "study")
-    for option in sorted(group.glob("*.yaml"))
+    f"{option.parent.relative_to(FOLDER)}={option.stem}"
+    for option in sorted(FOLDER.rglob("*.yaml"))
+    if option.parent.name not in (FOLDER.name, "suite", "study")
 ]
 NEEDED = {"env=base": ["env.id=x"], "trainer=sharded": ["trainer.strategy.data_parallel_size=2"]}  # has no default
 NAMES = sorted(p.stem for p in (FOLDER / "experiment").glob("*.yaml"))
-PIXELS = ["env=atari", "env.num_envs=2", "data.rollout_length=3", "data.context=1", "total_steps=12"]
+SMALL = ["env.num_envs=2", "data.rollout_length=3", "data.context=1", "total_steps=12"]
+PIXELS = ["env=atari", *SMALL]
 # changes of one part at a time
 PARTS = {
     **{f"target {t}": [f"target={t}"] for t in ("inverse", "ema", "sigreg", "vicreg", "reconstruction")},
@@ -88,7 +88,9 @@ def assert_trained(cli, tmp_path: Path, *overrides: str) -> dict[str, float]:
 def test_every_experiment_trains(cli, tmp_path: Path, name: str) -> None:
     if name == "crafter":
         pytest.importorskip("crafter")
-    more = {"atari": PIXELS, **dict.fromkeys(("chain_dream", "chain_plan"), PARTS["replay"])}.get(name, [])
+    more = {"atari": PIXELS, "crafter": SMALL, **dict.fromkeys(("chain_dream", "chain_plan"), PARTS["replay"])}.get(
+        name, []
+    )
     assert_trained(cli, tmp_path, f"experiment={name}", *more)
 
 

@@ -17,14 +17,14 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from helpers.tiny import EASY, REPO, TINY, clone, tiny_agent
+from helpers.tiny import EASY, REPO, TINY, clone, open_stream, tiny_config
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from worldmodel.curiosity.byol_explore import RunningMean
 from worldmodel.errors import NonFiniteLoss
-from worldmodel.experience.stream import ExperienceStream
 from worldmodel.running_stats import RunningMeanStd
-from worldmodel.training.build import build_module
+from worldmodel.training.build import EnvSpec, build_agent, build_module, env_spec
 from worldmodel.training.checkpoint import read_checkpoint
 from worldmodel.training.module import TrainingModule
 from worldmodel.types import Minibatch, Rollout, ScoredRollout
@@ -47,19 +47,17 @@ def learn(module: TrainingModule, roll: Rollout) -> tuple[ScoredRollout, dict[st
     return scored, found | {"roll/rew_int": scored.rew_int, "roll/adv": scored.adv, "env_steps": agent.env_steps}
 
 
-def make(case: str) -> tuple[TrainingModule, ExperienceStream]:
+def make(cfg: DictConfig, spec: EnvSpec) -> TrainingModule:
+    """The same module on every rank."""
     torch.manual_seed(0)
-    overrides = ["policy.actor.memory_gradient=true", "reward.normalise=mean_std", case, *EASY]
-    agent, stream, cfg = tiny_agent(*overrides)
-    return build_module(cfg, agent), stream
+    return build_module(cfg, build_agent(cfg, spec))
 
 
-def rank_main(rank: int, port: int, folder: Path) -> None:
+def rank_main(rank: int, port: int, folder: Path, spec: EnvSpec) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     for case in CASES:
-        module, stream = make(case)
-        stream.close()
+        module = make(OmegaConf.load(folder / f"{case}.yaml"), spec)
         agent = module.agent
         roll = Rollout(**torch.load(folder / f"{case}.roll"))[2 * rank : 2 * rank + 2]
         agent.reward_normalizer.reset(2)
@@ -83,7 +81,11 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of each case in files: of two ranks, and of one rank with the whole batch."""
     folder = tmp_path_factory.mktemp("ranks")
     for case in CASES:
-        module, stream = make(case)
+        cfg = tiny_config("policy.actor.memory_gradient=true", "reward.normalise=mean_std", case, *EASY)
+        OmegaConf.save(cfg, folder / f"{case}.yaml")
+        spec = env_spec(cfg)
+        module = make(cfg, spec)
+        stream = open_stream(module.agent, cfg)
         roll = clone(stream.collector.collect())
         stream.close()
         roll.mask[0, -6:] = False  # masks fall unevenly: rank 0 has far fewer real steps
@@ -93,7 +95,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.start_processes(rank_main, (port, folder), nprocs=2, start_method="spawn")
+    mp.start_processes(rank_main, (port, folder, spec), nprocs=2, start_method="spawn")
     return folder
 
 

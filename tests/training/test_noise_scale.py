@@ -137,8 +137,8 @@ def test_a_quadratic(tmp_path: Path, settings: dict[str, int]) -> None:
     """The mean over many measurements approaches the answer, also where the policy has turns of its own."""
     torch.manual_seed(0)
     scale = NoiseScale(every=1, decay=0.9995)
-    row = fit(tmp_path, Stream(3000), scale, **settings)
-    assert scale.count == (750 if settings else 1500)
+    row = fit(tmp_path, Stream(2000), scale, **settings)
+    assert scale.count == (500 if settings else 1000)
     for part, exact in EXACT.items():
         assert row[f"noise_scale_{part}"] == pytest.approx(exact, rel=0.1)
         signal, noise = (scale.averages[part] / (1 - 0.9995**scale.count)).tolist()
@@ -149,7 +149,7 @@ def test_a_quadratic(tmp_path: Path, settings: dict[str, int]) -> None:
 
 def test_a_quadratic_on_two_ranks(tmp_path: Path) -> None:
     settings = {"devices": 2, "strategy": "ddp_spawn", "accumulate_grad_batches": 2}
-    row = fit(tmp_path, Stream(1600, model_every=1), NoiseScale(every=1, decay=0.9995), **settings)
+    row = fit(tmp_path, Stream(800, model_every=1), NoiseScale(every=1, decay=0.9995), **settings)
     assert row == pytest.approx(torch.load(tmp_path / "row.1"), rel=1e-3)  # sums of squares are rounded differently
     for part, exact in EXACT.items():
         assert row[f"noise_scale_{part}"] == pytest.approx(exact, rel=0.15)
