@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from gymnasium.spaces import Box, Dict, Discrete
+from helpers.ranks import run_on_two_ranks
 from helpers.rollouts import cut
 from helpers.worlds import VIEW, rollout, signal, views
 from torch.nn import functional as F
@@ -113,7 +113,7 @@ def test_two_ranks_count_together(tmp_path: Path) -> None:
     torch.manual_seed(0)
     visits = LifelongVisits(2**8)
     keys = torch.randint(5, (4, 21)) * 1234567
-    mp.spawn(work, args=(tmp_path / "store", keys, tmp_path), nprocs=2)
+    run_on_two_ranks(work, tmp_path / "store", keys, tmp_path)
     got = torch.cat([torch.load(tmp_path / f"{rank}.pt") for rank in range(2)])
     assert torch.equal(got, visits(keys)) and got.max() > 10
 

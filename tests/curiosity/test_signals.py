@@ -201,8 +201,10 @@ def test_training(signal: str, cli, tmp_path: Path) -> None:
     assert len(rows) == 2 and f"loss_{signal}" in header
     saved = read_checkpoint(run / "checkpoints" / "last.ckpt")
     target = OmegaConf.load(run / "config.yaml").curiosity._target_
-    assert target.startswith("worldmodel.curiosity.") and any(k.startswith("curiosity.") for k in saved["state_dict"])
-    slow = {"learning_progress": "curiosity.begun", "byol_explore": "curiosity.error.weight"}.get(signal)
+    assert target.startswith("worldmodel.curiosity.") and any(
+        k.startswith("agent.curiosity.") for k in saved["state_dict"]
+    )
+    slow = {"learning_progress": "agent.curiosity.begun", "byol_explore": "agent.curiosity.error.weight"}.get(signal)
     assert slow is None or saved["state_dict"][slow] > 0  # statistics were updated while training
 
 

@@ -5,7 +5,7 @@ from math import pi, sqrt
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
+from helpers.ranks import run_on_two_ranks
 from torch import nn
 
 from worldmodel.model.targets import SIGReg, VICReg, effective_rank, latent_std
@@ -116,7 +116,7 @@ def test_two_ranks_at_half_the_batch_agree_with_one(tmp_path):
     mask = torch.rand(4, 6) > 0.3
     mask[1] = False  # the ranks have different numbers of rows
     out = tmp_path / "gradients.pt"
-    mp.spawn(work, args=(tmp_path / "store", rows, mask, out), nprocs=2)
+    run_on_two_ranks(work, tmp_path / "store", rows, mask, out)
     for (one, grad_one), (two, grad_two) in zip(gradients(rows, mask, 1), torch.load(out), strict=True):
         assert grad_one.abs().max() > 1e-5
         torch.testing.assert_close(two, one)
