@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from worldmodel import gpu
 from worldmodel.errors import ConfigError
-from worldmodel.measure.gpu import command as gpu
 from worldmodel.measure.runner import measure
 
 

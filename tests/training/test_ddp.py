@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from helpers.ranks import run_on_two_ranks
 from helpers.tiny import EASY, REPO, TINY, clone, open_stream, tiny_config
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -95,7 +95,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.start_processes(rank_main, (port, folder, spec), nprocs=2, start_method="spawn")
+    run_on_two_ranks(rank_main, port, folder, spec)
     return folder
 
 

@@ -11,6 +11,7 @@ import lightning as L
 import pytest
 import torch
 from helpers.tiny import EASY, joint_loss, minibatches, tiny_agent
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from worldmodel.distributed import part_at_exit
@@ -148,7 +149,7 @@ def test_a_quadratic(tmp_path: Path, settings: dict[str, int]) -> None:
 
 
 def test_a_quadratic_on_two_ranks(tmp_path: Path) -> None:
-    settings = {"devices": 2, "strategy": "ddp_spawn", "accumulate_grad_batches": 2}
+    settings = {"devices": 2, "strategy": DDPStrategy(start_method="forkserver"), "accumulate_grad_batches": 2}
     row = fit(tmp_path, Stream(800, model_every=1), NoiseScale(every=1, decay=0.9995), **settings)
     assert row == pytest.approx(torch.load(tmp_path / "row.1"), rel=1e-3)  # sums of squares are rounded differently
     for part, exact in EXACT.items():
