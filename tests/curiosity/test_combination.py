@@ -130,11 +130,13 @@ def test_the_random_policy_is_configured() -> None:
 
 def test_an_interrupted_run_continues_bit_for_bit(cli, tmp_path: Path) -> None:
     """Invariant 8, for all state that signals keep."""
-    names = ["ride", "noveld", "e3b", "ngu", "deir", "etd", "rnd"]
+    names = ["ride", "noveld", "e3b", "ngu", "deir", "etd", "rnd", "learning_progress", "byol_explore"]
     parts = [f"+curiosity@curiosity.parts.{name}={name}" for name in names]
     weights = [f"+curiosity.weights.{name}=1" for name in names]
     options = ["env=cartpole", "env.engine=gymnasium", "encoder=mlp", "data.keep_envs=true"]
     options += ["curiosity=weighted_sum", "curiosity.parts.count.scope=product", *parts, *weights]
+    options += ["data.replay_batch=1", "data.replay_capacity=8"]
+    options += [f"curiosity.parts.{name}.{size}" for name in names[-2:] for size in ("dim=16", "hidden=32")]
     runs = [tmp_path / "whole", tmp_path / "halves"]
     assert cli("total_steps=128", f"run_dir={runs[0]}", *options).code == 0
     assert cli("total_steps=64", f"run_dir={runs[1]}", *options).code == 0

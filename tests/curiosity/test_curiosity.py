@@ -10,8 +10,10 @@ from helpers.experience import collected
 from helpers.rollouts import hand_made
 from helpers.tiny import EASY, tiny_config
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from worldmodel.curiosity import Error, NoCuriosity, RewardNormalizer, Surprise
+from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.masked import masked_mean
 from worldmodel.model.heads.dynamics import Prediction
 from worldmodel.model.world_model import Outputs
@@ -134,28 +136,29 @@ def test_no_reward_for_a_reset(signal: str, mode: str) -> None:
         assert (roll.rew_int[mask] != 0).any() == (signal != "none")
 
 
-def fit(agent, roll: Rollout, steps: int) -> None:
-    """Let the world model learn these transitions."""
-    optimizer = torch.optim.Adam(agent.model.parameters(), 3e-3)
-    for _ in range(steps):
+def fit(agent: CuriousAgent, roll: Rollout) -> None:
+    """Train the world model on these transitions."""
+    optimizer = torch.optim.Adam(agent.model.parameters(), 1e-2)
+    for _ in range(60):
         optimizer.zero_grad()
         losses = agent.model.losses(agent.model(roll), roll)
         masked_mean(losses["delta"], roll.new_steps(roll.mask)).backward()
         optimizer.step()
 
 
-@pytest.mark.parametrize("signal", [Surprise(margin=0.0, low=-1.0), Error()], ids=["surprise", "error"])
-def test_familiar_transitions_have_smaller_rewards(signal) -> None:
+def test_familiar_transitions_have_smaller_rewards() -> None:
     agent, (old, new) = collected("data.rollout_length=16", "env.num_envs=8", "data.context=0", "memory.dim=32", *EASY)
     new.obs[..., 0] = (new.obs[..., 0] + 3) % 11  # a world with other observations
     agent.model.score_rollout(old)
+    signals = [Surprise(margin=0.0, low=-1.0), Error()]
 
-    def score(roll: Rollout) -> float:
-        with torch.no_grad():
-            return float(masked_mean(signal.reward(roll, agent.model(roll)), roll.new_steps(roll.mask)))
+    @torch.no_grad()
+    def score(roll: Rollout) -> Tensor:
+        out, mask = agent.model(roll), roll.new_steps(roll.mask)
+        return torch.stack([masked_mean(signal.reward(roll, out), mask) for signal in signals])
 
-    fit(agent, old, 150)
+    fit(agent, old)
     before, known = score(new), score(old)
-    assert before > known + 0.5, "the new world is no news"
-    fit(agent, new, 150)
-    assert score(new) < known + 0.5 * (before - known)
+    assert (before > known + 0.5).all(), "the new world is not new"
+    fit(agent, new)
+    assert (score(new) < known + 0.5 * (before - known)).all()

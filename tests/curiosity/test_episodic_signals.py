@@ -217,14 +217,25 @@ def test_losses_in_bfloat16(name: str) -> None:
         torch.testing.assert_close(half[key].float(), x, atol=0.1, rtol=0.05)
 
 
-METHODS = {method: [f"curiosity={method}"] for method in (*KINDS, "weighted_sum", "product")}
-METHODS["random"] = ["policy=random", "curiosity=none"]
+EPISODIC = ["curiosity=weighted_sum"]  # count is one of its parts by default
+for kind in KINDS.keys() - {"count"}:
+    EPISODIC += [f"+curiosity@curiosity.parts.{kind}={kind}", f"+curiosity.weights.{kind}=1"]
+LOSSES = [
+    *("ride_ride_inverse", "ride_ride_forward", "noveld_noveld", "e3b_e3b_inverse"),
+    *("ngu_ngu_inverse", "ngu_ngu_rnd", "deir_deir", "etd_etd"),
+]
+METHODS = {
+    "all": (EPISODIC, LOSSES),
+    "product": (["curiosity=product"], ["lifelong_rnd"]),
+    "random": (["policy=random", "curiosity=none"], []),
+}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_training(method: str, tmp_path: Path) -> None:
     """Two updates through the real trainer, with sequences from the replay."""
-    cfg = tiny_config(*METHODS[method], "data.replay_batch=1", "data.replay_capacity=8", *EASY)
+    overrides, losses = METHODS[method]
+    cfg = tiny_config(*overrides, "data.replay_batch=1", "data.replay_capacity=8", *EASY)
     cfg.run_dir, cfg.total_steps = str(tmp_path), 64
     assert train(cfg)["status"] == "done"
     with (tmp_path / "metrics.csv").open(newline="") as file:
@@ -235,14 +246,5 @@ def test_training(method: str, tmp_path: Path) -> None:
     numbers = {k: float(v) for k, v in known.items()}
     assert len(rows) == 2 and all(isfinite(x) for x in numbers.values())
     assert (numbers["rew_int_raw"] != 0) == (method != "random")
-    losses = {
-        "ride": {"loss_ride_inverse", "loss_ride_forward"},
-        "noveld": {"loss_noveld"},
-        "e3b": {"loss_e3b_inverse"},
-        "ngu": {"loss_ngu_inverse", "loss_ngu_rnd"},
-        "deir": {"loss_deir"},
-        "etd": {"loss_etd"},
-        "product": {"loss_lifelong_rnd"},
-    }
-    assert losses.get(method, set()) <= numbers.keys()
+    assert {f"loss_{name}" for name in losses} <= numbers.keys()
     read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")

@@ -51,11 +51,11 @@ def trained_by(terms: dict[str, torch.Tensor], roll: Rollout) -> torch.Tensor:
 class Learner:
     """An agent that learns from fixed rollouts, with a scored rollout before every 20 steps of the optimizer."""
 
-    def __init__(self, signal: str):
+    def __init__(self, signal: str, lr: float = 1e-2):
         options = ["data.rollout_length=16", "env.num_envs=8", "memory.dim=32"]
         self.agent, (self.old, self.new) = make(signal, *options)
         self.new.obs[..., 0] = (self.new.obs[..., 0] + 3) % 11  # a world with other observations
-        self.optimizer = torch.optim.Adam([p for p in self.agent.parameters() if p.requires_grad], 3e-3)
+        self.optimizer = torch.optim.Adam([p for p in self.agent.parameters() if p.requires_grad], lr)
 
     def learn(self, roll: Rollout, rounds: int) -> list[float]:
         """Return the mean raw reward of the rollout before each round."""
@@ -85,21 +85,21 @@ class Learner:
 @pytest.mark.parametrize("signal", [s for s in SIGNALS if s != "learning_progress"], indirect=True)
 def test_familiar_transitions_have_smaller_rewards(signal: str) -> None:
     learner = Learner(signal)
-    learner.learn(learner.old, 6)
+    learner.learn(learner.old, 3)
     before, known = learner.score(learner.new), learner.score(learner.old)
     assert before > 1.5 * known + 0.05, "the new world is not new"
-    learner.learn(learner.new, 6)
+    learner.learn(learner.new, 3)
     assert learner.score(learner.new) < known + 0.5 * (before - known)
 
 
 def test_the_reward_of_learning_progress_ends_with_it() -> None:
-    learner = Learner("learning_progress")
+    learner = Learner("learning_progress", lr=3e-3)
     first, second, *_, last = learner.learn(learner.old, 8)
     assert first == 0 and second > 0.2 and abs(last) < 0.1 * second
 
 
 def test_the_reward_of_byol_explore_fades() -> None:
-    learner = Learner("byol_explore")
+    learner = Learner("byol_explore", lr=3e-3)
     first, *_, last = learner.learn(learner.old, 4)
     assert first > 0.1 and last < 0.1 * first
 
@@ -192,20 +192,22 @@ def test_other_observations_and_actions(signal: str, experiment: str) -> None:
     assert loss.isfinite() and roll.rew_int.isfinite().all()
 
 
-def test_training(signal: str, cli, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    replay = ["data.replay_batch=1", "data.replay_capacity=16"]
-    ended = cli(f"curiosity={signal}", *SMALL.get(signal, OTHERS), *replay, f"run_dir={run}", "total_steps=64")
+def test_training(cli, tmp_path: Path) -> None:
+    """Two updates of the command with all signals at once, and with sequences from the replay."""
+    run, options = tmp_path / "run", ["data.replay_batch=1", "data.replay_capacity=16"]
+    for name in SIGNALS:
+        options += [f"+curiosity@curiosity.parts.{name}={name}", f"+curiosity.weights.{name}=1"]
+        options += [x.replace("curiosity.", f"curiosity.parts.{name}.") for x in SMALL.get(name, OTHERS)]
+    ended = cli("curiosity=weighted_sum", *options, f"run_dir={run}", "total_steps=64")
     assert ended.code == 0, ended.err
     header, *rows = (run / "metrics.csv").read_text().splitlines()
-    assert len(rows) == 2 and f"loss_{signal}" in header
-    saved = read_checkpoint(run / "checkpoints" / "last.ckpt")
-    target = OmegaConf.load(run / "config.yaml").curiosity._target_
-    assert target.startswith("worldmodel.curiosity.") and any(
-        k.startswith("agent.curiosity.") for k in saved["state_dict"]
-    )
-    slow = {"learning_progress": "agent.curiosity.begun", "byol_explore": "agent.curiosity.error.weight"}.get(signal)
-    assert slow is None or saved["state_dict"][slow] > 0  # statistics were updated while training
+    assert len(rows) == 2 and all(f"loss_{name}_{name}" in header for name in SIGNALS)
+    saved = read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
+    for name, part in OmegaConf.load(run / "config.yaml").curiosity.parts.items():
+        assert part._target_.startswith("worldmodel.curiosity.")
+        assert any(key.startswith(f"agent.curiosity.parts.{name}.") for key in saved) == (name in [*SIGNALS, "count"])
+    for name in ("learning_progress.begun", "byol_explore.error.weight"):  # updated while training
+        assert saved[f"agent.curiosity.parts.{name}"] > 0
 
 
 def test_a_large_loss_of_a_signal_does_not_clip_other_gradients() -> None:
@@ -224,16 +226,3 @@ def test_a_large_loss_of_a_signal_does_not_clip_other_gradients() -> None:
     (quiet, _), (beside, own) = clipped(1.0), clipped(1e4)
     assert all(torch.equal(a, b) for a, b in zip(quiet, beside, strict=True))
     torch.testing.assert_close(own, torch.tensor(0.1), rtol=1e-4, atol=0.0)
-
-
-@pytest.mark.parametrize("signal", ["learning_progress", "byol_explore"], indirect=True)
-def test_an_interrupted_run_continues_bit_for_bit(signal: str, cli, tmp_path: Path) -> None:
-    overrides = ["env=cartpole", "env.engine=gymnasium", "encoder=mlp", "data.keep_envs=true", f"curiosity={signal}"]
-    overrides += [*OTHERS, "data.replay_batch=1", "data.replay_capacity=8"]
-    whole, halves = tmp_path / "whole", tmp_path / "halves"
-    assert cli("total_steps=128", f"run_dir={whole}", *overrides).code == 0
-    assert cli("total_steps=64", f"run_dir={halves}", *overrides).code == 0
-    ended = cli("checkpoint=auto", "total_steps=128", f"run_dir={halves}", "data.keep_envs=true", tiny=[])
-    assert ended.code == 0, ended.err
-    one, two = (read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (whole, halves))
-    assert one.keys() == two.keys() and all(torch.equal(x, two[k]) for k, x in one.items())
