@@ -1,4 +1,4 @@
-"""BYOL-Explore by hand."""
+"""Errors, rewards and the slow copy of BYOL-Explore, by hand."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class Line(Same):
 
 
 @pytest.mark.parametrize(
-    ("horizon", "new", "mask", "seen"),
+    ("horizon", "num_new", "mask", "count"),
     [
-        (3, 3, [1, 1, 1, 1, 1], [3, 3, 3]),  # context foresees the first ones, too
+        (3, 3, [1, 1, 1, 1, 1], [3, 3, 3]),  # predictions from the context reach the first new rows
         (1, 3, [1, 1, 1, 1, 1], [1, 1, 1]),
         (3, 5, [1, 1, 1, 1, 1], [1, 2, 3, 3, 3]),  # nothing comes before the window
         (9, 3, [1, 1, 1, 1, 1], [3, 4, 5]),
-        (3, 3, [1, 1, 1, 0, 1], [3, 0, 1]),  # and nothing is foreseen over a reset
+        (3, 3, [1, 1, 1, 0, 1], [3, 0, 1]),  # no prediction across a reset
     ],
 )
-def test_byol_explore_counts_what_led_there(horizon: int, new: int, mask: list, seen: list) -> None:
+def test_errors_of_all_predictions_of_a_row_are_summed(horizon: int, num_new: int, mask: list, count: list) -> None:
     signal = BYOLExplore(make_encoder=Same, act_space=ACTS, dim=2, hidden=4, horizon=horizon)
     signal.predictor = Stub(lambda x: x.new_tensor([3.0, 0.0]).expand(*x.shape[:-1], 2))
     signal.slow = Stub(lambda obs: torch.tensor([0.0, 5.0]).expand_as(obs))  # at right angles: each error is 2
-    roll = rollout(torch.randn(6, 2).tolist(), [0, 1, 2, 3, 0], [bool(x) for x in mask], new)
-    torch.testing.assert_close(signal.errors(roll), 2.0 * torch.tensor([seen]))
-    torch.testing.assert_close(signal.losses(roll, None)["byol_explore"], 2.0 * torch.tensor([seen]) / horizon)
+    roll = rollout(torch.randn(6, 2).tolist(), [0, 1, 2, 3, 0], [bool(x) for x in mask], num_new)
+    torch.testing.assert_close(signal.errors(roll), 2.0 * torch.tensor([count]))
+    torch.testing.assert_close(signal.losses(roll, None)["byol_explore"], 2.0 * torch.tensor([count]) / horizon)
 
 
-def test_byol_explore_one_prediction_at_a_time() -> None:
+def test_errors_one_prediction_at_a_time() -> None:
     torch.manual_seed(0)
     signal = BYOLExplore(make_encoder=Same, act_space=ACTS, dim=2, hidden=4, horizon=3)
     mask = [True, True, False, True, True, True, True]
@@ -65,10 +65,10 @@ def test_byol_explore_one_prediction_at_a_time() -> None:
     torch.testing.assert_close(signal.errors(roll), torch.tensor([expected[2:]]), rtol=1e-4, atol=1e-5)
 
 
-def test_byol_explore_pays_what_is_above_the_average() -> None:
+def test_the_reward_is_the_error_above_the_average() -> None:
     signal = BYOLExplore(make_encoder=Same, act_space=ACTS, dim=2, hidden=4)
-    seen = iter([torch.tensor([[1.0, 3.0]]), torch.tensor([[5.0, 5.0]])])
-    signal.errors = lambda roll: next(seen)
+    errors = iter([torch.tensor([[1.0, 3.0]]), torch.tensor([[5.0, 5.0]])])
+    signal.errors = lambda roll: next(errors)
     torch.testing.assert_close(signal.reward(ROLL, None), torch.tensor([[0.0, 1.0]]))  # std 1, mean 2
     old, new = 0.7 / 1.7, 1 / 1.7  # weights of the two rollouts
     std = sqrt(5 * old + 25 * new - (2 * old + 5 * new) ** 2)
@@ -76,7 +76,7 @@ def test_byol_explore_pays_what_is_above_the_average() -> None:
     torch.testing.assert_close(signal.reward(ROLL, None), torch.full((1, 2), 5 / std - level), rtol=1e-4, atol=1e-4)
 
 
-def test_the_slow_copy_of_byol_explore_follows() -> None:
+def test_the_slow_copy_follows() -> None:
     signal = BYOLExplore(make_encoder=lambda dim: Line(), act_space=ACTS, dim=2, hidden=4, decay=0.75)
     signal.encoder.encoder.weight.data.fill_(4.0)
     signal.update()

@@ -1,4 +1,4 @@
-"""Several signals as one, and the policy that doesn't look."""
+"""Weighted sums and products of signals, and the random policy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from worldmodel.training.config import fill
 
 
 class Fixed(Curiosity):
-    """Pays what it was given."""
+    """A signal with given rewards."""
 
     def __init__(self, rew: list[float], name: str):
         super().__init__()
@@ -120,21 +120,23 @@ def random_policy_of_box(low: np.ndarray, high: np.ndarray) -> RandomPolicy:
     return RandomPolicy(4, (4,), gym.spaces.Box(low, high), hidden=8)
 
 
-def test_curiosity_random_is_a_random_policy() -> None:
-    agent, data, cfg = tiny_agent("policy=random", "curiosity=none")
-    data.close()
+def test_the_random_policy_is_configured() -> None:
+    agent, stream, cfg = tiny_agent("policy=random", "curiosity=none")
+    stream.close()
     assert cfg.curiosity == tiny_config("curiosity=none").curiosity
     assert cfg.policy == tiny_config("policy=random").policy
     assert isinstance(agent.policy, RandomPolicy)
 
 
-def test_a_run_with_every_memory_goes_on_bit_for_bit(cli, tmp_path: Path) -> None:
-    """Invariant 8, for all that signals keep for each environment and beyond."""
-    names = ["ride", "noveld", "e3b", "ngu", "deir", "etd", "rnd"]
+def test_an_interrupted_run_continues_bit_for_bit(cli, tmp_path: Path) -> None:
+    """Invariant 8, for all state that signals keep."""
+    names = ["ride", "noveld", "e3b", "ngu", "deir", "etd", "rnd", "learning_progress", "byol_explore"]
     parts = [f"+curiosity@curiosity.parts.{name}={name}" for name in names]
     weights = [f"+curiosity.weights.{name}=1" for name in names]
     options = ["env=cartpole", "env.engine=gymnasium", "encoder=mlp", "data.keep_envs=true"]
     options += ["curiosity=weighted_sum", "curiosity.parts.count.scope=product", *parts, *weights]
+    options += ["data.replay_batch=1", "data.replay_capacity=8"]
+    options += [f"curiosity.parts.{name}.{size}" for name in names[-2:] for size in ("dim=16", "hidden=32")]
     runs = [tmp_path / "whole", tmp_path / "halves"]
     assert cli("total_steps=128", f"run_dir={runs[0]}", *options).code == 0
     assert cli("total_steps=64", f"run_dir={runs[1]}", *options).code == 0
@@ -142,4 +144,4 @@ def test_a_run_with_every_memory_goes_on_bit_for_bit(cli, tmp_path: Path) -> Non
     assert cli(*again, tiny=[]).code == 0
     one, two = (read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in runs)
     torch.testing.assert_close(one, two, rtol=0, atol=0)
-    assert int(one["env_steps"]) == 128 and (one["curiosity.parts.deir.trajectory.state"] != 0).any()
+    assert int(one["agent.env_steps"]) == 128 and (one["agent.curiosity.parts.deir.trajectory.state"] != 0).any()

@@ -1,4 +1,4 @@
-"""What is remembered of an episode, and counted: by hand, over resets, and wherever a rollout is cut."""
+"""Episodic memories and counts: by hand, over resets, and independent of where a rollout is cut."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from gymnasium.spaces import Box, Dict, Discrete
-from helpers.worlds import VIEW, cut, rollout, signal, views
+from helpers.ranks import run_on_two_ranks
+from helpers.rollouts import cut
+from helpers.worlds import VIEW, rollout, signal, views
 from torch.nn import functional as F
 
 from encoders import Dict as DictEncoder
@@ -31,7 +32,7 @@ def test_memory_by_hand() -> None:
     past, seen = memory(x, torch.tensor([[0, 0, 0], [0, 0, 1]]))
     assert past[..., 0].tolist() == [[1, 2], [4, 5]]
     assert seen.tolist() == [[[True, False], [True, True]], [[True, False], [False, False]]]
-    # the closing rows 3 and 6 come again as the first ones
+    # the closing rows 3 and 6 are the first rows of the next rollout
     past, seen = memory(torch.tensor([[[3.0], [7.0]], [[6.0], [8.0]]]), torch.tensor([[0, 0], [1, 1]]))
     assert [row[mask].flatten().tolist() for row, mask in zip(past, seen[:, 0], strict=True)] == [[1, 2, 3], [6]]
     assert memory.rows[..., 0].tolist() == [[1, 2, 3], [4, 5, 6]] and memory.episode.tolist() == [[0] * 3, [0, 0, 1]]
@@ -59,7 +60,7 @@ def test_episodic_counts_by_hand() -> None:
     reward = count.reward(rollout(views(PATH), EPISODE), None)
     torch.testing.assert_close(reward, torch.tensor([[n**-0.5 for n in VISITS]]))
     short = signal(Count, capacity=1).reward(rollout(views([[5, 6, 5, 5]])), None)
-    torch.testing.assert_close(short, torch.tensor([[1.0, 1.0, 0.5**0.5]]))  # only the row before is remembered
+    torch.testing.assert_close(short, torch.tensor([[1.0, 1.0, 0.5**0.5]]))  # the memory holds only the row before
 
 
 def test_lifelong_counts_by_hand() -> None:
@@ -112,12 +113,12 @@ def test_two_ranks_count_together(tmp_path: Path) -> None:
     torch.manual_seed(0)
     visits = LifelongVisits(2**8)
     keys = torch.randint(5, (4, 21)) * 1234567
-    mp.spawn(work, args=(tmp_path / "store", keys, tmp_path), nprocs=2)
+    run_on_two_ranks(work, tmp_path / "store", keys, tmp_path)
     got = torch.cat([torch.load(tmp_path / f"{rank}.pt") for rank in range(2)])
     assert torch.equal(got, visits(keys)) and got.max() > 10
 
 
-def test_symbolic_observations_are_told_apart_exactly() -> None:
+def test_symbolic_observations_are_distinguished_exactly() -> None:
     torch.manual_seed(0)
     obs = views([list(range(100))] * 2)
     obs[1] = obs[0]
@@ -206,7 +207,7 @@ def test_where_a_rollout_is_cut_makes_no_difference(make) -> None:
         torch.testing.assert_close(parts.state_dict()[key], value)
 
 
-def test_reset_forgets_and_resizes() -> None:
+def test_reset_clears_and_resizes() -> None:
     count = signal(Count)
     roll = rollout(views([[5, 6, 5]]))
     first = count.reward(cut(roll, 0, 2), None)

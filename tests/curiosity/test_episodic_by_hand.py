@@ -1,4 +1,4 @@
-"""Signals with a memory of the episode, and the parts of their losses, by hand."""
+"""Rewards of signals with an episodic memory, and parts of their losses, by hand."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_the_contrast_of_a_few_pairs_is_that_of_all() -> None:
     few = torch.stack([etd.losses(roll, None)["etd"] for _ in range(20)])
     mask = roll.new_steps(roll.mask)
     assert ((few != 0).sum((1, 2)) == 8).all() and (few[:, ~mask] == 0).all()
-    assert 0.5 * log(8) < masked_mean(few.mean(0), mask) < 2 * log(8)  # what 8 candidates cost, not 8 / 39 of it
+    assert 0.5 * log(8) < masked_mean(few.mean(0), mask) < 2 * log(8)  # the loss of 8 candidates, not 8 / 39 of it
     nothing = rollout(views([[1, 2, 3]]), [[0, 1, 2]])
     loss = etd.losses(nothing, None)["etd"]
     loss.sum().backward()

@@ -1,4 +1,4 @@
-"""Signals with a memory of the episode: over resets and cuts, in checkpoints, and as they learn."""
+"""Signals with an episodic memory: resets, cuts of rollouts, checkpoints and learning."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import EASY, clone, tiny_agent, tiny_config
-from helpers.worlds import cut, pay, rollout, signal, views
+from helpers.experience import collected
+from helpers.rollouts import cut
+from helpers.tiny import EASY, tiny_config
+from helpers.worlds import pay, rollout, signal, views
 
 from worldmodel.curiosity import DEIR, E3B, ETD, NGU, RIDE, Count, Curiosity, NovelD, PerEnvState
 from worldmodel.curiosity.etd import quasimetric
@@ -44,7 +46,7 @@ def small(name: str, envs: int = 1, seed: int = 0, **options) -> Curiosity:
 
 
 def settle(curiosity: Curiosity) -> Curiosity:
-    """Running statistics as in evaluation: no rollout moves them any more."""
+    """Fix the running statistics, as in evaluation."""
     for moments in curiosity.modules():
         if isinstance(moments, RunningMeanStd):
             moments.horizon = float("inf")
@@ -53,7 +55,7 @@ def settle(curiosity: Curiosity) -> Curiosity:
 
 
 def test_no_reward_over_a_reset(name: str) -> None:
-    """What was seen in an episode is nothing to the next one, and its end is not paid with the next beginning."""
+    """Rewards do not depend on the episode before, and the transition between episodes has none."""
     path, episode = [[1, 2, 3, 4, 5, 1, 2, 6]], [[0, 0, 0, 0, 1, 1, 1, 1]]
     first, second = (settle(small(name)) for _ in range(2))
     a = pay(first, rollout(views(path), episode))
@@ -64,13 +66,12 @@ def test_no_reward_over_a_reset(name: str) -> None:
         assert a[0, 3] == 0
 
 
-def test_a_masked_step_is_paid_nothing(name: str) -> None:
-    agent, data, _ = tiny_agent(f"curiosity={name}", *EASY)
-    for _ in range(2):
-        roll = agent.score(data.collector.collect())
+def test_a_masked_step_has_no_reward(name: str) -> None:
+    agent, rollouts = collected(f"curiosity={name}", *EASY)
+    for unscored in rollouts:
+        roll = agent.score(unscored)
         mask = roll.new_steps(roll.mask)
         assert not mask.all() and (roll.rew_int[~mask] == 0).all() and (roll.rew_int[mask] != 0).any()
-    data.close()
 
 
 def test_where_a_rollout_is_cut_makes_no_difference(name: str) -> None:
@@ -83,10 +84,10 @@ def test_where_a_rollout_is_cut_makes_no_difference(name: str) -> None:
     got = torch.cat([pay(parts, cut(roll, a, b)) for a, b in ((0, 8), (8, 16))], 1)
     torch.testing.assert_close(got, expected)
     alone = settle(small(name, envs=3))
-    assert not torch.allclose(pay(alone, cut(roll, 8, 16)), expected[:, 8:]), "the first half is remembered"
+    assert not torch.allclose(pay(alone, cut(roll, 8, 16)), expected[:, 8:]), "rewards depend on the first half"
 
 
-def test_the_second_lap_pays_less(name: str) -> None:
+def test_the_second_lap_has_smaller_rewards(name: str) -> None:
     lap = [0, 1, 2, 3, 4, 5, 6, 7]
     roll = rollout(views([[*lap, *lap, 0]]))
     reward = pay(settle(small(name)), roll)[0]
@@ -94,7 +95,7 @@ def test_the_second_lap_pays_less(name: str) -> None:
 
 
 @pytest.mark.parametrize("scope", ["lifelong", "product"])
-def test_what_all_episodes_had_pays_less(scope: str) -> None:
+def test_observations_of_earlier_episodes_have_smaller_rewards(scope: str) -> None:
     count, roll = small("count", scope=scope), rollout(views([[0, 1, 2, 3]]))
     first = pay(count, roll)
     count.reset(1)
@@ -102,7 +103,7 @@ def test_what_all_episodes_had_pays_less(scope: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["noveld", "ngu"])
-def test_what_was_distilled_pays_less(name: str) -> None:
+def test_distilled_observations_have_smaller_rewards(name: str) -> None:
     curiosity = small(name)
     old, new = rollout(views([list(range(20))])), rollout(views([list(range(20))], seed=1))
     fit(curiosity, old, 100)
@@ -121,7 +122,7 @@ def test_what_was_distilled_pays_less(name: str) -> None:
 
 
 def fit(curiosity: Curiosity, roll, steps: int) -> list[float]:
-    """Let the signal learn these transitions; what its losses came to."""
+    """Train the signal on these transitions; return the loss of each step."""
     optimizer = torch.optim.Adam([p for p in curiosity.parameters() if p.requires_grad], 3e-3)
     history = []
     for _ in range(steps):
@@ -143,14 +144,14 @@ def test_etd_learns_how_far_apart_places_are() -> None:
     steps = torch.arange(20)[None] - torch.arange(20)[:, None]
     mean = [float(d[steps == k].mean()) for k in (1, 2, 3, 5, 8, 12, 16)]
     assert mean == sorted(mean) and mean[-1] > 4 * mean[0]
-    assert d[steps == -3].mean() > 2 * mean[2], "there is no way back"
+    assert d[steps == -3].mean() > 2 * mean[2], "no way back exists"
 
 
 def test_deir_learns_what_comes_next() -> None:
     torch.manual_seed(0)
     deir = small("deir")
     loss = fit(deir, rollout(views([list(range(12))] * 4)), 150)
-    assert 0.6 < loss[0] < 0.8 and np.mean(loss[-10:]) < 0.3  # ln 2 for a guess
+    assert 0.6 < loss[0] < 0.8 and np.mean(loss[-10:]) < 0.3  # log 2 at chance
 
 
 def test_a_signal_is_the_same_after_a_checkpoint(name: str, tmp_path: Path) -> None:
@@ -171,19 +172,18 @@ def test_evaluation_has_other_environments(name: str) -> None:
     assert torch.equal(pay(curiosity, roll), first)
 
 
-def test_episodes_played_again_are_paid_again(name: str) -> None:
-    """A frozen agent's next evaluation begins with no memory of the last one."""
-    agent, data, cfg = tiny_agent(f"curiosity={name}", *EASY)
-    for _ in range(2):
-        agent.score(data.collector.collect())
-    data.close()
+def test_repeated_evaluations_have_equal_rewards(name: str) -> None:
+    """An evaluation of a frozen agent begins with an empty episodic memory."""
+    agent, rollouts = collected(f"curiosity={name}", *EASY)
+    for roll in rollouts:
+        agent.score(roll)
     freeze(agent, 3)
     before = {k: v.clone() for k, v in agent.curiosity.state_dict().items()}
     paid = []
     for _ in range(2):
-        tally, env = Tally(3), build_env(cfg, seed=100, num_envs=3)
+        tally, env = Tally(3), build_env(tiny_config(*EASY), seed=100, num_envs=3)
         torch.manual_seed(0)
-        list(play(agent, env, tally, context=4, horizon=8, greedy=False))
+        list(play(agent, env, tally, context=4, rollout_length=8, greedy=False))
         env.close()
         paid.append(tally.rew_int_raw)
     np.testing.assert_array_equal(*paid)
@@ -195,9 +195,7 @@ def test_episodes_played_again_are_paid_again(name: str) -> None:
 
 
 def test_gradients_stay_in_the_signal(name: str) -> None:
-    agent, data, _ = tiny_agent(f"curiosity={name}", *EASY)
-    roll = clone(data.collector.collect())
-    data.close()
+    agent, (roll, _) = collected(f"curiosity={name}", *EASY)
     losses = agent.curiosity.losses(roll, agent.model(roll))
     assert all(x.shape == roll.logp.shape for x in losses.values()) and bool(losses) == (name != "count")
     if losses:
@@ -219,31 +217,34 @@ def test_losses_in_bfloat16(name: str) -> None:
         torch.testing.assert_close(half[key].float(), x, atol=0.1, rtol=0.05)
 
 
-METHODS = [*KINDS, "weighted_sum", "product", "random"]
+EPISODIC = ["curiosity=weighted_sum"]  # count is one of its parts by default
+for kind in KINDS.keys() - {"count"}:
+    EPISODIC += [f"+curiosity@curiosity.parts.{kind}={kind}", f"+curiosity.weights.{kind}=1"]
+LOSSES = [
+    *("ride_ride_inverse", "ride_ride_forward", "noveld_noveld", "e3b_e3b_inverse"),
+    *("ngu_ngu_inverse", "ngu_ngu_rnd", "deir_deir", "etd_etd"),
+]
+METHODS = {
+    "all": (EPISODIC, LOSSES),
+    "product": (["curiosity=product"], ["lifelong_rnd"]),
+    "random": (["policy=random", "curiosity=none"], []),
+}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_training(method: str, tmp_path: Path) -> None:
     """Two updates through the real trainer, with sequences from the replay."""
-    cfg = tiny_config(f"curiosity={method}", "data.replay_batch=1", "data.replay_capacity=8", *EASY)
+    overrides, losses = METHODS[method]
+    cfg = tiny_config(*overrides, "data.replay_batch=1", "data.replay_capacity=8", *EASY)
     cfg.run_dir, cfg.total_steps = str(tmp_path), 64
     assert train(cfg)["status"] == "done"
     with (tmp_path / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     # nan before the first episode has ended, or where a gradient is all noise
-    untold = ("success", "return_ext", "length", "rooms_episode", "coverage_episode")
-    known = {k: v for k, v in rows[-1].items() if v and k not in untold and not k.startswith("noise_scale")}
+    without_value = ("success", "return_ext", "length", "rooms_episode", "coverage_episode")
+    known = {k: v for k, v in rows[-1].items() if v and k not in without_value and not k.startswith("noise_scale")}
     numbers = {k: float(v) for k, v in known.items()}
     assert len(rows) == 2 and all(isfinite(x) for x in numbers.values())
     assert (numbers["rew_int_raw"] != 0) == (method != "random")
-    losses = {
-        "ride": {"loss_ride_inverse", "loss_ride_forward"},
-        "noveld": {"loss_noveld"},
-        "e3b": {"loss_e3b_inverse"},
-        "ngu": {"loss_ngu_inverse", "loss_ngu_rnd"},
-        "deir": {"loss_deir"},
-        "etd": {"loss_etd"},
-        "product": {"loss_lifelong_rnd"},
-    }
-    assert losses.get(method, set()) <= numbers.keys()
+    assert {f"loss_{name}" for name in losses} <= numbers.keys()
     read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")

@@ -1,4 +1,4 @@
-"""What the learnt signals are made of."""
+"""Building blocks of the learnt signals: action codes, ensembles, forward models and whitening."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_members_of_an_ensemble_are_networks_of_their_own() -> None:
     assert not torch.allclose(out[0], out[1])
 
 
-def test_a_forward_model_sees_the_action_in_every_layer() -> None:
+def test_a_forward_model_reads_the_action_in_every_layer() -> None:
     torch.manual_seed(0)
     model = ForwardModel(2, ACTS, hidden=5, blocks=1, count=2, outputs=3)
     phi, act = torch.randn(1, 3, 2), torch.tensor([[0, 3, 1]])
@@ -59,7 +59,7 @@ def test_whitening_by_hand() -> None:
     whitening = Whitening(PLANE, Same())
     whitening.update(ROLL)  # the closing row is the first of the next rollout
     torch.testing.assert_close(whitening(ROLL.obs), WHITE)
-    late = rollout([[50.0, 50.0], *OBS], [0, 1, 0], new=2)  # context was taken in before
+    late = rollout([[50.0, 50.0], *OBS], [0, 1, 0], num_new=2)  # the statistics have the context already
     whitening = Whitening(PLANE, Same())
     whitening.update(late)
     torch.testing.assert_close(whitening(ROLL.obs), WHITE)

@@ -1,4 +1,4 @@
-"""Rewards and losses of the learnt signals on transitions small enough to compute by hand."""
+"""Rewards and losses of the learnt signals, by hand."""
 
 from __future__ import annotations
 

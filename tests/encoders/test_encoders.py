@@ -1,4 +1,4 @@
-"""Encoders: shapes on every space that suits them, orthogonality, gradients, and what they refuse."""
+"""Encoders: output shapes for each space, orthogonal weights, gradients, and errors."""
 
 import json
 import subprocess

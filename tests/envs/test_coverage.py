@@ -1,4 +1,4 @@
-"""Places visited: by hand, in MiniGrid, and in a run that is interrupted."""
+"""Coverage of places: by hand, in MiniGrid, mazes and MuJoCo, and after a restart."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from worldmodel.envs.metrics import Coverage
 
 
 def test_by_hand() -> None:
-    meter = Coverage()
-    assert meter.summary() == {}
-    meter.add(rollout([[0, 1, 1, 7], [0, 5, 1, 1]], [[0, 0, 1], [0, 0, 0]]))
+    metric = Coverage()
+    assert metric.summary() == {}
+    metric.add(rollout([[0, 1, 1, 7], [0, 5, 1, 1]], [[0, 0, 1], [0, 0, 0]]))
     # first seen after 0, 2, 2 and 6 steps of 6: places 0, 1, 5, 7
-    found = meter.summary()
+    found = metric.summary()
     assert found["coverage"] == 4 and found["coverage_auc"] == (6 + 4 + 4 + 0) / 6
     assert found["coverage_episode"] == 3  # 0, 1, 7
     # copy 0 begins with the terminal row that was counted; copy 1 ends where it has been, then sees 9
-    meter.add(rollout([[7, 0, 0, 2], [1, 0, 0, 9]], [[0, 0, 0], [0, 1, 0]]))
-    found = meter.summary()
+    metric.add(rollout([[7, 0, 0, 2], [1, 0, 0, 9]], [[0, 0, 0], [0, 1, 0]]))
+    found = metric.summary()
     assert found["coverage"] == 6 and found["coverage_auc"] == (12 + 10 + 10 + 6 + 0 + 0) / 12
-    assert list(meter.finished) == [3, 3] and meter.running == {0: {(0,), (2,)}, 1: {(9,)}}
+    assert list(metric.finished) == [3, 3] and metric.running == {0: {(0,), (2,)}, 1: {(9,)}}
 
 
 def test_no_place_is_not_counted() -> None:
-    meter = Coverage()
-    meter.add(rollout([[-1, 3, 3]], [[0, 1]]))
-    assert meter.summary() == {"coverage": 1.0, "coverage_auc": 0.5, "coverage_episode": 1.0}
+    metric = Coverage()
+    metric.add(rollout([[-1, 3, 3]], [[0, 1]]))
+    assert metric.summary() == {"coverage": 1.0, "coverage_auc": 0.5, "coverage_episode": 1.0}
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -61,7 +61,7 @@ def test_places_of_minigrid(engine: str) -> None:
 
 
 class Maze(gym.Env):
-    """As MiniWorld tells it: an agent that is an entity with a place."""
+    """An agent with a place, as in MiniWorld."""
 
     observation_space, action_space = gym.spaces.Box(0, 1, (2,)), gym.spaces.Discrete(2)
     agent = SimpleNamespace(pos=None)
@@ -96,5 +96,5 @@ def test_places_of_mujoco_are_bins() -> None:
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match=r"env.place=\['xyz'\]: xyz is not in info, allowed are .*agent_pos"):
         make_env("MiniGrid-Empty-5x5-v0", num_envs=1, place=["xyz"]).reset()
-    with pytest.raises(ValueError, match=r"env.place_width=0: allowed are positive"):
+    with pytest.raises(ValueError, match=r"env.place_width=0: allowed are numbers above 0"):
         make_env("MiniGrid-Empty-5x5-v0", num_envs=1, place=["agent_pos"], place_width=0)

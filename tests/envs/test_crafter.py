@@ -1,31 +1,29 @@
-"""Crafter and its achievements."""
+"""Crafter and the statistics of its achievements."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from helpers.rollouts import hand_made
 
 from worldmodel.envs import make_env
 from worldmodel.envs.metrics import Achievements
-from worldmodel.types import Rollout
 
 
 def test_achievements_by_hand() -> None:
-    meter = Achievements()
-    assert meter.summary() == {}
-    rows = dict.fromkeys(("obs", "act", "episode", "valid", "mask", "rew_ext"), torch.zeros(2, 4))
+    metric = Achievements()
+    assert metric.summary() == {}
     no = torch.zeros(2, 4, dtype=torch.bool)
     wood = torch.tensor([[1, 1, 1, 0], [0, 0, 0, 1]]).bool()  # beside the observation that closes a transition
-    roll = Rollout(**rows, end=no, trunc=no, logp=torch.zeros(2, 3))
-    roll.info = {"achievement_wood": wood, "achievement_table": no, "agent_pos": no}
-    meter.add(roll)
-    assert np.isnan(meter.summary()["achievements"]) and set(meter.summary()) > {"achievement_wood"}
+    info = {"achievement_wood": wood, "achievement_table": no, "agent_pos": no}
+    metric.add(hand_made(end=no, info=info))
+    assert np.isnan(metric.summary()["achievements"]) and set(metric.summary()) > {"achievement_wood"}
     end, trunc = no.clone(), no.clone()
     end[0, 1] = trunc[1, 1] = trunc[1, 2] = True
-    meter.add(Rollout(**rows, end=end, trunc=trunc, logp=torch.zeros(2, 3), info=roll.info))
+    metric.add(hand_made(end=end, trunc=trunc, info=info))
     other = Achievements()
-    other.load_state_dict(meter.state_dict(), running=False)
+    other.load_state_dict(metric.state_dict(), running=False)
     found = other.summary()  # three episodes ended, two of them with wood
     assert found["achievement_wood"] == pytest.approx(2 / 3) and found["achievement_table"] == 0
     assert found["achievements"] == pytest.approx(2 / 3)
@@ -39,8 +37,8 @@ def test_world() -> None:
     assert obs[0].shape == (2, 64, 64, 3) and obs[0].dtype == torch.uint8 and envs[0].act_space.n == 17
     assert torch.equal(obs[0], obs[1]) and not torch.equal(obs[0], obs[2]) and not torch.equal(*obs[0])
     assert envs[0].info["place"].tolist() == [[32, 32], [32, 32]]
-    told = [k for k in envs[0].info if k.startswith("achievement_")]
-    assert len(told) == 22 and not any(envs[0].info[k].any() for k in told)
+    names = [k for k in envs[0].info if k.startswith("achievement_")]
+    assert len(names) == 22 and not any(envs[0].info[k].any() for k in names)
     for _ in range(30):
         steps = [env.step(torch.tensor([1, 6])) for env in envs[:2]]  # left, sleep
         assert torch.equal(steps[0].obs, steps[1].obs)

@@ -1,4 +1,4 @@
-"""Environments: one vocabulary and one meaning of a row, whichever engine runs them."""
+"""Environments: equal observations, rewards, ends and resets in every engine."""
 
 import io
 import os
@@ -26,17 +26,17 @@ class Count(gym.Env):
         self.length, self.trunc, self.episode = length, trunc, -1
         self.observation_space = Box(-np.inf, np.inf, (4,), np.float64)
 
-    def look(self, act):
+    def observe(self, act):
         return np.array([self.episode, self.t, act, int(os.environ.get("OMP_NUM_THREADS", 0))], float)
 
     def reset(self, *, seed=None, options=None):
         self.episode, self.t = self.episode + 1, 0
-        return self.look(-1), {"t": 0}
+        return self.observe(-1), {"t": 0}
 
     def step(self, act):
         self.t += 1
         over = self.t == self.length
-        return self.look(act), 1.0, over and not self.trunc, over and self.trunc, {"t": self.t}
+        return self.observe(act), 1.0, over and not self.trunc, over and self.trunc, {"t": self.t}
 
 
 class DictCount(Count):
@@ -46,12 +46,12 @@ class DictCount(Count):
         super().__init__(**kwargs)
         self.observation_space = Dict({"a": self.observation_space, "b": Discrete(9, start=1), "c": Text(3)})
 
-    def look(self, act):
-        return {"a": super().look(act), "b": self.t + 1, "c": "abc"}
+    def observe(self, act):
+        return {"a": super().observe(act), "b": self.t + 1, "c": "abc"}
 
 
 class Forgetful(gym.vector.VectorWrapper):
-    """Loses the final observations."""
+    """An environment that returns no final observations."""
 
     def step(self, actions):
         *rest, info = self.env.step(actions)
@@ -70,7 +70,7 @@ gym.register("Ez-v0", entry_point=type("Ez", (Count, gym.utils.EzPickle), {}))
 
 
 def run(env, actions, start=True):
-    """The observations, first of all that of the reset, and the steps."""
+    """The observations, from that of the reset on, and the steps."""
     obs = [env.reset()] if start else []
     steps = [env.step(torch.as_tensor(a)) for a in actions]
     return obs + [s.obs for s in steps], steps
@@ -283,7 +283,7 @@ def test_state_of_mujoco_in_the_midst_of_an_episode():
 
 
 def test_state_that_does_not_come_back():
-    """Count numbers its episodes, which no generator knows of; envpool remembers only what it was told to."""
+    """The episode number of Count is not a generator's state; envpool repeats only recorded actions."""
     env, other = (make_env("Count-v0", num_envs=2) for _ in range(2))
     run(env, [[5, 6]] * 6)
     assert not other.load_state_dict(env.state_dict())

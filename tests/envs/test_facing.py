@@ -1,4 +1,4 @@
-"""MiniGrid's Memory with starts that look anywhere."""
+"""MiniGrid's Memory with a random initial direction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Environments that break: they are replaced, the run knows, and it ends where it happens too often."""
+"""Environments that fail: their replacement, the masked rows, the count, and the error after too many."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import gymnasium as gym
 import pytest
 import torch
+from helpers.locked import LOCK, locked_cartpole
 from helpers.runs import rows
 from helpers.tiny import REPO, tiny_agent
 
@@ -69,10 +69,10 @@ def test_too_many() -> None:
 
 
 def test_rows_of_a_fault() -> None:
-    """The episode is cut by truncation before the step that was lost, which is masked; nothing links old and new."""
+    """The lost step is masked, and the step before it is a truncation."""
     overrides = ["env=cartpole", "env.id=Breaking-v0", "+env.after=3", "encoder=mlp", "encoder.hidden=[16]"]
-    agent, data, _ = tiny_agent(*overrides)
-    roll = data.collector.collect()
+    agent, stream, _ = tiny_agent(*overrides)
+    roll = stream.collector.collect()
     mask, trunc, episode, valid, rew = (roll.new_steps(x)[0].tolist() for x in (
         roll.mask, roll.trunc, roll.episode, roll.valid, roll.rew_ext
     ))  # fmt: skip
@@ -80,17 +80,12 @@ def test_rows_of_a_fault() -> None:
     assert trunc == [0, 1, 0, 0, 1, 0, 0, 0] and episode == [0, 0, 0, 1, 1, 1, 2, 2]
     names = roll.new_steps(roll.obs)[0, :, 0]
     assert len(names.unique()) == 3 and names[0] == names[2] != names[3]
-    assert data.collector.episodes.faults == 8 and not data.collector.episodes.finished
-    agent.objective.add_returns(_scored(roll))
-    data.env.close()
-    # the step before is bootstrapped from the value of the observation that broke, and no further
+    assert stream.collector.episodes.faults == 8 and not stream.collector.episodes.finished
+    scored = agent.objective.score(roll, torch.zeros_like(roll.logp))
+    stream.close()
+    # the step before is bootstrapped from the value of the last observation before the fault, and no further
     expected = rew[1] + agent.objective.gamma_ext * roll.value_ext[0, 2] - roll.value_ext[0, 1]
-    torch.testing.assert_close((roll.ret_ext - roll.value_ext[:, :-1])[0, 1], expected)
-
-
-def _scored(roll):
-    roll.rew_int = torch.zeros_like(roll.logp)
-    return roll
+    torch.testing.assert_close((scored.ret_ext - roll.value_ext[:, :-1])[0, 1], expected)
 
 
 def test_a_run_counts_its_faults_and_ends_after_too_many(cli, tmp_path: Path) -> None:
@@ -104,8 +99,7 @@ def test_a_run_counts_its_faults_and_ends_after_too_many(cli, tmp_path: Path) ->
     assert record["status"] == "failed" and record["error"].startswith("TooManyFaults: env.max_faults=2")
 
 
-@pytest.mark.parametrize("parent_is", ["killed", "done"])
-def test_workers_end_with_their_parent(parent_is: str) -> None:
+def test_workers_end_with_their_parent() -> None:
     code = """
 import signal, torch
 from worldmodel.envs import make_env
@@ -118,45 +112,43 @@ env.step(torch.tensor([0, 1]))
 print(env.venv.faults, flush=True)
 input()
 """
-    environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "2"}
-    parent = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True, **PIPES)
+    environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    parents = {
+        end: subprocess.Popen(command, env=environment, start_new_session=True, **PIPES) for end in ("killed", "done")
+    }
     try:
-        pids = [int(word) for word in parent.stdout.readline().split()]
-        assert len(pids) == 2
-        os.killpg(parent.pid, signal.SIGTERM)  # a signal to the group is the parent's to act on
+        pids = {end: [int(word) for word in parent.stdout.readline().split()] for end, parent in parents.items()}
+        for parent in parents.values():
+            os.killpg(parent.pid, signal.SIGTERM)  # only the parent reacts to a signal to the group
         time.sleep(0.3)
-        parent.stdin.write("\n")
-        parent.stdin.flush()
-        assert parent.stdout.readline() == "0\n" and all(_alive(pid) for pid in pids)
-        if parent_is == "done":  # with its environments left open
+        for end, parent in parents.items():
             parent.stdin.write("\n")
             parent.stdin.flush()
-            assert parent.wait(timeout=20) == 0
+            assert parent.stdout.readline() == "0\n"
+            assert len(pids[end]) == 2 and all(_alive(pid) for pid in pids[end])
+        done = parents["done"]  # with its environments left open
+        done.stdin.write("\n")
+        done.stdin.flush()
+        assert done.wait(timeout=20) == 0
     finally:
-        parent.kill()
-        parent.wait()
+        for parent in parents.values():
+            parent.kill()
+            parent.wait()
     limit = time.monotonic() + 10
-    while any(_alive(pid) for pid in pids):
+    while any(_alive(pid) for both in pids.values() for pid in both):
         assert time.monotonic() < limit
         time.sleep(0.05)
 
 
-LOCK = threading.Lock()
-
-
-def _locked() -> gym.Env:
-    with LOCK:
-        return Breaking()
-
-
 def test_a_worker_inherits_no_lock() -> None:
-    """As a fork would: what another thread holds, a compiler's lock say, would then be held for ever."""
+    """A fork would inherit a lock that another thread holds, such as a compiler's, for ever."""
     with LOCK:
-        worker = Remote(_locked)
+        worker = Remote(locked_cartpole)
         worker.ask("reset", 0)
         obs, _ = worker.answer(time.monotonic() + 30)
     worker.close()
-    assert obs.shape == (2,)
+    assert obs.shape == (4,)
 
 
 def _alive(pid: int) -> bool:

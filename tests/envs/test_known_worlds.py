@@ -28,7 +28,7 @@ BITS = np.log(2)
     ],
 )
 def test_entropies_of_the_table(process: HMM, length, rate, excess, state_entropy, tolerance) -> None:
-    """Bits: entropy rate, excess entropy, entropy of the hidden state (PLATFORM's table, which others compute)."""
+    """Bits: entropy rate, excess entropy, entropy of the hidden state (published table)."""
     assert process.entropy_rate(length) / BITS == pytest.approx(rate, abs=tolerance)
     assert process.excess_entropy(length) / BITS == pytest.approx(excess, abs=6e-4)
     pi = process.stationary()
@@ -71,7 +71,7 @@ def test_tiger_by_hand() -> None:
 
 @pytest.mark.parametrize("name", ["Mess3Actions", "Even", "Tiger"])
 def test_belief_is_brute_force_bayes(name: str) -> None:
-    """Sum over all paths of hidden states that an episode may have taken, without recursion."""
+    """Sum over all paths of hidden states of an episode, without recursion."""
     env = make_env(f"worldmodel/{name}-v0", num_envs=3, vectorization="vector_entry_point", max_episode_steps=5)
     process = PROCESSES[name]()
     tokens, acts, beliefs = [env.reset().numpy()], [np.full(3, process.start)], [env.info["belief"]]
@@ -153,12 +153,12 @@ def test_state_goes_on() -> None:
         assert torch.equal(a.ignored, b.ignored)
 
 
-def test_rollouts_carry_what_was_told() -> None:
-    """info[:, t] is told beside the observation of row t, across rollouts and resets."""
-    _, data, _ = tiny_agent("experiment=mess3_actions", "env.max_episode_steps=6")
+def test_rollouts_contain_info() -> None:
+    """info[:, t] belongs to the observation of row t, across rollouts and resets."""
+    _, stream, _ = tiny_agent("experiment=mess3_actions", "env.max_episode_steps=6")
     process, previous = mess3_actions(), None
     for _ in range(2):
-        roll = data.collector.collect()
+        roll = stream.collector.collect()
         assert roll.info["belief"].shape == (4, 9, 3) and roll.info["entropy"].shape == (4, 9, 3)
         before = roll.info["belief"][:, :-1].numpy()
         obs, act, mask = roll.obs[:, -roll.num_new :], roll.new_steps(roll.act), roll.new_steps(roll.mask)
@@ -171,6 +171,7 @@ def test_rollouts_carry_what_was_told() -> None:
         previous = roll.info["belief"]
         assert roll[:2].info["belief"].shape == (2, 9, 3)
     assert not mask.all()
+    stream.close()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Fixed levels: few rooms that come again, and held-out ones that never do."""
+"""Fixed levels: a few rooms that repeat, and held-out rooms that do not occur in training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ID = "MiniGrid-MultiRoom-N2-S4-v0"
 
 
 def rooms(num: int = 120, **given) -> tuple[set[int], set[bytes]]:
-    """The levels and the first views of so many episodes."""
+    """The levels and the first observations of some episodes."""
     env = make_env(ID, "gymnasium", 4, keys=["image"], max_episode_steps=1, **given)
     obs = env.reset()
     levels, views = list(env.info["level"]), [o.numpy().tobytes() for o in obs]

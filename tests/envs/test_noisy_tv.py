@@ -1,4 +1,4 @@
-"""The noisy TV: when it is on, what it shows, and what is counted of it."""
+"""Noisy TV: when it is on, its content, and its share of actions and rewards."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from helpers.rollouts import hand_made
 from helpers.tiny import EASY, tiny_agent
 
 from worldmodel.envs import make_env
 from worldmodel.envs.metrics import TVShare
 from worldmodel.envs.wrappers.screen import Screen
 from worldmodel.training.checkpoint import read_checkpoint
-from worldmodel.types import Rollout, first_leaf
+from worldmodel.types import ScoredRollout, first_leaf
 
 GRID = "MiniGrid-Empty-5x5-v0"
 ENGINES = ["envpool", "gymnasium"]
@@ -102,7 +103,7 @@ def test_brownian() -> None:
         corners.append(env._corners[""].copy())
         for i, (y, x) in enumerate(corners[-1]):
             patch = obs[i, :, y : y + 21, x : x + 21]
-            assert torch.equal(patch, env._patches[""][i])  # what it shows never changes
+            assert torch.equal(patch, env._patches[""][i])  # the content never changes
             rest = obs[i].clone()
             rest[:, y : y + 21, x : x + 21] = other[i, :, y : y + 21, x : x + 21]
             assert torch.equal(rest, other[i])
@@ -158,10 +159,10 @@ def test_seeds_and_state(kind: str) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"tv": "loud"}, "env.tv='loud': allowed are clean, iid, brownian, action, sham"),
+        ({"tv": "loud"}, "env.tv=loud: allowed are clean, iid, brownian, action, sham"),
         ({"tv": "action", "null_action": None}, "env.tv_action=added: needs env.null_action"),
         ({"tv": "action", "tv_action": 7}, "env.tv_action=7: allowed are added, noop and 0..6"),
-        ({"tv": "iid", "tv_size": 0}, "env.tv_size=0: allowed are 0 < tv_size <= 1"),
+        ({"tv": "iid", "tv_size": 0}, "env.tv_size=0: allowed are numbers above 0 to 1"),
         ({"tv": "brownian"}, "env.tv=brownian env.tv_size=1.0: allowed are views with room"),
         ({"tv": "iid", "tv_values": [3]}, r"env.tv_values=\[3\]: allowed for Box.* is null or one count"),
     ],
@@ -178,19 +179,19 @@ def test_continuous_actions_have_no_button() -> None:
 
 
 def test_shares_by_hand() -> None:
-    meter = TVShare()
-    rows = dict.fromkeys(("obs", "act", "episode", "valid", "rew_ext", "end", "trunc"), torch.zeros(1, 5))
-    roll = Rollout(
-        **rows,
+    metric = TVShare()
+    roll = hand_made(
+        ScoredRollout,
         mask=torch.tensor([[True, True, False, True, False]]),
-        logp=torch.zeros(1, 4),
         rew_int=torch.tensor([[3.0, 1.0, 9.0, -5.0]]),
         info={"tv_on": torch.tensor([[1, 0, 1, 1, 0]]).bool(), "tv_act": torch.tensor([[0, 0, 1, 1, 0]]).bool()},
     )
-    meter.add(roll)  # of 3 real transitions the second is the TV's; it earns 1 of 4
-    assert meter.summary() == {"tv_action_share": pytest.approx(1 / 3), "tv_rew_int_share": pytest.approx(1 / 4)}
+    metric.add(roll)  # of 3 real transitions the second is the TV's; it earns 1 of 4
+    assert metric.summary() == {"tv_action_share": pytest.approx(1 / 3), "tv_rew_int_share": pytest.approx(1 / 4)}
     roll.info = {}
-    assert TVShare().summary() == {}
+    without = TVShare()
+    without.add(roll)
+    assert without.summary() == {}
 
 
 def test_metrics_of_a_run(cli, tmp_path) -> None:
@@ -206,9 +207,9 @@ def test_metrics_of_a_run(cli, tmp_path) -> None:
 
 
 def test_the_added_action_is_one_more_for_the_agent() -> None:
-    _, data, _ = tiny_agent("env.tv=action", *EASY)
-    assert data.env.act_space.n == 8
-    roll = data.collector.collect()
+    _, stream, _ = tiny_agent("env.tv=action", *EASY)
+    assert stream.env.act_space.n == 8
+    roll = stream.collector.collect()
     assert (roll.info["tv_act"][:, 1:] == ((roll.new_steps(roll.act) == 7) & roll.new_steps(roll.mask))).all()
 
 
@@ -220,8 +221,8 @@ def test_the_added_action_is_one_more_for_the_agent() -> None:
     ],
     ids=["our own world", "a room"],
 )
-def test_a_run_goes_on_bit_for_bit(cli, tmp_path, overrides: list[str]) -> None:
-    """With its environments, their TV, what they told, and what was counted of it."""
+def test_an_interrupted_run_continues_bit_for_bit(cli, tmp_path, overrides: list[str]) -> None:
+    """Including the environments, their TV, their info and the metrics."""
     tables, states = [], []
     for run, stops in (("whole", [128]), ("halves", [64, 128])):
         for steps in stops:
@@ -235,6 +236,6 @@ def test_a_run_goes_on_bit_for_bit(cli, tmp_path, overrides: list[str]) -> None:
         states.append(read_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt"))
         assert "tv_action_share" in names
     assert tables[0] == tables[1] and len(tables[0]) == 4
-    for part in ("collector", "meters"):
+    for part in ("collector", "metrics"):
         one, two = (state["SequenceData"][part] for state in states)
         torch.testing.assert_close(one, two, rtol=0, atol=0, equal_nan=True, msg=str)

@@ -1,4 +1,4 @@
-"""Rooms of an episode: by hand, held against the grid itself, and after a checkpoint."""
+"""Rooms of an episode: by hand, against the grid of MiniGrid, and after a checkpoint."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_by_hand() -> None:
 
 
 def test_rooms_are_those_of_the_grid() -> None:
-    """A room is entered where the copy stands on a door, which the Python engine's own grid tells."""
+    """A room is entered where the agent stands on a door, by the grid of the Python engine."""
     env = make_env(**ROOMS, engine="gymnasium", num_envs=8)
     env.reset()
     generator, passed = torch.Generator().manual_seed(0), 0
@@ -75,7 +75,7 @@ def test_rooms_are_those_of_the_grid() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:env.engine=envpool")  # its levels are no MultiRoom, but have doors
-def test_envpool_tells_the_same_and_goes_on_after_a_checkpoint() -> None:
+def test_rooms_of_envpool_and_their_restored_state() -> None:
     env = make_env(**ROOMS, engine="envpool", num_envs=16)
     env.reset()
     generator, seen = torch.Generator().manual_seed(0), set()
@@ -89,13 +89,13 @@ def test_envpool_tells_the_same_and_goes_on_after_a_checkpoint() -> None:
 
 
 def test_counted_in_an_episode() -> None:
-    meter = Coverage(key="room", name="rooms")
+    metric = Coverage(key="room", name="rooms")
     roll = rollout([[0, 0, 4, 4, 0, 0]], [[0, 0, 0, 1, 0]])
-    meter.add(roll)
-    assert meter.summary() == {}, "no rooms are told"
+    metric.add(roll)
+    assert metric.summary() == {}, "info has no rooms"
     roll.info["room"] = roll.info.pop("place")
-    meter.add(roll)
-    assert meter.summary()["rooms_episode"] == 2
+    metric.add(roll)
+    assert metric.summary()["rooms_episode"] == 2
 
 
 @pytest.mark.parametrize(("id", "words"), [("CartPole-v1", "allowed for observations with a view")])

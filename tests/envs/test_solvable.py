@@ -1,4 +1,4 @@
-"""Whether the goal of a world can be reached: each level is explored until it is, or until nothing is left to see."""
+"""Solvable levels of each world, by exhaustive exploration."""
 
 from collections import deque
 
@@ -18,7 +18,7 @@ Map = dict[tuple[int, int], tuple[int, int]]  # object and state of the cells se
 
 
 def look(seen: Map, obs: dict, info: dict) -> Pose:
-    """Enter a view into the map; where the agent stands."""
+    """Enter a view into the map; return the position of the agent."""
     (x, y), direction = info["agent_pos"].reshape(-1, 2)[0].tolist(), int(obs["direction"].ravel()[0])
     (fx, fy), view = AHEAD[direction], obs["image"][0].tolist()  # the agent looks along the columns, from (3, 6)
     for across in range(7):
@@ -32,7 +32,7 @@ def look(seen: Map, obs: dict, info: dict) -> Pose:
 
 
 def plan(seen: Map, pose: Pose, been: set[Pose]) -> tuple[int, ...] | None:
-    """The shortest way to a pose that is new or to a shut door, opened; None where there is none."""
+    """The shortest way to a new pose or through a shut door; None where there is none."""
     queue, met = deque([(pose, ())]), {pose}
     while queue:
         (x, y, d), acts = queue.popleft()
@@ -53,7 +53,7 @@ def plan(seen: Map, pose: Pose, been: set[Pose]) -> tuple[int, ...] | None:
 
 
 def solve(env: VectorEnv) -> bool:
-    """Explore the one level of `env`: whether its goal was reached."""
+    """Explore the one level of `env`; return whether its goal was reached."""
     seen: Map = {}
     pose = look(seen, env.reset(), env.info)
     been = {pose}
@@ -91,7 +91,7 @@ def test_every_level_of_envpool_can_be_solved(id):
 
 @pytest.mark.filterwarnings("ignore:env.engine=envpool")
 def test_envpool_still_builds_multi_room_wrongly():
-    """When this fails, envpool has mended it: take the id out of `envs/envpool.py`."""
+    """A failure means that envpool has fixed its bug: remove the id from `envs/engines/envpool.py`."""
     pytest.importorskip("envpool")
     assert solved("MiniGrid-MultiRoom-N6-v0", "envpool", 8) < 0.8
 

@@ -1,4 +1,4 @@
-"""The chain and the double pendulum, by hand and against what is known."""
+"""The chain and the double pendulum, by hand and against published solutions."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_torque_and_episodes() -> None:
     [
         ("Chain", {"length": 1}, "env.length=1: allowed"),
         ("DoublePendulum", {"interval": 0.012}, r"env.interval=0.012: allowed are whole multiples of env.step=0.005"),
-        ("DoublePendulum", {"dim": 7}, "env.dim=7: allowed are 1..6"),
+        ("DoublePendulum", {"dim": 7}, "env.dim=7: allowed are whole numbers from 1 to 6"),
         ("DoublePendulum", {"resolution": -1}, "env.resolution=-1: allowed"),
         ("DoublePendulum", {"energy": -3}, "env.energy=-3: allowed"),
     ],

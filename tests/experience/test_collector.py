@@ -19,7 +19,7 @@ N, T, K = 3, 8, 4
 
 
 class Clock:
-    """Environment i observes (i, episode, step) and ends after 3 + i steps of reward step + 1; 2 is truncated instead."""
+    """Copy i observes (i, episode, step) and ends after 3 + i steps of reward step + 1; copy 2 is truncated instead."""
 
     obs_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
     act_space = gym.spaces.Discrete(5)
@@ -125,22 +125,21 @@ def test_window_of_episodes() -> None:
 
 @torch.no_grad()
 def test_restart_keeps_the_rows_and_begins_new_episodes() -> None:
-    stream = make_stream()
+    agent = make_agent()
+    stream = open_clock(agent)
     first = stream.collector.collect()
     stream.rollouts = 1
     state = stream.state_dict()
-    again = make_stream()
+    again = open_clock(agent)
     old_env = again.env
     again.load_state_dict(state)
     assert old_env.closed and again.env.seed != old_env.seed, "the same episodes would come again"
-    again.model.load_state_dict(stream.model.state_dict())
-    again.policy.load_state_dict(stream.policy.state_dict())
     roll = again.collector.collect()
     # the context includes the closing observation, although its action was never taken
     assert torch.equal(roll.obs[:, :K], first.obs[:, -K:]) and torch.equal(roll.act[:, : K - 1], first.act[:, -K:-1])
     assert not roll.mask[:, K - 1].any() and roll.valid[:, K - 1].all()
     assert (roll.obs[:, K, 2] == 0).all() and (roll.episode[:, K] == first.episode[:, -1] + 1).all()
-    torch.testing.assert_close(again.model(roll).h, roll.h, atol=1e-5, rtol=0)
+    torch.testing.assert_close(agent.model(roll).h, roll.h, atol=1e-5, rtol=0)
     assert again.collector.episodes.count == 4 + 4
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
+
 import numpy as np
 import torch
 
-from helpers.tiny import EASY, tiny_agent
+from helpers.tiny import EASY, clone, tiny_agent
 from worldmodel.analysis.probes.activations import record
 from worldmodel.experience.replay import Replay
 from worldmodel.experience.replay.records import sequences_of
@@ -33,6 +36,21 @@ def everything(replay: Replay) -> Sequences:
     """All stored sequences, the oldest first."""
     numbers = replay.store.length - len(replay) + np.arange(len(replay))
     return sequences_of(replay.store[numbers], replay.num_new, torch.device("cpu"))
+
+
+def collected(*overrides: str, seed: int = 0) -> tuple[CuriousAgent, list[Rollout]]:
+    """An untrained agent and two consecutive rollouts in which it acted; each call returns copies."""
+    agent, rollouts = _collected(seed, *overrides)
+    return copy.deepcopy(agent), [clone(roll) for roll in rollouts]
+
+
+@cache
+def _collected(seed: int, *overrides: str) -> tuple[CuriousAgent, list[Rollout]]:
+    torch.manual_seed(seed)
+    agent, stream, _ = tiny_agent(*overrides)
+    rollouts = [stream.collector.collect() for _ in range(2)]
+    stream.close()
+    return agent, rollouts
 
 
 def lived(*overrides: str, easy: list[str] = EASY) -> tuple[CuriousAgent, ScoredRollout]:

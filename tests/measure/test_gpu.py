@@ -1,4 +1,4 @@
-"""On a GPU: every part runs there, computes what it computes on the CPU, and goes on bit for bit."""
+"""On a GPU: training of every part, agreement with the CPU, and bitwise resume."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.runs import run_main
-from helpers.tiny import EASY, TINY, attach, fitting, tiny_config
+from helpers.tiny import EASY, TINY, clone, fitting, tiny_agent
 
 from worldmodel import evaluate
 from worldmodel.measure.reliability.runs import fingerprint
 from worldmodel.model.memory import Transformer
-from worldmodel.training.build import build_agent, build_data, env_spec
 from worldmodel.training.checkpoint import read_checkpoint
 from worldmodel.training.config import CONFIG_DIR
-from worldmodel.types import Rollout
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU at hand")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 
 STEPS = 32  # an update of the tiny configuration
 SIGNALS = sorted(
@@ -52,11 +50,11 @@ def trained(run: Path, *overrides: str, updates: int = 2) -> Path:
 def test_everything_runs(overrides: str, tmp_path: Path) -> None:
     run = trained(tmp_path / "run", *overrides.split(), "save.every=1")
     weights = read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
-    assert all(w.device.type == "cpu" for w in weights.values()), "whoever reads it needs no GPU"
+    assert all(w.device.type == "cpu" for w in weights.values()), "it can be read without a GPU"
     assert all(w.isfinite().all() for w in weights.values() if w.is_floating_point())
 
 
-def test_a_run_repeats_and_goes_on(tmp_path: Path) -> None:
+def test_a_run_is_reproducible_and_resumable(tmp_path: Path) -> None:
     whole = fingerprint(trained(tmp_path / "whole", *EASY, "env.engine=gymnasium", updates=6))
     assert fingerprint(trained(tmp_path / "again", *EASY, "env.engine=gymnasium", updates=6)) == whole
     half = trained(tmp_path / "half", *EASY, "env.engine=gymnasium", updates=3)
@@ -83,20 +81,18 @@ def test_a_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overrides", [[], ["memory=gru"], ["memory.kv_heads=2"], ["heads=observation"]], ids=str)
-def test_it_computes_what_the_cpu_does(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # a GRU's products have ten bits else
+def test_losses_and_gradients_equal_those_of_the_cpu(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # or the products of a GRU have ten bits
     torch.manual_seed(0)
-    cfg = tiny_config(*EASY, *overrides)
-    agent, data = build_agent(cfg, env_spec(cfg)), build_data(cfg)
-    attach(agent, data)
-    roll = data.collector.collect().map(torch.clone)
-    data.env.close()
+    agent, stream, _ = tiny_agent(*EASY, *overrides)
+    roll = clone(stream.collector.collect())
+    stream.close()
     out = agent.model(roll)
     loss = sum(x.mean() for x in agent.model.losses(out, roll).values())
     loss.backward()
     grads = {k: p.grad.clone() for k, p in agent.model.named_parameters() if p.grad is not None}
     agent.cuda().zero_grad()
-    there = Rollout(**vars(roll)).map(lambda x: x.cuda())
+    there = roll.map(lambda x: x.cuda())
     found = agent.model(there)
     sum(x.mean() for x in agent.model.losses(found, there).values()).backward()
     assert torch.allclose(found.h.cpu(), out.h, atol=1e-5)

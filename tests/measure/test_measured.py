@@ -1,4 +1,4 @@
-"""Parts that keep their figures, whatever becomes of the others."""
+"""Measurements in parts: each part keeps its figures if another fails."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from worldmodel import gpu
 from worldmodel.errors import ConfigError
-from worldmodel.measure.gpu import command as gpu
 from worldmodel.measure.runner import measure
 
 
@@ -34,7 +34,7 @@ def broken(folder: Path, scale: float) -> dict:
 PARTS = {"counted": counted, "broken": broken, "listed": listed}
 
 
-def test_a_part_that_fails_keeps_no_other_from_running(tmp_path: Path) -> None:
+def test_a_failing_part_does_not_stop_the_others(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no disk"):
         measure("toy", "Toys", PARTS, None, 0.5, tmp_path)
     found = json.loads((tmp_path / "toy.json").read_text())
@@ -42,12 +42,12 @@ def test_a_part_that_fails_keeps_no_other_from_running(tmp_path: Path) -> None:
     measure("toy", "Toys", PARTS, ["listed"], 1.0, tmp_path)
     again = json.loads((tmp_path / "toy.json").read_text())
     assert again["counted"] == found["counted"] and again["listed"]["scale"] == 1.0
-    said = (tmp_path / "toy.md").read_text()
-    assert said.startswith("# Toys\n\nWritten by `python -m worldmodel.toy`")
-    assert "\nHow many. The details follow.\n" in said, "the whole docstring of a part describes it"
-    assert "| n | 5 |\n| by.a | 0.123 |\n\n" in said, "errors are for the JSON alone"
-    assert "| name | ms | error |\n|---|---|---|\n| a | 1.5 |  |\n| b |  | left out |\n" in said
-    assert said.index("## counted") < said.index("## listed")
+    text = (tmp_path / "toy.md").read_text()
+    assert text.startswith("# Toys\n\nWritten by `python -m worldmodel.toy`")
+    assert "\nHow many. The details follow.\n" in text, "the whole docstring of a part describes it"
+    assert "| n | 5 |\n| by.a | 0.123 |\n\n" in text, "errors are in the JSON file alone"
+    assert "| name | ms | error |\n|---|---|---|\n| a | 1.5 |  |\n| b |  | left out |\n" in text
+    assert text.index("## counted") < text.index("## listed")
 
 
 @pytest.mark.parametrize(

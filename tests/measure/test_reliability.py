@@ -1,4 +1,4 @@
-"""`make reliability`, with a few trials of each part."""
+"""The parts of `make reliability`, with a few trials each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_runs_that_are_killed(out: Path) -> None:
 
 
 @pytest.mark.slow
-def test_runs_that_are_told_to_stop(others: Path) -> None:
+def test_runs_that_receive_a_signal(others: Path) -> None:
     told = figures(others, "told")
     assert told["runs"] == told["equal_weights"] == 2 and told["env_steps_lost"] == 0
     assert set(told["exit_codes"]) <= {"resumable", "done", "-15"}  # -15: before Python had a handler
@@ -74,7 +74,7 @@ def test_the_report(out: Path) -> None:
     assert {p.name for p in out.iterdir()} == {"reliability.md", "reliability.json"}
 
 
-def test_some_parts_keep_the_figures_of_the_others(tmp_path: Path) -> None:
+def test_parts_that_are_not_run_keep_their_figures(tmp_path: Path) -> None:
     kept = {"figures": {"a": 1}, "scale": 1.0, "seconds": 2, "git": "x", "machine": {"cores": 1, "cpu": "y"}}
     (tmp_path / "reliability.json").write_text(json.dumps({"killed": kept}))
     with pytest.raises(ConfigError, match=r"parts=\['x'\]: allowed are null, killed, told"):

@@ -1,4 +1,4 @@
-"""The speed command's arithmetic; its timings are no tests."""
+"""The arithmetic of the speed command; its timings are not tested."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_train_flops_by_hand():
 
 
 def test_products_are_all_that_a_step_multiplies():
-    """PyTorch's own counter of FLOPs: 2 a multiplication, three products a matrix."""
+    """PyTorch counts 2 FLOPs per multiplication and three products per matrix."""
     model = nn.Sequential(nn.Linear(3, 5, bias=False), nn.GELU(), nn.Linear(5, 3, bias=False))
     with FlopCounterMode(display=False) as counter:
         products(model, tokens=7)()

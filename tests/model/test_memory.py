@@ -1,4 +1,4 @@
-"""Memories: causality, isolation, and that acting and learning compute the same h."""
+"""Memories: causality, isolation of episodes, and equal h step by step and in one pass."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def window(rows: int = L) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def act(memory: Memory, x, episode, valid, context: int) -> torch.Tensor:
-    """h (N, L, D) as it comes while acting."""
+    """h (N, L, D) step by step, as while acting."""
     first, state = memory.prefill(x[:, :context], episode[:, :context], valid[:, :context], x.shape[1])
     steps = [memory.step(x[:, t], episode[:, t], valid[:, t], state) for t in range(context, x.shape[1])]
     return torch.cat([first, torch.stack(steps, 1)], 1)
@@ -117,7 +117,7 @@ def test_cache_equals_full_pass_without_valid_rows_in_the_context(memory):
         )
 
 
-def test_cache_skips_an_invalid_row_amid_an_episode(memory):
+def test_cache_skips_an_invalid_row_within_an_episode(memory):
     x, episode, valid = window()
     valid[:, K + 3] = False
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The observation head: a normalised distribution by the chain rule, trained with the model by a switch."""
+"""Observation head: a normalised distribution by the chain rule, trained with the model where configured."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_without_weights_a_token_costs_log_of_the_alphabet() -> None:
 
 
 @torch.no_grad()
-def test_an_open_gate_lets_each_cell_of_a_view_stay() -> None:
+def test_an_open_gate_keeps_each_cell_of_a_view() -> None:
     torch.manual_seed(0)
     space = Box(0, 3, (2, 2, 3), np.uint8)
     head = ObservationHead(4, Grid(space, dim=4, num_values=(4, 3, 2)), space, hidden=8)
@@ -89,20 +89,20 @@ def test_an_encoder_without_codes_is_refused() -> None:
 
 
 def test_off_by_default_and_free() -> None:
-    agent, data, _ = tiny_agent(*EASY)
-    roll = data.collector.collect()
-    data.close()
+    agent, stream, _ = tiny_agent(*EASY)
+    roll = stream.collector.collect()
+    stream.close()
     assert not any("observation" in k for k in agent.state_dict())
     assert "observation" not in agent.model.losses(agent.model(roll), roll)
 
 
 def test_trained_with_the_model_it_shapes_the_memory_and_learns() -> None:
     torch.manual_seed(0)
-    agent, data, _ = tiny_agent(*EASY, "heads=observation")
-    roll = data.collector.collect()
-    data.close()
+    agent, stream, _ = tiny_agent(*EASY, "heads=observation")
+    roll = stream.collector.collect()
+    stream.close()
     model, mask = agent.model, roll.new_steps(roll.mask)
-    assert bool(agent.state_dict()["model.observation.joint"])
+    assert bool(agent.state_dict()["model.heads.observation.joint"])
     by_hand = model.symbols(roll.obs[:, -roll.num_new :])
     assert by_hand.shape == (4, 8, 49, 3) and torch.equal(by_hand[0, 0].view(7, 7, 3), roll.obs[0, -8].long())
 
@@ -112,7 +112,7 @@ def test_trained_with_the_model_it_shapes_the_memory_and_learns() -> None:
     before = loss()
     before.backward()
     assert all(p.grad.abs().sum() > 0 for p in model.memory.parameters())
-    assert model.heads.trunk.weight.grad is None
+    assert model.heads["dynamics"].trunk.weight.grad is None
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(40):
         optimizer.zero_grad()
@@ -121,7 +121,7 @@ def test_trained_with_the_model_it_shapes_the_memory_and_learns() -> None:
     assert now < 0.3 * before
 
 
-def test_by_a_switch_of_the_command_line(cli: Callable, tmp_path: Path) -> None:
+def test_configured_on_the_command_line(cli: Callable, tmp_path: Path) -> None:
     ended = cli("total_steps=32", "heads=observation", f"run_dir={tmp_path / 'run'}")
     assert ended.code == 0, ended.err
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:

@@ -1,11 +1,11 @@
-"""SIGReg and VICReg: what they say of known distributions, and that ranks agree."""
+"""SIGReg and VICReg: losses of known distributions, and equal gradients on one and two ranks."""
 
 from math import pi, sqrt
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
+from helpers.ranks import run_on_two_ranks
 from torch import nn
 
 from worldmodel.model.targets import SIGReg, VICReg, effective_rank, latent_std
@@ -53,7 +53,7 @@ def test_sigreg_revives_a_collapsed_batch():
     assert 0.7 < latent_std(y, valid) < 1.3 and effective_rank(y, valid) > 7
 
 
-def test_sigreg_draws_new_directions_and_remembers_where_it_was():
+def test_sigreg_draws_new_directions_and_restores_its_generator():
     target = make(SIGReg, directions=4)
     twin = make(SIGReg, directions=4)
     y, valid = torch.randn(1, 64, D), torch.ones(1, 64, dtype=torch.bool)
@@ -79,7 +79,7 @@ def test_vicreg_by_hand():
 
 
 def gradients(rows, mask, ranks):
-    """Gradient of a linear encoder's weight under the sum of both regularisers; averaged over ranks, as DDP does."""
+    """Losses of both regularisers and their gradients of a linear encoder's weight, averaged over ranks as in DDP."""
     torch.manual_seed(0)
     net = nn.Linear(rows.shape[-1], D)
     net.shape = (D,)
@@ -116,7 +116,7 @@ def test_two_ranks_at_half_the_batch_agree_with_one(tmp_path):
     mask = torch.rand(4, 6) > 0.3
     mask[1] = False  # the ranks have different numbers of rows
     out = tmp_path / "gradients.pt"
-    mp.spawn(work, args=(tmp_path / "store", rows, mask, out), nprocs=2)
+    run_on_two_ranks(work, tmp_path / "store", rows, mask, out)
     for (one, grad_one), (two, grad_two) in zip(gradients(rows, mask, 1), torch.load(out), strict=True):
         assert grad_one.abs().max() > 1e-5
         torch.testing.assert_close(two, one)

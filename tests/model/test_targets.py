@@ -1,4 +1,4 @@
-"""Latent targets: where gradients flow, what each loss says, and that ranks agree."""
+"""Latent targets: gradients, losses by hand, and slow copies."""
 
 import inspect
 from functools import partial
@@ -29,7 +29,7 @@ def views(*lead):
 
 
 def build(kind, make_encoder=None, obs_space=VIEW, act_space=ACTS, **options):
-    """A target, with the main encoder that it goes with."""
+    """A main encoder and a target for it."""
     make = make_encoder or partial(encoders.Grid, dim=D)
 
     def fresh(**overrides):

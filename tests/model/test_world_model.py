@@ -1,24 +1,25 @@
-"""The world model: who sees what, its scales, and its losses by hand."""
+"""World model: causality, scales of the errors, and losses by hand."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from helpers.rollouts import hand_made
 from helpers.tiny import EASY, clone, tiny_agent
 
 from worldmodel.masked import masked_mean
 from worldmodel.model.heads.dynamics import LOGVAR_MAX, LOGVAR_MIN, Prediction, bound_logvar, symlog
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Rollout
+from worldmodel.types import ScoredRollout, add_fields
 
 SPATIAL = ["encoder.spatial=true", "encoder.channels=[8]"]
 
 
 def make(*overrides: str) -> tuple:
     torch.manual_seed(0)
-    agent, data, _ = tiny_agent(*EASY, *overrides)
-    rolls = [data.collector.collect() for _ in range(2)]
-    data.close()
+    agent, stream, _ = tiny_agent(*EASY, *overrides)
+    rolls = [stream.collector.collect() for _ in range(2)]
+    stream.close()
     agent.model.score_rollout(rolls[0])
     return agent.model, rolls[1]
 
@@ -29,7 +30,7 @@ def pair() -> tuple:
 
 
 @torch.no_grad()
-def test_h_knows_the_action_before_and_not_the_one_to_come(pair) -> None:
+def test_h_depends_on_the_action_before_and_not_on_the_next_one(pair) -> None:
     model, roll = pair
     before = model(roll)
     t = 3
@@ -86,21 +87,21 @@ def test_absolute_prediction_measures_its_skill_in_the_same_units() -> None:
 
 
 @torch.no_grad()
-def test_review_is_the_forward_pass_after_bringing_the_scales_up_to_date(pair) -> None:
+def test_scoring_is_the_forward_pass_after_an_update_of_the_scales(pair) -> None:
     model, roll = pair
     count = float(model.delta_scale.count)
-    seen = model.score_rollout(roll)
+    scored = model.score_rollout(roll)
     out = model(roll)
     assert model.delta_scale.count == count + roll.new_steps(roll.mask).sum()
-    torch.testing.assert_close(seen.error, out.error, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(seen.pred.logvar, out.pred.logvar, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(scored.error, out.error, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(scored.pred.logvar, out.pred.logvar, atol=1e-4, rtol=1e-4)
 
 
 def test_scales_are_those_of_real_transitions() -> None:
     torch.manual_seed(0)
-    agent, data, _ = tiny_agent(*EASY)
-    roll = data.collector.collect()
-    data.close()
+    agent, stream, _ = tiny_agent(*EASY)
+    roll = stream.collector.collect()
+    stream.close()
     out, mask = agent.model.score_rollout(roll), roll.new_steps(roll.mask)
     delta = (out.y[:, 1:] - out.y[:, :-1])[mask]
     assert not mask.all()
@@ -163,12 +164,26 @@ def test_it_learns_to_predict(overrides: list[str]) -> None:
     assert start < 0.2 < 0.5 < skill(model(roll))
 
 
-def test_what_is_no_prediction_is_refused() -> None:
+def test_an_unknown_prediction_is_refused() -> None:
     with pytest.raises(ValueError, match=r"model.predicts=foo: allowed are delta, absolute"):
         make("model.predicts=foo")
 
 
-def test_rollout_types() -> None:
-    roll = Rollout(*[torch.arange(12.0).view(2, 6)] * 8, logp=torch.zeros(2, 4))
-    assert roll.num_new == 4 and roll.new_steps(roll.rew_ext).tolist() == [[1, 2, 3, 4], [7, 8, 9, 10]]
-    assert len(roll[1:]) == 1 and roll[1:].h is None
+def test_rows_of_a_rollout() -> None:
+    roll = hand_made(rew_ext=torch.arange(12.0).view(2, 6), num_new=4)
+    assert roll.new_steps(roll.rew_ext).tolist() == [[1, 2, 3, 4], [7, 8, 9, 10]]
+    assert roll.new_rows(roll.rew_ext).tolist() == [[1, 2, 3, 4, 5], [7, 8, 9, 10, 11]]
+    assert roll.next_rows(roll.rew_ext).tolist() == [[2, 3, 4, 5], [8, 9, 10, 11]]
+    second = roll[1:]
+    assert len(second) == 1 and second.num_new == 4 and second.logp.shape == (1, 4)
+
+
+def test_stages_of_a_rollout() -> None:
+    roll = hand_made(rew_ext=torch.arange(12.0).view(2, 6), num_new=4)
+    new = dict.fromkeys(("rew_int", "adv", "ret_ext", "ret_int"), torch.ones(2, 4))
+    scored = add_fields(ScoredRollout, roll, **new)
+    assert scored.rew_ext is roll.rew_ext and scored.logp is roll.logp and scored.num_new == 4
+    sequences = scored.as_sequences()
+    assert not hasattr(sequences, "logp") and sequences.until(2).rew_ext.tolist() == [[0, 1], [6, 7]]
+    with pytest.raises(TypeError, match="rew_int"):
+        add_fields(ScoredRollout, roll)

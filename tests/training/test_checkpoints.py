@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, two of them, the newest valid one found, and a disk that is full."""
+"""Checkpoint files: atomic writes, the newest valid one, full disks, rollbacks and signals."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.runs import STEPS, check_whole, last, record, rows
-from helpers.tiny import EASY
+from helpers.tiny import EASY, tiny_config
 
 from worldmodel.errors import ConfigError
 from worldmodel.files import alias, atomic_write
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.measure.reliability.malformed import Bomb, Evaluated
+from worldmodel.training.build import build_data
 from worldmodel.training.callbacks import Checkpoints, Metrics
 from worldmodel.training.callbacks.signals import StopOnSignal, resumable_from_the_start
-from worldmodel.training.checkpoint import SealedFiles, newest_checkpoint, read_checkpoint
+from worldmodel.training.checkpoint import FORMAT, SealedFiles, newest_checkpoint, read_checkpoint
 from worldmodel.training.datamodule import SequenceData
+from worldmodel.training.module import TrainingModule
 
 
 def test_a_file_is_whole_or_the_old_one(tmp_path: Path) -> None:
@@ -50,14 +52,14 @@ def test_alias(tmp_path: Path, monkeypatch, links: bool) -> None:
     assert two.read_bytes() == b"1" and len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_seal_and_what_has_none(tmp_path: Path) -> None:
-    content = {"state_dict": {"w": torch.arange(1000)}, "config": {}}
+def test_damage_is_detected_with_and_without_a_seal(tmp_path: Path) -> None:
+    content = {"state_dict": {"w": torch.arange(1000)}, "config": {}, "format": FORMAT}
     sealed, plain = tmp_path / "sealed.ckpt", tmp_path / "plain.ckpt"
     SealedFiles().save_checkpoint(content, sealed)
     torch.save(content, plain)
     for path in (sealed, plain):
         assert torch.equal(read_checkpoint(path)["state_dict"]["w"], torch.arange(1000))
-        assert torch.load(path, weights_only=True)["config"] == {}  # others can read it, too
+        assert torch.load(path, weights_only=True)["config"] == {}  # torch alone can read it
         data = bytearray(path.read_bytes())
         data[data.index(torch.arange(100, 110).numpy().tobytes())] ^= 1
         path.write_bytes(data)
@@ -65,7 +67,7 @@ def test_a_seal_and_what_has_none(tmp_path: Path) -> None:
             read_checkpoint(path)
 
 
-def test_the_bombs_of_the_corpus_are_live(tmp_path: Path) -> None:
+def test_the_malicious_files_of_the_corpus_would_execute(tmp_path: Path) -> None:
     for bomb in (Bomb, Evaluated):
         marker = tmp_path / bomb.__name__
         torch.save(bomb(marker), tmp_path / "bomb")
@@ -73,7 +75,7 @@ def test_the_bombs_of_the_corpus_are_live(tmp_path: Path) -> None:
         assert marker.exists()
 
 
-def test_the_newest_valid_one(cli, tmp_path: Path) -> None:
+def test_the_newest_valid_checkpoint_is_resumed(cli, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert cli("total_steps=128", f"run_dir={run}", "save.every=1", *EASY).code == 0
     folder = run / "checkpoints"
@@ -91,7 +93,7 @@ def test_the_newest_valid_one(cli, tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) is None
 
 
-def test_by_time_and_by_updates(cli, tmp_path: Path, monkeypatch) -> None:
+def test_saves_by_time_and_by_updates(cli, tmp_path: Path, monkeypatch) -> None:
     saved = []
     write = SealedFiles.save_checkpoint
     monkeypatch.setattr(
@@ -104,7 +106,7 @@ def test_by_time_and_by_updates(cli, tmp_path: Path, monkeypatch) -> None:
     saved.clear()
     assert cli("total_steps=96", "save.every_s=1e-9", "run_dir=b").code == 0
     assert saved == [4, 8, 12]
-    assert cli("total_steps=32", "save.every=0").err == "error: save.every=0: allowed are positive numbers\n"
+    assert cli("total_steps=32", "save.every=0").err == "error: save.every=0: allowed are numbers above 0\n"
 
 
 @contextmanager
@@ -155,7 +157,7 @@ def test_training_goes_on_while_the_disk_is_full(cli, tmp_path: Path, full_at, m
     assert not list(run.rglob("*.part"))
 
 
-def test_a_run_whose_end_can_not_be_saved_has_failed(cli, tmp_path: Path, full_at) -> None:
+def test_a_run_fails_whose_last_checkpoint_cannot_be_written(cli, tmp_path: Path, full_at) -> None:
     full_at(3, 4)
     run = tmp_path / "run"
     with pytest.raises(OSError, match="no checkpoint could be written at env_steps=96"):
@@ -163,8 +165,8 @@ def test_a_run_whose_end_can_not_be_saved_has_failed(cli, tmp_path: Path, full_a
     assert record(run)["status"] == "failed" and last(run)["global_step"] == 8 and not (run / "DONE").exists()
 
 
-def test_rows_wait_until_there_is_room(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path)
+def test_rows_are_written_once_there_is_space(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, build_data(tiny_config()).stream)
     metrics.unwritten = [["a", "b"], [1.0, 2.0]]
     metrics._write()
     metrics.unwritten.append([3.0, "x" * 2000])
@@ -179,19 +181,19 @@ def test_rows_wait_until_there_is_room(tmp_path: Path) -> None:
     assert len(metrics.read()) == 3
 
 
-def test_a_run_that_was_killed_after_its_last_checkpoint(cli, tmp_path: Path, monkeypatch) -> None:
+def test_a_run_killed_after_its_last_checkpoint_is_concluded(cli, tmp_path: Path, monkeypatch) -> None:
     run = tmp_path / "run"
     assert cli("total_steps=64", f"run_dir={run}").code == 0
     (run / "DONE").unlink()
-    told = record(run) | {"status": "running", "env_steps": 0}
-    (run / "run.json").write_text(json.dumps(told))
+    unfinished = record(run) | {"status": "running", "env_steps": 0}
+    (run / "run.json").write_text(json.dumps(unfinished))
     before = (run / "checkpoints" / "last.ckpt").read_bytes()
     assert cli("checkpoint=auto", f"run_dir={run}", tiny=[])[::2] == (0, "")
     assert record(run)["status"] == "done" and record(run)["env_steps"] == 64 and (run / "DONE").exists()
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == before and len(rows(run)) == 2
 
 
-def test_a_marker_goes_when_the_run_goes_on(cli, tmp_path: Path, monkeypatch) -> None:
+def test_the_marker_of_a_finished_run_is_removed_when_it_continues(cli, tmp_path: Path, monkeypatch) -> None:
     run = tmp_path / "run"
     assert cli("total_steps=64", f"run_dir={run}").code == 0 and (run / "DONE").exists()
     monkeypatch.setattr(CuriousAgent, "score", lambda *_: os.kill(os.getpid(), signal.SIGTERM) or 1 / 0)
@@ -201,22 +203,22 @@ def test_a_marker_goes_when_the_run_goes_on(cli, tmp_path: Path, monkeypatch) ->
 
 
 @pytest.mark.parametrize("loss", ["nan", "huge"])
-def test_a_broken_loss_goes_back_with_smaller_rates(cli, tmp_path: Path, monkeypatch, loss: str) -> None:
-    """It breaks in the third update, once before and once after the first checkpoint that a way back could start at."""
-    run, step, broken = tmp_path / "run", CuriousAgent.training_step, []
+def test_a_broken_loss_rolls_back_with_smaller_rates(cli, tmp_path: Path, monkeypatch, loss: str) -> None:
+    """It breaks twice in the third update, the second time after a rollback to the second update."""
+    run, step, broken = tmp_path / "run", TrainingModule.training_step, []
 
     def training_step(self, batch, index):
-        total = step(self, batch, index)
-        if len(broken) < 2 and int(self.env_steps) == 3 * STEPS:
+        outputs = step(self, batch, index)
+        if len(broken) < 2 and self.env_steps == 3 * STEPS:
             broken.append(self.trainer.optimizers[0].param_groups[0]["lr"])
             # as if it had been found in the step before
             self.max_loss = 0.0 if loss == "huge" else self.max_loss
             if loss == "nan":
                 batch.policy.ret_ext.fill_(float("nan"))
             return step(self, batch, index)
-        return total
+        return outputs
 
-    monkeypatch.setattr(CuriousAgent, "training_step", training_step)
+    monkeypatch.setattr(TrainingModule, "training_step", training_step)
     ended = cli("total_steps=128", f"run_dir={run}", "save.every=2", "rollback=halve", "optimizer.lr=1e-3", *EASY)
     assert ended.code == 0, ended.err
     lines = ended.err.splitlines()
@@ -227,7 +229,7 @@ def test_a_broken_loss_goes_back_with_smaller_rates(cli, tmp_path: Path, monkeyp
     assert {g["initial_lr"] for g in last(run)["optimizer_states"][0]["param_groups"]} == {2.5e-4}
 
 
-def test_bad_ways_back(cli) -> None:
+def test_bad_rollback_settings(cli) -> None:
     for bad in ("rollback.times=-1", "rollback.factor=1.0", "rollback.max_loss=0"):
         ended = cli("total_steps=32", bad)
         assert ended.code == 2 and ended.err.startswith(f"error: {bad}: allowed ")
@@ -239,14 +241,14 @@ def test_a_signal_before_the_first_update(cli, tmp_path: Path, monkeypatch) -> N
     assert record(tmp_path / "run")["status"] == "stopped" and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
 
 
-def test_the_launcher_has_its_turn(cli, tmp_path: Path, monkeypatch) -> None:
-    """submitit queues a job again in a handler of its own; by then all must be saved."""
+def test_the_handler_of_the_launcher_runs_after_the_save(cli, tmp_path: Path, monkeypatch) -> None:
+    """The handler of submitit requeues the job."""
     seen, score = [], CuriousAgent.score
 
     def signalled(self, roll):
         if int(self.env_steps) == STEPS:
             os.kill(os.getpid(), signal.SIGUSR2)
-        score(self, roll)
+        return score(self, roll)
 
     monkeypatch.setattr(CuriousAgent, "score", signalled)
     before = signal.signal(signal.SIGUSR2, lambda *_: seen.append(last(tmp_path / "run")["global_step"]))
@@ -257,7 +259,7 @@ def test_the_launcher_has_its_turn(cli, tmp_path: Path, monkeypatch) -> None:
     assert seen == [8] and record(tmp_path / "run")["status"] == "stopped"
 
 
-def test_handlers_are_put_back() -> None:
+def test_handlers_are_restored() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     with pytest.raises(SystemExit) as ended, resumable_from_the_start():
         signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The command line: one line and exit code 2 for bad input, help, sweeps, folders."""
+"""The command line: one-line errors with exit code 2, help, sweeps and run folders."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 import torch
 from helpers.tiny import REPO, TINY
 
-# what is wrong, and what the line must say: the key, the value, what is allowed
+# bad arguments, and what the line must contain: the key, the value, what is allowed
 BAD = {
     "foo=1": ["foo=1: no such key, allowed are ", "curiosity", "total_steps"],
     "+foo=1": ["foo=1: no such key, allowed are ", "curiosity", "total_steps"],
-    "data.foo=1": ["data.foo=1: no such key, allowed are horizon, "],
-    "+data.foo=1": ["data.foo=1: no such key, allowed are ", "horizon, "],
+    "data.foo=1": ["data.foo=1: no such key, allowed are rollout_length, "],
+    "+data.foo=1": ["data.foo=1: no such key, allowed are ", "rollout_length, "],
     "+env.foo=1": ["does not take", "'foo': 1"],
     "policy.actor.foo=1": ["policy.actor.foo=1: no such key, allowed are hidden, "],
     "data.rollout_length=abc": ["data.rollout_length=abc: allowed is int"],
@@ -29,7 +29,7 @@ BAD = {
     "total_steps=0": ["total_steps=0: allowed are whole numbers from 1"],
     "seed=1.5": ["seed=1.5: allowed is int"],
     "seed=-1": ["seed=-1: allowed are whole numbers from 0"],
-    "threads=0": ["threads=0: allowed are whole numbers from 1"],
+    "threads=0": ["threads=0: allowed are null and whole numbers from 1"],
     "name=null": ["name=None: allowed is str"],
     "video=3": ["video=3: allowed is bool"],
     "curiosity=foo": ["curiosity=foo: no such option, allowed are ama, byol_explore, count, "],
@@ -47,7 +47,7 @@ BAD = {
     "reward.normalise=foo": ["reward.normalise=foo: allowed is Literal['return', 'mean_std', 'none']"],
     "optimizer.lr=abc": ["optimizer.lr=abc: allowed is float"],
     "+optimizer.part_lr.heads=1": ["optimizer.part_lr=['heads']: allowed are encoder, memory, policy, curiosity"],
-    "+policy.foo=1": ["policy.foo=1: no such key, allowed are actor, ppo"],
+    "+policy.foo=1": ["policy.foo=1: no such key, allowed are objective, imagination, actor"],
     "weights.delta=abc": ["weights.delta=abc: allowed is float"],
     "+weights.foo=1": ["weights.foo: no such loss, allowed are delta, rew, end, policy, entropy, value"],
     "data.model_batch=1 policy.actor.memory_gradient=true": ["data.model_batch=1: allowed with policy.actor.memory_"],
@@ -71,7 +71,7 @@ def test_bad_input(cli, arguments: str, tmp_path: Path) -> None:
     assert ended.err.startswith("error: ") and ended.err.count("\n") == 1 and ended.err.endswith("\n")
     for words in BAD[arguments]:
         assert words in ended.err
-    begun = arguments.startswith(("+weights", "optimizer.lr=1e30"))  # known only when the losses are
+    begun = arguments.startswith(("+weights", "optimizer.lr=1e30"))  # detected only with the losses
     left = [p for p in tmp_path.rglob("*") if p.is_file()]
     assert bool(left) == begun, "bad input leaves nothing behind"
     if begun:
@@ -111,7 +111,7 @@ def test_help_lists_the_groups(cli) -> None:
     assert "curiosity: ama, byol_explore, count, " in ended.out
 
 
-def test_the_configuration_can_be_shown(cli) -> None:
+def test_the_configuration_can_be_printed(cli) -> None:
     ended = cli("--cfg=job", "--resolve")
     assert ended.code == 0 and "total_steps: 200000" in ended.out and "${" not in ended.out
 
@@ -124,7 +124,7 @@ def test_a_sweep_makes_a_folder_for_each_run(cli, tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"runs", "multirun"}
 
 
-def test_runs_of_the_same_moment_have_folders_of_their_own(cli, tmp_path: Path, monkeypatch) -> None:
+def test_runs_of_the_same_second_have_separate_folders(cli, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("time.strftime", lambda _: "now")
     assert [cli("total_steps=32").code for _ in range(2)] == [0, 0]
     assert {p.name for p in tmp_path.glob("runs/doorkey/*")} == {"now_seed0", "now_seed0_2"}
@@ -135,7 +135,7 @@ def test_a_sweep_over_several_devices_is_refused(cli) -> None:
     assert ended.code == 2 and ended.err == "error: trainer.devices=2: allowed in a sweep is 1\n"
 
 
-def test_a_rank_that_others_started_needs_a_folder(cli, monkeypatch) -> None:
+def test_a_rank_started_by_a_launcher_needs_a_folder(cli, monkeypatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     ended = cli("total_steps=32")

@@ -1,28 +1,33 @@
-"""The collapse guard's figures, and that it speaks once, and only when the space dies."""
+"""Statistics of the latent space, and one warning when it collapses."""
 
 from math import log, sqrt
-from types import SimpleNamespace
+from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
+from helpers.tiny import tiny_config
 from torch import nn
 
 from worldmodel.model.targets import effective_rank, latent_std
-from worldmodel.training.callbacks import CollapseGuard
+from worldmodel.training.build import build_data
+from worldmodel.training.callbacks import CollapseGuard, Metrics
 
-TRAINER = SimpleNamespace(is_global_zero=True)
 
-
-@pytest.mark.parametrize(("std", "rank", "speaks"), [(0.5, 30.0, 0), (0.001, 30.0, 1), (0.5, 1.1, 1), (0.5, 1.9, 0)])
-def test_warning_in_words(capsys: pytest.CaptureFixture, std: float, rank: float, speaks: int) -> None:
-    metrics = SimpleNamespace(row={"latent_std": 1.0, "latent_rank": 40.0, "env_steps": 0})
+@pytest.mark.parametrize(("std", "rank", "warnings"), [(0.5, 30.0, 0), (0.001, 30.0, 1), (0.5, 1.1, 1), (0.5, 1.9, 0)])
+def test_one_warning_of_a_collapse(
+    capsys: pytest.CaptureFixture, tmp_path: Path, std: float, rank: float, warnings: int
+) -> None:
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    metrics = Metrics(tmp_path, build_data(tiny_config()).stream)
+    metrics.row = {"latent_std": 1.0, "latent_rank": 40.0, "env_steps": 0}
     guard = CollapseGuard(metrics)
-    guard.on_train_epoch_end(TRAINER, None)
+    guard.on_train_epoch_end(trainer, None)
     metrics.row = {"latent_std": std, "latent_rank": rank, "env_steps": 2048}
-    guard.on_train_epoch_end(TRAINER, None)
-    guard.on_train_epoch_end(TRAINER, None)
-    assert capsys.readouterr().err.count("collapsing at env_steps=2048") == speaks
+    guard.on_train_epoch_end(trainer, None)
+    guard.on_train_epoch_end(trainer, None)
+    assert capsys.readouterr().err.count("collapsing at env_steps=2048") == warnings
 
 
 def test_latent_std_by_hand():

@@ -1,4 +1,4 @@
-"""Invariant 7: two ranks with half the batch each learn what one rank learns from the whole batch."""
+"""Two ranks with half the batch each: the gradients and statistics of one rank with the whole batch."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from helpers.tiny import EASY, REPO, TINY, clone, tiny_agent
+from helpers.ranks import run_on_two_ranks
+from helpers.tiny import EASY, REPO, TINY, clone, open_stream, tiny_config
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from worldmodel.curiosity.byol_explore import RunningMean
 from worldmodel.errors import NonFiniteLoss
 from worldmodel.running_stats import RunningMeanStd
+from worldmodel.training.build import EnvSpec, build_agent, build_module, env_spec
 from worldmodel.training.checkpoint import read_checkpoint
-from worldmodel.types import Minibatch, Rollout
+from worldmodel.training.module import TrainingModule
+from worldmodel.types import Minibatch, Rollout, ScoredRollout
 
 CASES = [
     *(f"target={x}" for x in ("random", "inverse", "ema", "sigreg", "vicreg", "reconstruction")),
@@ -32,64 +35,67 @@ CASES = [
 ]
 
 
-def learn(agent, roll: Rollout, ranks: int) -> dict[str, torch.Tensor]:
-    """What a rank makes of its rollout: rewards, advantages, statistics, and its own gradients of the joint loss."""
-    agent._trainer = SimpleNamespace(world_size=ranks)
-    agent.score(roll)
-    joint_loss(agent, Minibatch(roll, roll)).backward()
+def learn(module: TrainingModule, roll: Rollout) -> tuple[ScoredRollout, dict[str, Tensor]]:
+    """Score a rollout; the scored rollout, and rewards, advantages, statistics and this rank's own gradients."""
+    agent = module.agent
+    scored = agent.score(roll)
+    module.training_step(Minibatch(scored, scored), 0)["loss"].backward()
     found = {f"grad/{name}": p.grad for name, p in agent.named_parameters() if p.grad is not None}
     for name, module in agent.named_modules():
         if isinstance(module, RunningMeanStd | RunningMean):
             found |= {f"moments/{name}/{k}": v.clone() for k, v in module.state_dict().items()}
-    return found | {"roll/rew_int": roll.rew_int, "roll/adv": roll.adv, "env_steps": agent.env_steps}
+    return scored, found | {"roll/rew_int": scored.rew_int, "roll/adv": scored.adv, "env_steps": agent.env_steps}
 
 
-def make_agent(case: str):
+def make(cfg: DictConfig, spec: EnvSpec) -> TrainingModule:
+    """The same module on every rank."""
     torch.manual_seed(0)
-    overrides = ["policy.actor.memory_gradient=true", "reward.normalise=mean_std", case, *EASY]
-    agent, data, _ = tiny_agent(*overrides)
-    return agent, data
+    return build_module(cfg, build_agent(cfg, spec))
 
 
-def rank_main(rank: int, port: int, folder: Path) -> None:
+def rank_main(rank: int, port: int, folder: Path, spec: EnvSpec) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     for case in CASES:
-        agent, data = make_agent(case)
-        data.close()
+        module = make(OmegaConf.load(folder / f"{case}.yaml"), spec)
+        agent = module.agent
         roll = Rollout(**torch.load(folder / f"{case}.roll"))[2 * rank : 2 * rank + 2]
         agent.reward_normalizer.reset(2)
         agent.curiosity.reset(2)
-        found = learn(agent, roll, 2)
+        scored, found = learn(module, roll)
         for key, value in found.items():  # as DDP does
             if key.startswith("grad/"):
                 dist.all_reduce(value)
                 value /= 2
         torch.save(found, folder / f"{case}.{rank}")
     if rank:
-        roll.ret_ext[0, 0] = torch.inf
+        scored.ret_ext[0, 0] = torch.inf
     with pytest.raises(NonFiniteLoss) as caught:
-        joint_loss(agent, Minibatch(roll, roll))
+        module.training_step(Minibatch(scored, scored), 0)
     (folder / f"broken.{rank}").write_text(str(caught.value))
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files of each case: what two ranks found, and one rank with the whole batch."""
+    """The results of each case in files: of two ranks, and of one rank with the whole batch."""
     folder = tmp_path_factory.mktemp("ranks")
     for case in CASES:
-        agent, data = make_agent(case)
-        roll = clone(data.collector.collect())
-        data.close()
+        cfg = tiny_config("policy.actor.memory_gradient=true", "reward.normalise=mean_std", case, *EASY)
+        OmegaConf.save(cfg, folder / f"{case}.yaml")
+        spec = env_spec(cfg)
+        module = make(cfg, spec)
+        stream = open_stream(module.agent, cfg)
+        roll = clone(stream.collector.collect())
+        stream.close()
         roll.mask[0, -6:] = False  # masks fall unevenly: rank 0 has far fewer real steps
         roll.mask[1, -8:-2] = False
         torch.save(vars(roll), folder / f"{case}.roll")
-        torch.save(learn(agent, roll, 1), folder / f"{case}.whole")
+        torch.save(learn(module, roll)[1], folder / f"{case}.whole")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.start_processes(rank_main, (port, folder), nprocs=2, start_method="spawn")
+    run_on_two_ranks(rank_main, port, folder, spec)
     return folder
 
 
@@ -120,7 +126,7 @@ def test_a_loss_that_is_not_finite_stops_all_ranks(both: Path) -> None:
 
 @pytest.fixture(scope="module")
 def run_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with two processes, stopped by a signal and gone on with."""
+    """A run of two processes that was stopped by a signal and continued."""
     work = tmp_path_factory.mktemp("two")
     tiny = [x for x in TINY if x.split("=")[0] not in ("env.num_envs", "threads")]
     command = [sys.executable, "-m", "worldmodel.train"]
@@ -152,11 +158,11 @@ def run_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
             os.killpg(process.pid, signal.SIGKILL)
     (run,) = work.glob("runs/*/*")
     assert json.loads((run / "run.json").read_text())["status"] == "stopped"
-    steps = int(read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]["env_steps"])
+    steps = int(read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]["agent.env_steps"])
     go_on = [*command, "checkpoint=auto", f"run_dir={run}", f"total_steps={steps + 3 * 32}"]
     ended = subprocess.run(go_on, cwd=work, env=environment, capture_output=True, text=True, timeout=80)
-    told = [line for line in ended.stderr.splitlines() if "find_unused_parameters" not in line]  # torch's hint, once
-    assert ended.returncode == 0 and told == [], ended.stderr
+    errors = [line for line in ended.stderr.splitlines() if "find_unused_parameters" not in line]  # torch's hint, once
+    assert ended.returncode == 0 and errors == [], ended.stderr
     return run
 
 
@@ -167,6 +173,6 @@ def test_a_run_of_two_ranks(run_of_two: Path) -> None:
     assert record["status"] == "done" and record["env_steps"] == steps[-1]
     assert steps == [32 * (i + 1) for i in range(len(steps))]  # 2 ranks of 2 environments and 8 steps
     saved = read_checkpoint(run_of_two / "checkpoints" / "last.ckpt")
-    assert saved["global_step"] == 4 * len(steps) and saved["state_dict"]["reward_scale.sum"].shape == (2,)
+    assert saved["global_step"] == 4 * len(steps) and saved["state_dict"]["agent.reward_normalizer.sum"].shape == (2,)
     assert [p.name for p in run_of_two.parents[1].iterdir()] == [run_of_two.parent.name]
     assert not list(run_of_two.rglob("*.part"))

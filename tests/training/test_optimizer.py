@@ -1,4 +1,4 @@
-"""Who decays, who learns how fast, the warm-up, and what a restart takes over."""
+"""Optimizers: weight decay, learning rates, schedules and the state after a restart."""
 
 from __future__ import annotations
 
@@ -7,14 +7,33 @@ import torch
 from helpers.tiny import tiny_agent
 from torch import nn
 
-from worldmodel.training.optimizer import MATRICES, make_adamw, make_muon
+from worldmodel.training.optimizer import make_adamw, make_muon
 
 
 @pytest.fixture(scope="module")
 def agent():
-    agent, data, _ = tiny_agent("memory.position=learned", "target=inverse", "env=mujoco", "encoder=mlp")
-    data.close()
+    agent, stream, _ = tiny_agent("memory.position=learned", "target=inverse", "env=mujoco", "encoder=mlp")
+    stream.close()
     return agent
+
+
+class Layer(nn.Linear):
+    """A module with the attributes of an agent that the optimizers read."""
+
+    total_steps, env_steps = 100, 0
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+
+    def param_groups(self) -> dict[str, nn.Module]:
+        return {"policy": self}
+
+    @property
+    def model(self) -> Layer:
+        return self
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        return []
 
 
 def groups_by_name(agent: nn.Module, **settings) -> dict[str, dict]:
@@ -52,8 +71,17 @@ def test_rates_of_the_parts(agent) -> None:
         make_adamw(agent, part_lr={"heads": 1.0})
 
 
+def test_a_head_can_have_a_rate_of_its_own() -> None:
+    agent, stream, _ = tiny_agent("heads=observation")
+    stream.close()
+    rates = groups_by_name(agent, lr=1.0, part_lr={"observation": 0.5, "encoder": 0.25}, warmup=0)
+    head = {name for name in rates if name.startswith("model.heads.observation.")}
+    assert head and {name for name, group in rates.items() if group["lr"] == 0.5} == head
+    assert {name.split(".")[1] for name, group in rates.items() if group["lr"] == 0.25} == {"encoder"}
+
+
 def test_warm_up() -> None:
-    made = make_adamw(nn.Linear(2, 2), lr=8.0, warmup=4)
+    made = make_adamw(Layer(), lr=8.0, warmup=4)
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     rates = []
     for _ in range(6):
@@ -71,19 +99,18 @@ def step(module: nn.Module, made: dict) -> None:
 
 
 def test_cool_down() -> None:
-    module = nn.Linear(2, 2)
-    module.total_steps = 100
+    module = Layer()
     rates = []
     for module.env_steps in (0, 50, 75, 100):
         made = make_adamw(module, lr=8.0, warmup=0, cooldown=0.5)
         rates.append(made["optimizer"].param_groups[0]["lr"])
     assert rates == [8.0, 8.0, 4.0, 0.0]
-    with pytest.raises(ValueError, match=r"optimizer.cooldown=2.0: allowed are shares of the budget from 0 to 1"):
+    with pytest.raises(ValueError, match=r"optimizer.cooldown=2.0: allowed are numbers from 0 to 1"):
         make_adamw(module, cooldown=2.0)
 
 
-def test_a_restart_takes_the_moments_over_and_not_the_rates() -> None:
-    module = nn.Linear(2, 2)
+def test_a_restart_restores_the_moments_and_not_the_rates() -> None:
+    module = Layer()
     old = make_adamw(module, lr=8.0, weight_decay=0.1, warmup=4)
     for _ in range(2):
         step(module, old)
@@ -113,26 +140,40 @@ def test_muon_has_the_matrices_of_the_hidden_layers(agent) -> None:
     muon, adamw = optimizer.parts
     names = {id(p): name for name, p in agent.named_parameters()}
     found = {names[id(p)] for group in muon.param_groups for p in group["params"]}
-    assert {"model.token.weight", "model.heads.trunk.weight", "model.memory.attentions.0.qkv.weight"} <= found
-    assert all(name.startswith(MATRICES) for name in found) and "model.memory.place.weight" not in found
-    assert not [name for name in found if "heads.delta" in name or name.startswith("policy")]
+    assert {"model.token.weight", "model.heads.dynamics.trunk.weight", "model.memory.attentions.0.qkv.weight"} <= found
+    hidden = ("model.token.", "model.memory.", "model.heads.dynamics.trunk.", "model.heads.dynamics.now.")
+    assert all(name.startswith(hidden) for name in found) and "model.memory.place.weight" not in found
     assert {g["lr"] for g in muon.param_groups} == {0.5} and {g["lr"] for g in adamw.param_groups} == {0.25}
 
 
-def test_muon_and_adamw_step_as_they_would_alone() -> None:
-    def twin() -> nn.Module:
+class TwoLayers(nn.Module):
+    """A hidden layer for Muon and an output layer for AdamW."""
+
+    total_steps, env_steps = 100, 0
+
+    def __init__(self) -> None:
+        super().__init__()
         torch.manual_seed(0)
-        model = nn.Module()
-        model.token, model.heads = nn.Linear(3, 4), nn.ModuleDict({"outcome": nn.Linear(4, 2)})
-        return nn.ModuleDict({"model": model})
+        self.token, self.outcome = nn.Linear(3, 4), nn.Linear(4, 2)
 
-    def loss(whole: nn.Module) -> torch.Tensor:
-        model = whole["model"]
-        return model.heads["outcome"](model.token(torch.ones(1, 3))).square().sum()
+    @property
+    def model(self) -> TwoLayers:
+        return self
 
-    ours, theirs = twin(), twin()
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        return [self.token.weight]
+
+    def param_groups(self) -> dict[str, nn.Module]:
+        return {}
+
+
+def test_muon_and_adamw_step_as_they_would_alone() -> None:
+    def loss(layers: TwoLayers) -> torch.Tensor:
+        return layers.outcome(layers.token(torch.ones(1, 3))).square().sum()
+
+    ours, theirs = TwoLayers(), TwoLayers()
     made = make_muon(ours, matrix_lr=0.1, lr=0.01, weight_decay=0.0, eps=1e-8, warmup=0)["optimizer"]
-    matrix = theirs["model"].token.weight
+    matrix = theirs.token.weight
     alone = [
         torch.optim.Muon([matrix], lr=0.1, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW([p for p in theirs.parameters() if p is not matrix], 0.01, (0.9, 0.99), weight_decay=0.0),
@@ -148,7 +189,7 @@ def test_muon_and_adamw_step_as_they_would_alone() -> None:
         torch.testing.assert_close(value, expected)
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b)
-    # saved and loaded, it goes on the same way
+    # saved and loaded, it takes the same further step
     again = make_muon(ours, matrix_lr=0.1, lr=0.01, weight_decay=0.0, eps=1e-8, warmup=0)["optimizer"]
     again.load_state_dict(made.state_dict())
     theirs.zero_grad()
@@ -163,4 +204,4 @@ def test_muon_and_adamw_step_as_they_would_alone() -> None:
 
 def test_muon_without_matrices_is_refused() -> None:
     with pytest.raises(ValueError, match="optimizer=muon: the world model has no matrices"):
-        make_muon(nn.Linear(2, 2))
+        make_muon(Layer())

@@ -19,10 +19,10 @@ from worldmodel.training.preemption import PROVIDERS, preemption_notices
 
 
 class Metadata(BaseHTTPRequestHandler):
-    """Answers as the three providers do, each to its own header only."""
+    """The answers of the three providers, each for its own header only."""
 
-    taken = False  # has the machine been asked back?
-    asked = 0
+    taken = False  # a notice has been published
+    requests = 0
 
     def answer(self, code: int, text: str = "") -> None:
         self.send_response(code)
@@ -34,7 +34,7 @@ class Metadata(BaseHTTPRequestHandler):
         self.answer(200, "secret") if good else self.answer(403)
 
     def do_GET(self) -> None:
-        Metadata.asked += 1
+        Metadata.requests += 1
         if (
             self.path == "/latest/meta-data/spot/instance-action"
             and self.headers["X-aws-ec2-metadata-token"] == "secret"
@@ -54,7 +54,7 @@ class Metadata(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Where the service listens."""
+    """The address of the service."""
     monkeypatch.setattr(Metadata, "taken", False)
     server = HTTPServer(("127.0.0.1", 0), Metadata)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -65,26 +65,28 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_notice_is_a_sigterm(provider: str, metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: heard.set())
+    received = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: received.set())
     try:
         with preemption_notices(provider, metadata, every_s=0.02):
-            asked = Metadata.asked
+            before_notice = Metadata.requests
             deadline = time.monotonic() + 10
-            while Metadata.asked < asked + 3 and time.monotonic() < deadline:
+            while Metadata.requests < before_notice + 3 and time.monotonic() < deadline:
                 time.sleep(0.01)
-            assert Metadata.asked >= asked + 3 and not heard.is_set(), "asked, and nothing was to be heard"
+            assert Metadata.requests >= before_notice + 3 and not received.is_set(), (
+                "polled without a notice, and no signal came"
+            )
             Metadata.taken = True
-            assert heard.wait(10)
-        asked = Metadata.asked
+            assert received.wait(10)
+        after = Metadata.requests
         time.sleep(0.1)
-        assert Metadata.asked == asked, "nobody asks any more"
+        assert Metadata.requests == after, "polling has ended"
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_no_answer_is_told_of_once(capsys: pytest.CaptureFixture) -> None:
-    with preemption_notices("gcp", "http://127.0.0.1:9", every_s=0.01):  # where nobody listens
+def test_one_warning_without_an_answer(capsys: pytest.CaptureFixture) -> None:
+    with preemption_notices("gcp", "http://127.0.0.1:9", every_s=0.01):  # no service listens here
         time.sleep(0.3)
     assert capsys.readouterr().err.count("warning: preemption=gcp: no answer from http://127.0.0.1:9") == 1
 
@@ -102,4 +104,4 @@ def test_a_run_ends_resumable(cli, metadata: str, monkeypatch: pytest.MonkeyPatc
         assert cli("preemption=aws", "run_dir=run", "total_steps=1_000_000").code == RESUMABLE
     steps = json.loads(Path("run/run.json").read_text())["env_steps"]
     assert cli("run_dir=run", "checkpoint=auto", "preemption=null", f"total_steps={steps + 32}").code == 0
-    assert json.loads(Path("run/run.json").read_text())["env_steps"] == steps + 32, "it went on"
+    assert json.loads(Path("run/run.json").read_text())["env_steps"] == steps + 32, "the run continued"

@@ -1,34 +1,37 @@
-"""Parts that begin anew: which, when, with what numbers, and what becomes of the optimiser."""
+"""Resets: their parts, their times, their numbers and the moments of the optimizer."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers.runs import last
-from helpers.tiny import EASY, tiny_agent
+from helpers.tiny import EASY, joint_loss, tiny_agent, tiny_config
 
-from worldmodel.training.build import build_agent, env_spec
-from worldmodel.training.callbacks import Resets
+from worldmodel.training.build import build_agent, build_data, build_module, env_spec
+from worldmodel.training.callbacks import Metrics, Resets
 from worldmodel.types import Minibatch
 
 SETTINGS = [*EASY, "target=inverse", "curiosity=rnd"]
 
 
+def empty_metrics() -> Metrics:
+    """Metrics without a row."""
+    return Metrics(Path("unused"), build_data(tiny_config()).stream)
+
+
 def made(parts: list[str], **settings) -> tuple:
-    """An agent that has learnt a step, its optimiser, and the callback."""
+    """An agent after one step of its optimizer, the optimizer, the callback, and a scored rollout."""
     torch.manual_seed(0)
-    agent, data, cfg = tiny_agent(*SETTINGS)
-    roll = agent.score(data.collector.collect())
-    data.close()
-    optimizer = agent.configure_optimizers()["optimizer"]
+    agent, stream, cfg = tiny_agent(*SETTINGS)
+    roll = agent.score(stream.collector.collect())
+    stream.close()
+    optimizer = build_module(cfg, agent).configure_optimizers()["optimizer"]
     joint_loss(agent, Minibatch(roll, roll)).backward()
     optimizer.step()
-    metrics = SimpleNamespace(row={})
-    resets = Resets(metrics, lambda: build_agent(cfg, env_spec(cfg)), 3, parts, **({"every": 1} | settings))
+    resets = Resets(empty_metrics(), lambda: build_agent(cfg, env_spec(cfg)), 3, parts, **({"every": 1} | settings))
     return agent, optimizer, resets, roll
 
 
@@ -44,7 +47,7 @@ def made(parts: list[str], **settings) -> tuple:
         ),
     ],
 )
-def test_these_parts_and_no_others(parts: list[str], begins: list[str]) -> None:
+def test_only_these_parts_are_reset(parts: list[str], begins: list[str]) -> None:
     agent, optimizer, resets, roll = made(parts)
     before = {k: v.clone() for k, v in agent.state_dict().items()}
     parameters, draws = dict(agent.named_parameters()), torch.get_rng_state()
@@ -62,7 +65,7 @@ def test_these_parts_and_no_others(parts: list[str], begins: list[str]) -> None:
             assert (parameter in optimizer.state) == (name not in gone), name
     agent.zero_grad()
     joint_loss(agent, Minibatch(roll, roll)).backward()
-    optimizer.step()  # the moments of what began anew begin anew, too
+    optimizer.step()  # a reset parameter starts with new moments
     steps = {n: int(optimizer.state[p]["step"]) for n, p in parameters.items() if p in optimizer.state}
     assert {n for n, s in steps.items() if s == 1} == gone & steps.keys() and max(steps.values()) == 2
 
@@ -75,13 +78,13 @@ def test_new_numbers_each_time_and_the_same_for_one_seed() -> None:
             resets.reset(agent, [optimizer])
             found.append(agent.policy.trunk.weight.detach().clone())
     assert torch.equal(found[0], found[2]) and torch.equal(found[1], found[3]) and not torch.equal(*found[:2])
-    # spread as a new policy's
+    # orthogonal with the gain of a new policy
     gram = found[0] @ found[0].T if found[0].shape[0] <= found[0].shape[1] else found[0].T @ found[0]
     torch.testing.assert_close(gram, 2 * torch.eye(len(gram)), atol=1e-5, rtol=0)
 
 
 def due(resets: Resets, values: list[float]) -> list[int]:
-    """The updates after which a reset is due, by a metric's course."""
+    """The updates after which a reset is due, given the metric's values."""
     found = []
     for update, value in enumerate(values, 1):
         resets.metrics.row = {"return_ext": value, "env_steps": update}
@@ -91,15 +94,15 @@ def due(resets: Resets, values: list[float]) -> list[int]:
     return found
 
 
-def test_when() -> None:
-    metrics = SimpleNamespace(row={})
+def test_resets_are_due_periodically_or_on_a_plateau() -> None:
+    metrics = empty_metrics()
     assert due(Resets(metrics, None, 0, ["policy"], every=3), [0.0] * 7) == [3, 6]
     plateau = Resets(metrics, None, 0, ["policy"], patience=2, min_change=0.5)
-    #                     nan is no plateau     rises      creeps: due   begins anew
+    #                     nan is no plateau     rises      creeps: due   starts again
     assert due(plateau, [math.nan, math.nan, math.nan, 0.0, 1.0, 1.2, 1.4, 0.0, 0.6, 0.6, 0.6, 0.6]) == [7, 11]
 
 
-def test_through_a_run_and_over_a_restart(cli, tmp_path: Path) -> None:
+def test_resets_within_a_run_and_after_a_restart(cli, tmp_path: Path) -> None:
     settings = [*SETTINGS, "env.engine=gymnasium", "resets=periodic", "resets.every=2", "resets.times=2"]
     ended = cli(*settings, "total_steps=256", "run_dir=whole")
     assert ended.code == 0, ended.err

@@ -1,4 +1,4 @@
-"""Runs that are cut short: by a signal, by an error, by numbers that are not finite; and what goes on after them."""
+"""Interrupted runs: signals, errors, losses that are not finite, and bitwise resume."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ import torch
 from helpers.runs import STEPS, check_whole, last, record, rows
 from helpers.tiny import EASY, REPO, TINY
 
-from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.callbacks.signals import SIGNALS
+from worldmodel.training.module import TrainingModule
 
 KEPT = [
     ["env=cartpole", "env.engine=gymnasium", "encoder=mlp"],
-    ["env.id=MiniGrid-DoorKey-5x5-v0", "env.engine=gymnasium", "env.vectorization=async", "+env.max_episode_steps=20"],
+    [
+        *("env.id=MiniGrid-DoorKey-5x5-v0", "env.engine=gymnasium", "env.vectorization=async"),
+        *("+env.max_episode_steps=20", "env.num_envs=2", "data.batch=1", "data.rollout_length=16"),
+    ],
     ["env=cartpole", "env.engine=envpool", "encoder=mlp", "data.keep_envs=true"],
     ["env.id=MiniGrid-DoorKey-5x5-v0", "env.engine=envpool", "data.keep_envs=true", "+env.max_episode_steps=20"],
 ]
@@ -27,10 +30,10 @@ KEPT = [
 
 @pytest.fixture
 def at_batch(monkeypatch):
-    """Do something at the n-th minibatch."""
+    """A function that calls `act` before the n-th minibatch."""
 
     def install(number: int, act) -> None:
-        step, calls = CuriousAgent.training_step, []
+        step, calls = TrainingModule.training_step, []
 
         def training_step(self, batch, batch_idx):
             calls.append(batch_idx)
@@ -38,7 +41,7 @@ def at_batch(monkeypatch):
                 act()
             return step(self, batch, batch_idx)
 
-        monkeypatch.setattr(CuriousAgent, "training_step", training_step)
+        monkeypatch.setattr(TrainingModule, "training_step", training_step)
 
     return install
 
@@ -47,8 +50,8 @@ def at_batch(monkeypatch):
 def test_a_signal_stops_the_run_after_its_update(cli, tmp_path: Path, at_batch, number: int) -> None:
     run = tmp_path / "run"
     handler = signal.getsignal(number)
-    at_batch(10, lambda: os.kill(os.getpid(), number))  # in the midst of the third update
-    ended = cli("total_steps=256", f"run_dir={run}", *EASY)
+    at_batch(10, lambda: os.kill(os.getpid(), number))  # within the third update
+    ended = cli("total_steps=256", f"run_dir={run}", *EASY, plot=True)
     assert ended.code == 75 and ended.err == ""
     stopped = record(run)
     assert stopped["status"] == "stopped" and stopped["signal"] == signal.Signals(number).name
@@ -65,7 +68,7 @@ def test_a_signal_in_the_last_update_changes_nothing(cli, tmp_path: Path, at_bat
     assert record(tmp_path / "run")["status"] == "done"
 
 
-def test_an_error_is_recorded_and_the_run_goes_on_from_its_last_checkpoint(cli, tmp_path: Path, at_batch) -> None:
+def test_an_error_is_recorded_and_the_run_continues_from_its_last_checkpoint(cli, tmp_path: Path, at_batch) -> None:
     def fail() -> None:
         raise OSError("no space left\non this device")
 
@@ -83,7 +86,7 @@ def test_an_error_is_recorded_and_the_run_goes_on_from_its_last_checkpoint(cli, 
     assert "error" not in record(run)
 
 
-def test_the_last_good_checkpoint_outlives_a_loss_that_is_not_finite(cli, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint(cli, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert cli("total_steps=64", f"run_dir={run}").code == 0
     good = (run / "checkpoints" / "last.ckpt").read_bytes()
@@ -96,20 +99,20 @@ def test_the_last_good_checkpoint_outlives_a_loss_that_is_not_finite(cli, tmp_pa
 
 
 def test_weights_that_are_not_finite_are_not_saved(cli, tmp_path: Path, monkeypatch) -> None:
-    report = CuriousAgent.report
+    report = TrainingModule.report
 
     def spoil(self):
         with torch.no_grad():
-            self.policy.actor.bias[0] = torch.inf
+            self.agent.policy.actor.bias[0] = torch.inf
         return report(self)
 
-    monkeypatch.setattr(CuriousAgent, "report", spoil)
+    monkeypatch.setattr(TrainingModule, "report", spoil)
     ended = cli("total_steps=32", "run_dir=run")
     assert ended.code == 2 and ended.err == "error: weights are not finite at env_steps=32\n"
     assert not list((tmp_path / "run").rglob("*.ckpt"))
 
 
-def test_settings_change_when_a_run_goes_on(cli, tmp_path: Path) -> None:
+def test_settings_can_change_when_a_run_continues(cli, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert cli("total_steps=64", f"run_dir={run}", *EASY).code == 0
     checkpoint = f"checkpoint={run}/checkpoints/last.ckpt"
@@ -125,8 +128,7 @@ def test_settings_change_when_a_run_goes_on(cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("environment", KEPT)
-def test_with_its_environments_a_run_goes_on_bit_for_bit(cli, tmp_path: Path, environment: list[str]) -> None:
-    """Invariant 8."""
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(cli, tmp_path: Path, environment: list[str]) -> None:
     overrides = ["env.sticky=0.25"]
     overrides += ["data.replay_batch=1", "data.replay_capacity=8", "target=sigreg", "trainer.accumulate_grad_batches=2"]
     overrides += environment
@@ -148,19 +150,19 @@ def test_with_its_environments_a_run_goes_on_bit_for_bit(cli, tmp_path: Path, en
         torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True, msg=str)
 
 
-def test_auto_begins_where_there_is_nothing_yet(cli, tmp_path: Path) -> None:
+def test_auto_starts_a_new_run_without_a_checkpoint(cli, tmp_path: Path) -> None:
     assert cli("checkpoint=auto", "run_dir=run", "total_steps=32").code == 0
     check_whole(tmp_path / "run", 1)
 
 
-def test_a_run_that_is_done_has_nothing_left_to_do(cli, tiny_run: Path) -> None:
+def test_a_finished_run_is_left_unchanged(cli, tiny_run: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in tiny_run.rglob("*") if p.is_file()}
     ended = cli("checkpoint=auto", f"run_dir={tiny_run}", tiny=[])
     assert ended.code == 0 and "256 steps" in ended.out
     assert {p: p.stat().st_mtime_ns for p in tiny_run.rglob("*") if p.is_file()} == before
 
 
-def test_a_process_that_is_told_to_stop(tmp_path: Path) -> None:
+def test_a_process_stops_on_a_signal(tmp_path: Path) -> None:
     """A real process, its exit code and its streams."""
     run = tmp_path / "run"
     command = [sys.executable, "-m", "worldmodel.train", *TINY, *EASY, "total_steps=1_000_000", f"run_dir={run}"]

@@ -1,4 +1,4 @@
-"""Other precisions, several processes, and sweeps that are killed: what one run alone would have done, too."""
+"""Precisions, gradient accumulation, several processes and repeated sweeps: the results of one plain run."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def test_the_loss_is_the_same(cli, tmp_path: Path, change: str, tolerance: float
     steps = last(tmp_path / "changed")["global_step"]
     assert steps == (2 if "accumulate" in change else 4)
     names = [last(tmp_path / run)["state_dict"].keys() for run in ("plain", "changed")]
-    assert names[0] == names[1], "whatever trained it can be read by all"
+    assert names[0] == names[1], "every way to train writes the same names"
 
 
-def test_a_sweep_goes_on(cli, tmp_path: Path) -> None:
-    """The same command again: what is done is left alone, what was cut short goes on, what is missing begins."""
+def test_a_repeated_sweep_continues(cli, tmp_path: Path) -> None:
+    """Finished runs are left unchanged, interrupted ones continue, missing ones start."""
     sweep = ["-m", "experiment=doorkey", "run_dir=sweep/seed${seed}", "checkpoint=auto", *EASY]
     assert cli(*sweep, "seed=0", "total_steps=64").code == 0
-    assert cli(*sweep, "seed=1", "total_steps=32").code == 0  # stands for one that was killed there
+    assert cli(*sweep, "seed=1", "total_steps=32").code == 0  # as if killed there
     done = {p: p.stat().st_mtime_ns for p in (tmp_path / "sweep" / "seed0").rglob("*") if p.is_file()}
     text = (tmp_path / "sweep" / "seed1" / "run.json").read_text()
     (tmp_path / "sweep" / "seed1" / "run.json").write_text(text.replace('"done"', '"running"'))
@@ -66,7 +66,7 @@ def test_a_sweep_goes_on(cli, tmp_path: Path) -> None:
         assert record(run)["seed"] == seed and (run / "DONE").exists()
 
 
-def test_launchers_can_send_the_command_away() -> None:
+def test_launchers_can_pickle_the_command() -> None:
     cloudpickle = pytest.importorskip("cloudpickle")
     assert callable(cloudpickle.loads(cloudpickle.dumps(train._main.__wrapped__)))
 
@@ -80,7 +80,7 @@ def run(*command: str, cwd: Path) -> None:
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two processes under DDP, that others are held against."""
+    """A run of two processes under DDP, the reference for the others."""
     folder = tmp_path_factory.mktemp("ranks") / "ddp"
     run("worldmodel.train", *TWO, f"run_dir={folder}", "trainer.devices=2", cwd=folder.parent)
     return folder
@@ -107,6 +107,6 @@ def test_other_ways_to_run_two_ranks(two_ranks: Path, tmp_path: Path, way: str) 
         assert type(ours[name]) is torch.Tensor, name
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4, equal_nan=True, msg=name)
     again = ["checkpoint=auto", "total_steps=128", f"run_dir={mine}"]
-    if way == "sharded":  # goes on from its one file
+    if way == "sharded":  # continues from its one file
         run("worldmodel.train", *again, cwd=tmp_path)
         assert rows(mine)[-1]["env_steps"] == 128

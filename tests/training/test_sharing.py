@@ -1,4 +1,4 @@
-"""Agents as safetensors and JSON: the same agent comes back, and nothing else gets in."""
+"""Agents as safetensors and JSON: an exact round trip, and the refusal of damaged or unsafe files."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from worldmodel.training.loading import Agent
 @pytest.fixture(scope="module")
 def agent() -> Agent:
     torch.manual_seed(0)
-    module, data, cfg = tiny_agent("env=cartpole", "encoder=mlp", "encoder.hidden=[16]", "target=ema")
-    agent = Agent(module.eval(), cfg, data.env.obs_space, data.env.act_space)
-    data.close()
+    module, stream, cfg = tiny_agent("env=cartpole", "encoder=mlp", "encoder.hidden=[16]", "target=ema")
+    agent = Agent(module.eval(), cfg, stream.env.obs_space, stream.env.act_space)
+    stream.close()
     return agent
 
 
@@ -37,7 +37,7 @@ def acts(agent: Agent) -> list[int]:
     return [agent.act(obs) for obs in np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)]
 
 
-def test_the_same_agent_comes_back(agent: Agent, folder: Path) -> None:
+def test_a_saved_agent_is_loaded_exactly(agent: Agent, folder: Path) -> None:
     assert {p.name for p in folder.iterdir()} == {"model.safetensors", "config.json", "README.md"}
     config = json.loads((folder / "config.json").read_text())
     assert config["run_dir"] is None and config["logger"] == {} and config["env"]["id"] == "CartPole-v1"
@@ -51,8 +51,8 @@ def test_the_same_agent_comes_back(agent: Agent, folder: Path) -> None:
         assert (folder.parent / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_pushing_and_pulling(agent: Agent, tmp_path: Path, monkeypatch) -> None:
-    """A hub in a folder: what would be sent is what from_pretrained gets."""
+def test_a_pushed_agent_is_loaded_exactly(agent: Agent, tmp_path: Path, monkeypatch) -> None:
+    """The hub is a folder."""
     hub = tmp_path / "hub"
 
     class Api:
@@ -96,7 +96,7 @@ BAD = {
     "a pickle": (lambda f: torch.save({"a": torch.zeros(1)}, f / "model.safetensors"), "not readable"),
     "not json": (lambda f: (f / "config.json").write_text("{"), "config.json: not readable"),
     "a list": (lambda f: (f / "config.json").write_text("[1]"), "config.json: not readable"),
-    "other version": (lambda f: change(f, format=99), "of format 99, this version reads 1"),
+    "other version": (lambda f: change(f, format=99), "of format 99, this version reads 2"),
     "no environment": (lambda f: change(f, env={}), "no agent can be built"),
     "a resolver": (lambda f: change(f, name="${oc.env:HOME}"), "allowed are no resolvers"),
     "a call": (retarget, "_target_=os.system in its configuration, allowed are those in configs/"),
@@ -108,7 +108,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_what_does_not_get_in(folder: Path, what: str) -> None:
+def test_damaged_and_unsafe_files_are_refused(folder: Path, what: str) -> None:
     damage, words = BAD[what]
     damage(folder)
     with pytest.raises(ConfigError, match=words) as caught:

@@ -1,4 +1,4 @@
-"""Every tracker gets the rows of metrics.csv, without a network."""
+"""The rows of metrics.csv in every tracker, without a network."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_sacred_files_hold_the_rows_and_the_configuration(cli, tmp_path: Path) -
 
 
 def test_sacred_into_mongodb(monkeypatch) -> None:
-    """The observer is given the URL, and is told of the metrics as it wants them; no server is needed for that."""
+    """The observer receives the URL and the metrics in its own format; no server is needed."""
     observers = sacred("sacred.observers")
     told = []
 

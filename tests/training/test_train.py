@@ -1,4 +1,4 @@
-"""What a run leaves, and that going on with one continues it."""
+"""The folder of a run, and the state that a continued run restores."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.runs import STEPS, last, record, rows
-from helpers.tiny import EASY
+from helpers.runs import STEPS, last, record, rows, run_main
+from helpers.tiny import EASY, TINY
 from omegaconf import OmegaConf
 
-from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.callbacks.metrics import COLUMNS
-from worldmodel.training.datamodule import SequenceData
+from worldmodel.training.datamodule import Minibatches, SequenceData
 
 
 def test_run_folder(tiny_run: Path) -> None:
@@ -56,60 +55,56 @@ def test_video(tiny_run: Path) -> None:
 
 def test_checkpoint_is_plain_data(tiny_run: Path) -> None:
     saved = torch.load(tiny_run / "checkpoints" / "last.ckpt", weights_only=True)
-    assert saved["config"]["data"]["horizon"] == 8 and saved["global_step"] == 8 * 4
-    assert int(saved["state_dict"]["env_steps"]) == 256
+    assert saved["config"]["data"]["rollout_length"] == 8 and saved["global_step"] == 8 * 4
+    assert int(saved["state_dict"]["agent.env_steps"]) == 256
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 12 updates."""
-    from conftest import run_main
-    from tiny import TINY
-
     run = tmp_path_factory.mktemp("whole")
     overrides = ["data.replay_batch=1", "data.replay_capacity=16", *EASY]
     assert run_main([*TINY, *overrides, "total_steps=384", f"run_dir={run}"]) == 0
     return run
 
 
-def test_going_on(cli, tmp_path: Path, whole: Path, monkeypatch) -> None:
+def test_a_continued_run_restores_its_state(cli, tmp_path: Path, whole: Path, monkeypatch) -> None:
     run = tmp_path / "run"
     overrides = ["data.replay_batch=1", "data.replay_capacity=16", *EASY, f"run_dir={run}"]
     assert cli("total_steps=192", *overrides).code == 0
     before, table, halfway = last(run), rows(run), record(run)
     restored = {}
-    start = SequenceData.seed_sampling
+    load = SequenceData.train_dataloader
 
-    def look(data: SequenceData) -> None:
-        if not restored:
-            agent: CuriousAgent = data.trainer.lightning_module
-            restored["replay"] = data.replay.state_dict()
-            restored["state"] = {k: v.clone() for k, v in agent.state_dict().items()}
-            restored["steps"] = {int(s["step"]) for s in data.trainer.optimizers[0].state.values()}
-            restored["episodes"] = data.collector.episodes.count
-        start(data)
+    def train_dataloader(data: SequenceData) -> Minibatches:
+        """Record the restored state; Lightning calls this before the first minibatch."""
+        restored["replay"] = data.stream.replay.state_dict()
+        restored["state"] = {k: v.clone() for k, v in data.trainer.lightning_module.state_dict().items()}
+        restored["steps"] = {int(s["step"]) for s in data.trainer.optimizers[0].state.values()}
+        restored["episodes"] = data.stream.collector.episodes.count
+        return load(data)
 
-    monkeypatch.setattr(SequenceData, "seed_sampling", look)
+    monkeypatch.setattr(SequenceData, "train_dataloader", train_dataloader)
     ended = cli("total_steps=384", f"checkpoint={run}/checkpoints/last.ckpt", tiny=[])
     assert ended.code == 0, ended.err
-    # what was there is there again: weights, statistics, moments, old sequences
+    # restored: weights, statistics, moments, replayed sequences
     for key, value in before["state_dict"].items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(restored["state"][key], value), key
-    assert before["state_dict"]["reward_scale.moments.count"] > 0
+    assert before["state_dict"]["agent.reward_normalizer.moments.count"] > 0
     assert torch.equal(restored["replay"]["act"], before["SequenceData"]["replay"]["act"])
     assert restored["steps"] == {24} and restored["episodes"] > 0
-    # and it goes on from there, no update twice, none left out
+    # continued: every update once
     after, run_json = rows(run), record(run)
     np.testing.assert_equal(after[:6], table)  # in which a nan equals itself
     assert [r["env_steps"] for r in after] == [STEPS * (i + 1) for i in range(12)]
     assert (np.diff([r["wall_s"] for r in after]) > 0).all()
     assert run_json["status"] == "done" and run_json["env_steps"] == 384 and run_json["wall_s"] > halfway["wall_s"]
-    assert run_json["steps_before"] == 0, "they are this run's own"
+    assert run_json["steps_before"] == 0, "all steps are of this run"
     same, other = last(run), last(whole)
     for saved in (same, other):
         steps = {int(s["step"]) for s in saved["optimizer_states"][0]["state"].values()}
         assert steps == {48} and saved["global_step"] == 48 and saved["epoch"] == 12
-        assert int(saved["state_dict"]["env_steps"]) == 384 and saved["SequenceData"]["rollouts"] == 12
+        assert int(saved["state_dict"]["agent.env_steps"]) == 384 and saved["SequenceData"]["rollouts"] == 12
     assert same["SequenceData"]["replay"]["act"].shape[0] == 16
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]

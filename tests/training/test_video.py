@@ -1,4 +1,4 @@
-"""The film and the learning curve at the end of a run."""
+"""The video and the learning curve of a run."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ iio = pytest.importorskip("imageio.v3")
 
 @pytest.fixture(scope="module")
 def pong():
-    """An agent in an environment that only envpool knows."""
-    agent, data, cfg = tiny_agent("env=atari", "encoder=conv", "env.num_envs=2")
-    data.close()
+    """An agent in an environment that only envpool has."""
+    agent, stream, cfg = tiny_agent("env=atari", "encoder=conv", "env.num_envs=2")
+    stream.close()
     return agent, cfg
 
 
-def test_films_with_the_engine_that_can(pong, tmp_path: Path) -> None:
+def test_video_of_the_engine_that_can_render(pong, tmp_path: Path) -> None:
     assert film(*pong, tmp_path / "video.mp4", episodes=1, max_steps=5) == "video.mp4"
     frames = iio.imread(tmp_path / "video.mp4")
     assert frames.shape == (5, 210, 160, 3) and frames[-1].std() > 1
 
 
-def test_a_film_ends_with_its_episodes() -> None:
-    agent, data, cfg = tiny_agent("env.id=MiniGrid-Empty-5x5-v0", "+env.max_episode_steps=6")
-    data.close()
+def test_a_video_ends_with_its_episodes() -> None:
+    agent, stream, cfg = tiny_agent("env.id=MiniGrid-Empty-5x5-v0", "+env.max_episode_steps=6")
+    stream.close()
     frames = record_frames(agent, cfg, "gymnasium", episodes=2, max_steps=100)
     assert 2 <= len(frames) <= 13 and frames[0].dtype == np.uint8
 
 
-def test_no_film_is_no_reason_to_fail(pong, tmp_path: Path, monkeypatch) -> None:
+def test_a_run_does_not_fail_without_a_video(pong, tmp_path: Path, monkeypatch) -> None:
     def refuse(*_, engine: str, **__):
         raise OSError(f"no screen for {engine}\nat all")
 
@@ -46,7 +46,7 @@ def test_no_film_is_no_reason_to_fail(pong, tmp_path: Path, monkeypatch) -> None
     assert not (tmp_path / "video.mp4").exists()
 
 
-def test_an_environment_without_pictures(pong, monkeypatch) -> None:
+def test_an_environment_that_does_not_render(pong, monkeypatch) -> None:
     make = video.build_env
     monkeypatch.setattr(video, "build_env", lambda *a, **changes: make(*a, **(changes | {"render": False})))
     with pytest.raises(ValueError, match=r"env.engine=auto: does not render"):

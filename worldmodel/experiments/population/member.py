@@ -13,7 +13,7 @@ from typing import Any
 
 from worldmodel.analysis.video import film
 from worldmodel.files import atomic_write
-from worldmodel.training.checkpoint import read_checkpoint
+from worldmodel.training.checkpoint import agent_state, read_checkpoint
 from worldmodel.training.compose import compose_config
 from worldmodel.training.learning_curve import read_metrics
 from worldmodel.training.run import continued, train
@@ -52,7 +52,7 @@ class Start:
     def at(cls, checkpoint: Path) -> Start:
         """Start from a checkpoint, whose configuration names its run. Raises ConfigError."""
         saved = read_checkpoint(checkpoint, to_go_on=True)
-        return cls(checkpoint, int(saved["state_dict"]["env_steps"]), int(Path(saved["config"]["run_dir"]).name))
+        return cls(checkpoint, int(agent_state(saved)["env_steps"]), int(Path(saved["config"]["run_dir"]).name))
 
 
 def advance(plan: Plan, member: int, hyperparameters: Mapping[str, Any], start: Start) -> dict[str, Any]:

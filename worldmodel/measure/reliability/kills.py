@@ -19,7 +19,7 @@ from worldmodel.errors import ConfigError
 from worldmodel.measure.reliability.runs import fingerprint, record, small_run, start, train_small
 from worldmodel.training.callbacks import CheckpointFiles
 from worldmodel.training.callbacks.signals import RESUMABLE
-from worldmodel.training.checkpoint import SealedFiles, newest_checkpoint, read_checkpoint
+from worldmodel.training.checkpoint import FORMAT, SealedFiles, agent_state, newest_checkpoint, read_checkpoint
 
 UPDATES = 12
 
@@ -50,7 +50,7 @@ def told(folder: Path, scale: float) -> dict[str, Any]:
         if (run / "metrics.csv").exists():
             with (run / "metrics.csv").open(newline="") as file:
                 seen = [int(row["env_steps"]) for row in csv.DictReader(file)]
-            saved = int(read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]["env_steps"])
+            saved = int(agent_state(read_checkpoint(run / "checkpoints" / "last.ckpt"))["env_steps"])
             lost += (seen[-1] if seen else 0) - saved
         small_run(run, UPDATES, "save.every=1000")
         equal += fingerprint(run) == whole and record(run)["status"] == "done"
@@ -98,7 +98,8 @@ def saves(folder: Path, scale: float, folders: Sequence[Path]) -> dict[str, Any]
 def save_on_and_on(run: Path, pipe: Connection) -> None:
     """Save checkpoints of 2 MB without a pause, and report each one through the pipe once it is complete."""
     keys = ("loops", "optimizer_states", "lr_schedulers", "callbacks", "SequenceData")
-    content = {"state_dict": {"w": torch.zeros(500_000)}, "config": {}, "epoch": 0, **{key: {} for key in keys}}
+    content = {"state_dict": {"w": torch.zeros(500_000)}, "config": {}, "format": FORMAT, "epoch": 0}
+    content |= {key: {} for key in keys}
     files = CheckpointFiles(run / "checkpoints")
     for step in itertools.count(1):
         SealedFiles().save_checkpoint(content | {"global_step": step}, files.next)

@@ -18,7 +18,7 @@ import torch
 from worldmodel.errors import ConfigError
 from worldmodel.measure.reliability.runs import small_config, small_run
 from worldmodel.training.build import build_agent, env_spec
-from worldmodel.training.checkpoint import SealedFiles, fit_check, read_checkpoint
+from worldmodel.training.checkpoint import FORMAT, SealedFiles, agent_state, fit_check, read_checkpoint
 
 
 def malformed(folder: Path, scale: float) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def malformed(folder: Path, scale: float) -> dict[str, Any]:
     taken, words = [], {}
     for path in [good, *corpus(good, folder / "corpus", marker)]:
         try:
-            fit_check(read_checkpoint(path, to_go_on=True)["state_dict"], module, path)
+            fit_check(agent_state(read_checkpoint(path, to_go_on=True)), module, path)
             taken.append(path.stem)
         except ConfigError as error:
             words[path.stem] = str(error).replace(str(path), path.name)
@@ -129,7 +129,7 @@ def _misfits(good: dict[str, Any], marker: Path) -> Iterator[tuple[str, Any]]:
     yield "sealed_bomb_beside_the_weights", having(state_dict=state | {"bomb": Evaluated(marker)})
     yield "a_list", [good]
     yield "a_tensor", torch.zeros(3)
-    yield "of_a_later_format", having(format=2)
+    yield "of_a_later_format", having(format=FORMAT + 1)
     yield "of_an_unknown_format", having(format="x")
     for key in ("state_dict", "config", "optimizer_states", "SequenceData"):
         yield f"without_{key}", {k: v for k, v in good.items() if k != key}

@@ -1,0 +1,15 @@
+"""Functions that run on two ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.multiprocessing as mp
+
+import worldmodel.envs.engines.workers  # noqa: F401  # its fork server has imported torch
+
+
+def run_on_two_ranks(work: Callable[..., None], *args: Any) -> None:
+    """Call `work(rank, *args)` in two processes and wait for both."""
+    mp.start_processes(work, args=args, nprocs=2, start_method="forkserver")
