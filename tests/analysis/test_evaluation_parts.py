@@ -132,7 +132,7 @@ class Still:
 
 
 def linear_world(noise: float = 0.0) -> RecordedRollouts:
-    """Latents that rotate, and are pushed by one of two actions: linear, so that ridge regression knows them."""
+    """Latents that rotate and are shifted by one of two actions: a linear map, which ridge regression can fit."""
     generator = torch.Generator().manual_seed(0)
     act = torch.randint(0, 2, (8, 33), generator=generator)
     turn, push = torch.tensor([[0.0, -0.3], [0.3, 0.0]]), torch.tensor([[0.5, 0.0], [0.0, -0.5]])
@@ -293,7 +293,7 @@ def test_heat_maps_share_their_places():
 
 
 def test_cut_memory(context: EvaluationContext):
-    """Where a cut takes nothing from the memory, the errors are those of acting; elsewhere they aren't."""
+    """Errors equal those of acting where the cut context is the whole one, and differ elsewhere."""
     model, part = context.module.model, context.episode_set("sampled").recorded[1]
     window = part.window
     with torch.no_grad():
@@ -309,7 +309,7 @@ def test_cut_memory(context: EvaluationContext):
 
 
 def window_age(window: Window) -> Tensor:
-    """(N, T): how many rows of its own episode each transition has before it in the window."""
+    """(N, T): number of earlier rows of the same episode in the window."""
     episode, valid = window.seq.episode[:, :-1], window.seq.valid[:, :-1]
     same = (episode[:, :, None] == episode[:, None, :]) & valid[:, None, :]
     return same.tril(-1).sum(2)[:, -window.num_new :]
@@ -321,7 +321,7 @@ def test_doubling():
 
 
 def test_how_far_back_the_memory_reaches():
-    """A memory that is the latent of two steps ago: it tells that one exactly, and the noise of other steps not."""
+    """A memory that equals the latent of two steps ago: R² is 1 for this lag and 0 for the others."""
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(20, 33, 3, generator=generator)
     h = torch.cat([torch.zeros(20, 2, 3), z[:, :30]], 1)

@@ -75,7 +75,7 @@ def test_symbols_cost_what_the_head_says(tokens: tuple) -> None:
 
 
 def test_openings_are_learnt_from_one_another() -> None:
-    """Views whose rows are all alike: once seen, the cells above tell all but the first row."""
+    """Views with equal rows: after the first view, the cells above determine all but the first row."""
     rng, opening, columns = np.random.default_rng(0), Opening((4, 2), 3, 5), np.arange(30).reshape(15, 2)
     costs = []
     for _ in range(200):

@@ -71,8 +71,8 @@ def read(model: WorldModel, rolls: list[Rollout]) -> Activations:
     together = {key: torch.cat([part[key] for part in parts], 1) for key in parts[0] if key not in ("layers", "info")}
     names = ["token", *(str(i + 1) for i in range(len(parts[0]["layers"]) - 1))]
     layers = {name: torch.cat([part["layers"][i] for part in parts], 1) for i, name in enumerate(names)}
-    told = set.intersection(*(set(part["info"]) for part in parts))
-    info = {key: torch.cat([part["info"][key] for part in parts], 1) for key in sorted(told)}
+    shared = set.intersection(*(set(part["info"]) for part in parts))
+    info = {key: torch.cat([part["info"][key] for part in parts], 1) for key in sorted(shared)}
     obs = map_obs(lambda *o: torch.cat([x[:, -roll.num_new - 1 : -1] for x, roll in zip(o, rolls, strict=True)], 1),
                   *(roll.obs for roll in rolls))  # fmt: skip
     together["mask"][:, -1] = False
@@ -98,5 +98,5 @@ def _read(model: WorldModel, roll: Rollout) -> dict[str, Tensor | list[Tensor] |
         "mask": roll.new_steps(roll.mask).clone(),
         "episode": roll.new_steps(roll.episode),
         "context": seen[:, -roll.num_new :],
-        "info": {key: told[:, :-1] for key, told in (roll.info or {}).items()},
+        "info": {key: x[:, :-1] for key, x in (roll.info or {}).items()},
     }

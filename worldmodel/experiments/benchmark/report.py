@@ -88,7 +88,7 @@ def sections(results: Results) -> list[Section]:
         Section(
             "Over all environments",
             text="Scores are 0 at the bottom and 1 at the top of the suite's range. Bars are 95 % intervals, "
-            "stratified over environments. The optimality gap is the mean shortfall of the runs from 1 (lower is better).",
+            "stratified over environments. The optimality gap is the mean shortfall from 1 (lower is better).",
             tables=[tables.aggregate(results)],
             figures=[Figure.of(plots.intervals(results))],
         ),

@@ -72,7 +72,7 @@ def _plot(
                     axis.plot(int(row["from_steps"]), value, "o", color=f"C{i % 10}", mec=f"C{parent % 10}", mew=2)
     for i, folder in enumerate(fixed):
         metrics = read_metrics(folder / "metrics.csv")
-        label = "first hyperparameters kept" if i == 0 else None
+        label = "first hyperparameters" if i == 0 else None
         axes[0].plot(metrics["env_steps"], metrics[plan.metric], color=f"C{i % 10}", ls=":", label=label)
     axes[0].set(xlabel="environment steps of a member", ylabel=plan.metric)
     axes[0].legend(fontsize=8)

@@ -50,7 +50,7 @@ def hyperparameters(
         import optuna
         from optuna.importance import FanovaImportanceEvaluator, get_param_importances
     except ImportError:
-        raise ConfigError("study=hyperparameters: needs optuna and scikit-learn, which are not installed") from None
+        raise ConfigError("study=hyperparameters: needs optuna, which is not installed") from None
     for name, node in space.items():
         if set(node) not in KEYS:
             raise ConfigError(f"study.space.{name}={dict(node)}: allowed are low, high and log, or choices")
@@ -70,7 +70,7 @@ def hyperparameters(
     evaluator = FanovaImportanceEvaluator(seed=0)
     shares = get_param_importances(search, evaluator=evaluator) if varied else dict.fromkeys(space, float("nan"))
     best = search.best_trial
-    rows = [[name, f"{shares[name]:.3f}", _range(space[name]), _short(best.params[name])] for name in shares]
+    rows = [[name, f"{shares[name]:.3f}", _range(space[name]), _format(best.params[name])] for name in shares]
     figure, (left, right) = panels(2)
     left.barh(list(shares), list(shares.values()))
     left.invert_yaxis()
@@ -110,5 +110,5 @@ def _range(node: Mapping[str, Any]) -> str:
     return f"{node['low']:g} to {node['high']:g}" + (" (log)" if node.get("log") else "")
 
 
-def _short(value: Any) -> str:
+def _format(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -78,7 +78,7 @@ def sim_scale(
         reach = [horizon(time, x["model"], level) for x in found]
         own = horizon(time, found[0]["simulation"], level)
         seen = np.mean([x["decoded"] for x in found])
-        rows.append([f"{step:g}", str(dim), f"{res:g}", _span(reach, time[-1]), _short(own, time[-1]), f"{seen:.3f}"])
+        rows.append([f"{step:g}", str(dim), f"{res:g}", _span(reach, time[-1]), _format(own, time[-1]), f"{seen:.3f}"])
         style = {"color": f"C{i % 10}", "ls": "-" if i < 10 else "--"}
         learnt.plot(time, np.mean([x["model"] for x in found], 0), label=f"{step:g} s, {dim}, {res:g}", **style)
         if (step, res) not in drawn:
@@ -184,10 +184,10 @@ def horizon(time: np.ndarray, explained: np.ndarray, level: float) -> float:
     return float(time[k - 1] + share * (time[k] - time[k - 1]))
 
 
-def _short(value: float, most: float) -> str:
+def _format(value: float, most: float) -> str:
     return f"{'≥ ' if value >= most else ''}{value:.2f}"
 
 
 def _span(values: Sequence[float], most: float) -> str:
-    words = _short(float(np.mean(values)), most)
+    words = _format(float(np.mean(values)), most)
     return words if len(values) == 1 else f"{words} [{min(values):.2f}, {max(values):.2f}]"
