@@ -115,7 +115,7 @@ def test_equal_numbers_of_equal_arguments(checkpoint: Path, evaluated: Path, tmp
 )
 def test_logged_return_at_the_checkpoint_s_step(tmp_path: Path, text: str, found: float | None) -> None:
     (tmp_path / "metrics.csv").write_text(f"env_steps,return_ext\n{text}")
-    context = SimpleNamespace(checkpoint=tmp_path / "checkpoints" / "last.ckpt", module=SimpleNamespace(env_steps=64))
+    context = SimpleNamespace(checkpoint=tmp_path / "checkpoints" / "last.ckpt", agent=SimpleNamespace(env_steps=64))
     assert logged(context) == found
 
 

@@ -176,7 +176,7 @@ def test_one_hot():
 
 
 def test_joined_windows_give_the_same_errors(context: EvaluationContext):
-    recorded, model = context.episode_set("sampled").recorded, context.module.model
+    recorded, model = context.episode_set("sampled").recorded, context.agent.model
     assert len(recorded) > 1
     (joined,) = grouped(recorded)
     apart = [open_loop(model, k.window, [0, 3], [1], k.number, k.counted)[1] for k in recorded]
@@ -294,7 +294,7 @@ def test_heat_maps_share_their_places():
 
 def test_cut_memory(context: EvaluationContext):
     """Errors equal those of acting where the cut context is the whole one, and differ elsewhere."""
-    model, part = context.module.model, context.episode_set("sampled").recorded[1]
+    model, part = context.agent.model, context.episode_set("sampled").recorded[1]
     window = part.window
     with torch.no_grad():
         acting = model.predict_and_compare(part.h, window.seq.act[:, -9:-1], window.y, window.y)

@@ -55,7 +55,7 @@ def test_film(context: EvaluationContext):
     assert "view" in shown and len(tiles) == len(frames) and tiles[0].shape == (2, 7, 7, 3)
     assert len(frames) == len(rew_int) >= 2 and frames[0].dtype == np.uint8 and frames[0].shape[2] == 3
     assert len(frames) <= 2 * 6  # two episodes of 6 steps at most, without the steps that reset
-    assert len(context.module.reward_normalizer.sum) == context.num_envs  # as before the film
+    assert len(context.agent.reward_normalizer.sum) == context.num_envs  # as before the film
     assert context.episode_set("sampled") is context.episode_set("sampled")
 
 

@@ -103,7 +103,7 @@ def test_a_memory_cut_nowhere_has_the_entropy_rate_of_acting(mess3: EvaluationCo
     """Transitions at which the acting memory has seen as many tokens as the longest cut leaves: the same bits."""
     rolls = RecordedRollouts.join(mess3.episode_set("sampled").recorded)
     exactly = rolls.real & (tokens_seen(rolls) == 16)
-    curve, rate = by_context(mess3, mess3.module.model.observation, rolls, exactly)
+    curve, rate = by_context(mess3, mess3.agent.model.observation, rolls, exactly)
     assert float(curve[-1]) == pytest.approx(rate, abs=1e-5) and float(curve[1]) != pytest.approx(rate, abs=1e-5)
 
 
@@ -129,5 +129,5 @@ def test_elsewhere_there_is_nothing_to_say():
 
 
 def test_one_episode_is_too_few(mess3: EvaluationContext):
-    one = EvaluationContext(Path("nowhere.ckpt"), mess3.module, mess3.cfg, episodes=1, seed=0, num_envs=1)
+    one = EvaluationContext(Path("nowhere.ckpt"), mess3.agent, mess3.cfg, episodes=1, seed=0, num_envs=1)
     assert known_answer(one) is None

@@ -49,8 +49,8 @@ def cross_skill(agents: Sequence[tuple[CuriousAgent, DictConfig]], episodes: int
     Skill is 1 - error / error of predicting no change, one step ahead, of the predicted mean: both errors are squared,
     in units of the standard deviation of A's latent deltas, and summed over all steps of the episodes that count.
     """
-    for module, _ in agents:
-        freeze(module, COPIES)
+    for agent, _ in agents:
+        freeze(agent, COPIES)
     error, base = np.zeros((2, len(agents), len(agents)))
     for b, (actor, cfg) in enumerate(agents):
         torch.manual_seed(seed)
@@ -62,8 +62,8 @@ def cross_skill(agents: Sequence[tuple[CuriousAgent, DictConfig]], episodes: int
                 actor, env, stats, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False
             ):
                 _, counted = stats.number(roll)
-                for a, (module, _) in enumerate(agents):
-                    out = module.model(roll)
+                for a, (agent, _) in enumerate(agents):
+                    out = agent.model(roll)
                     error[a, b] += float((out.skill_error * counted).sum())
                     base[a, b] += float((out.skill_base * counted).sum())
         finally:

@@ -37,10 +37,10 @@ class EpisodeSet:
 
 @dataclass
 class EvaluationContext:
-    """A checkpoint and the settings of its evaluation. The constructor freezes `module`, which is on its device."""
+    """A checkpoint and the settings of its evaluation. The constructor freezes `agent`, which is on its device."""
 
     checkpoint: Path
-    module: CuriousAgent
+    agent: CuriousAgent
     cfg: DictConfig
     episodes: int
     seed: int
@@ -50,7 +50,7 @@ class EvaluationContext:
     _episode_sets: dict[Any, EpisodeSet] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        freeze(self.module, self.num_envs)
+        freeze(self.agent, self.num_envs)
         self.spec = env_spec(self.cfg)
 
     @property
@@ -66,8 +66,8 @@ class EvaluationContext:
     @property
     def random_policy(self) -> RandomPolicy:
         """A uniformly random policy for this environment."""
-        model = self.module.model
-        return RandomPolicy(model.memory.dim, model.encoder.shape, self.act_space, hidden=1).to(self.module.device)
+        model = self.agent.model
+        return RandomPolicy(model.memory.dim, model.encoder.shape, self.act_space, hidden=1).to(self.agent.device)
 
     def episode_set(self, policy: str, **changes: Any) -> EpisodeSet:
         """Return the episodes of a policy (`greedy`, `sampled` or `random`). The same call returns the same object.
@@ -90,7 +90,7 @@ class EvaluationContext:
         every = 1  # doubled whenever too many rollouts are recorded
         try:
             playing = run_episodes(
-                self.module,
+                self.agent,
                 env,
                 stats,
                 context=self.cfg.data.context,
@@ -104,7 +104,7 @@ class EvaluationContext:
                 steps.append(Transitions.of(roll, out, number, counted))
                 calibration.add(out.error[counted], out.pred.logvar[counted])
                 if i % every == 0:
-                    recorded.append(RecordedRollouts.of(self.module.model, roll, out, number, counted))
+                    recorded.append(RecordedRollouts.of(self.agent.model, roll, out, number, counted))
                 if len(recorded) > 2 * RECORDED:
                     recorded, every = recorded[::2], 2 * every
         finally:

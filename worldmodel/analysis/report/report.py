@@ -102,10 +102,10 @@ def evaluate(
     common = {"seed": seed, "episodes": episodes, "num_envs": min(num_envs, episodes)}
     options = {"horizons": sorted(set(horizons)), "sticky": float(sticky)}
     found = []
-    for path, label, (module, cfg) in zip(paths, arguments.labels(paths), agents, strict=True):
+    for path, label, (agent, cfg) in zip(paths, arguments.labels(paths), agents, strict=True):
         context = EvaluationContext(
             Path(path),
-            module.to(where),
+            agent.to(where),
             cfg,
             **common,
             progress=lambda message, label=label: progress(f"{label}: {message}"),
@@ -127,7 +127,7 @@ def evaluate(
 
 def checkpoint_numbers(context: EvaluationContext, sections: dict[str, Section]) -> dict[str, Any]:
     """Return a checkpoint's entry in report.json: the headline, then the numbers of each section."""
-    report: dict[str, Any] = {"checkpoint": str(context.checkpoint), "env_steps": int(context.module.env_steps)}
+    report: dict[str, Any] = {"checkpoint": str(context.checkpoint), "env_steps": int(context.agent.env_steps)}
     predicted = sections["prediction"].numbers if "prediction" in sections else None
     for name in ("greedy", "sampled"):
         episode_set = context.episode_set(name)
@@ -142,5 +142,5 @@ def checkpoint_numbers(context: EvaluationContext, sections: dict[str, Section])
     sampled = report["sampled"]
     report |= {k: sampled[k] for k in ("return_mean", "return_ci", "success", "length")}
     report["delta_skill"] = {h: x["skill"] for h, x in sampled.get("delta_skill", {}).items()}
-    report["open_loop_latent"] = "imagined" if imagines_latents(context.module.model) else "unknown"
+    report["open_loop_latent"] = "imagined" if imagines_latents(context.agent.model) else "unknown"
     return report | {name: section.numbers for name, section in sections.items()}

@@ -102,15 +102,15 @@ def _curve(cell: Cell, before: int, grid: np.ndarray) -> np.ndarray:
 
 def _return(cell: Cell, episodes: int, held_out: bool) -> float:
     """Mean return of the sampled policy on training levels, or on held-out ones."""
-    module, cfg = load_agent(cell.folder / "checkpoints" / "last.ckpt")
-    freeze(module, COPIES)
+    agent, cfg = load_agent(cell.folder / "checkpoints" / "last.ckpt")
+    freeze(agent, COPIES)
     torch.manual_seed(cell.seed)
     with bad_input():
         env = build_env(cfg, seed=TEST_SEEDS + cell.seed, num_envs=COPIES, held_out=held_out)
     stats = EpisodeStats(episodes)
     try:
         for _ in run_episodes(
-            module, env, stats, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False
+            agent, env, stats, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False
         ):
             pass
     finally:

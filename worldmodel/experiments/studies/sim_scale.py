@@ -118,19 +118,19 @@ def evaluate_cell(cell: Cell, reference: float, copies: int, ahead: int) -> dict
         Explained shares of the bob's variance (ahead + 1,), 0 to `ahead` observations ahead, by the learnt `model` and
         by the `simulation` with the cell's step, and by a linear map from the present latent (`decoded`).
     """
-    module, cfg = load_agent(cell.folder / "checkpoints" / "last.ckpt")
-    freeze(module, copies)
+    agent, cfg = load_agent(cell.folder / "checkpoints" / "last.ckpt")
+    freeze(agent, copies)
     torch.manual_seed(cell.seed)
     env = build_env(cfg, seed=TEST_SEEDS + cell.seed, num_envs=copies, step=reference)
     try:
         stats = EpisodeStats(copies)
         game = run_episodes(
-            module, env, stats, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False
+            agent, env, stats, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False
         )
         roll, out = next(game)
     finally:
         env.close()
-    window, state = Window.of(module.model, roll, out.y), roll.info["state"]  # (N, T+1, 4)
+    window, state = Window.of(agent.model, roll, out.y), roll.info["state"]  # (N, T+1, 4)
     bob = torch.from_numpy(outputs_of(state.numpy())[..., :BOB])  # (N, T+1, 2)
     even = torch.arange(copies) % 2 == 0
     read = ridge(out.y[even].flatten(0, 1).flatten(1), bob[even].flatten(0, 1))
@@ -140,7 +140,7 @@ def evaluate_cell(cell: Cell, reference: float, copies: int, ahead: int) -> dict
     for start in range(SEEN, window.num_new - ahead, SEEN):
         real = roll.new_steps(roll.mask)[rest, start : start + ahead].all(1)
         then = truth[:, start : start + ahead + 1]
-        path = torch.cat([out.y[:, start, None], imagine(module.model, window, start, ahead)], 1)[rest]
+        path = torch.cat([out.y[:, start, None], imagine(agent.model, window, start, ahead)], 1)[rest]
         model.append((read(path.flatten(0, 1).flatten(1)).view_as(then) - then)[real])
         run = simulate(whole[:, start], cfg.env.step, cfg.env.interval, cfg.env.resolution, ahead)
         simulation.append((torch.from_numpy(run) - then)[real])

@@ -33,12 +33,12 @@ def compression(context: EvaluationContext) -> Section | None:
     if recorded[0].obs is None or not isinstance(context.act_space, gym.spaces.Discrete):
         return None
     context.progress("compression")
-    model = context.module.model
+    model = context.agent.model
     head = model.observation or fit_observation_head(
         model, read(model, fresh(context, FITTED, TO_FIT)), context.spec.obs_space, steps=FIT_STEPS, seed=context.seed
     )
     window = {"context": context.cfg.data.context, "rollout_length": context.cfg.data.rollout_length}
-    coder = WorldCoder(context.module, head, context.spec.obs_space, context.act_space, **window)
+    coder = WorldCoder(context.agent, head, context.spec.obs_space, context.act_space, **window)
     rolls = fresh(context, FRESH, ROLLOUTS)
     try:
         report = compression_report(coder, rolls)
@@ -84,7 +84,7 @@ def fresh(context: EvaluationContext, offset: int, rollouts: int) -> list[Rollou
     )  # an upper bound of the episodes in these steps
     try:
         playing = run_episodes(
-            context.module, env, stats, context=data.context, rollout_length=data.rollout_length, greedy=False
+            context.agent, env, stats, context=data.context, rollout_length=data.rollout_length, greedy=False
         )
         return [roll for roll, _ in islice(playing, rollouts)]
     finally:

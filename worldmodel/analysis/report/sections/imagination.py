@@ -32,7 +32,7 @@ def imagination(context: EvaluationContext, horizons: list[int]) -> Section | No
         return None
     context.progress("imagination")
     rolls = RecordedRollouts.join(recorded[: max(1, STREAMS // context.num_envs)])
-    model, codes = context.module.model, context.module.model.symbols(rolls.obs)  # (N, T+1, cells, C)
+    model, codes = context.agent.model, context.agent.model.symbols(rolls.obs)  # (N, T+1, cells, C)
     sizes, odd = model.encoder.num_values, rolls.number % 2 == 1
     if not (rolls.real & ~odd).any():
         return None

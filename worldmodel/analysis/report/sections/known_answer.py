@@ -36,7 +36,7 @@ def known_answer(context: EvaluationContext) -> Section | None:
     if not set(IDEAL_OBSERVER) <= recorded[0].info.keys() or recorded[0].obs is None:
         return None
     context.progress("known answer")
-    rolls, model = RecordedRollouts.join(recorded), context.module.model
+    rolls, model = RecordedRollouts.join(recorded), context.agent.model
     if len(rolls.number[rolls.real].unique()) < 2:
         return None  # nothing to hold out
     head, evaluated = observation_head(context, rolls)
@@ -89,7 +89,7 @@ def observation_head(context: EvaluationContext, rolls: RecordedRollouts) -> tup
     The head is the model's own, tested on all counted transitions; without one, a head is fitted to the frozen memory
     on the episodes of even number, and tested on the others.
     """
-    model = context.module.model
+    model = context.agent.model
     if model.observation is not None:
         return model.observation, rolls.real
     odd = rolls.number % 2 == 1
@@ -130,7 +130,7 @@ def by_context(
     memory is cut to a number of tokens, which in a stationary process equals an episode that began there. Without
     context, the entropy is that of the tokens' frequencies.
     """
-    model, longest = context.module.model, min(LONGEST, context.cfg.data.context + 1)
+    model, longest = context.agent.model, min(LONGEST, context.cfg.data.context + 1)
     starts = spread([rolls], STARTS)
     keep = (evaluated & (tokens_seen(rolls) >= longest))[:, starts]
     if not keep.any():

@@ -25,7 +25,7 @@ WIDEST = 1024  # numbers of a latent that is decoded
 
 def memory(context: EvaluationContext) -> Section:
     """One-step skill on the sampled policy's behaviour by context length, and the reach of the memory."""
-    recorded, model = context.episode_set("sampled").recorded, context.module.model
+    recorded, model = context.episode_set("sampled").recorded, context.agent.model
     starts = spread(recorded, STARTS)
     context.progress("memory: skill by context")
     by_context = {}

@@ -23,7 +23,7 @@ STARTS = 512  # about as many starts of open-loop predictions
 
 def prediction(context: EvaluationContext, horizons: list[int]) -> Section:
     """Predictions of the agent's behaviour, sampled and greedy, and of random behaviour."""
-    numbers: dict[str, Any] = {"open_loop_latent": "imagined" if imagines_latents(context.module.model) else "unknown"}
+    numbers: dict[str, Any] = {"open_loop_latent": "imagined" if imagines_latents(context.agent.model) else "unknown"}
     space = context.act_space
     for name in BEHAVIOURS:
         episode_set = context.episode_set(name)
@@ -45,7 +45,7 @@ def prediction(context: EvaluationContext, horizons: list[int]) -> Section:
 
 def by_horizon(context: EvaluationContext, episode_set: EpisodeSet, horizons: list[int]) -> dict[int, Errors]:
     """Compute open-loop errors of model and baselines from about `STARTS` starts at even distances."""
-    model, recorded = context.module.model, episode_set.recorded
+    model, recorded = context.agent.model, episode_set.recorded
     baselines = {"mean": Affine(model, context.act_space, linear=False).fit(recorded)}
     if int(np.prod(model.target.shape)) <= WIDEST:
         baselines["linear"] = Affine(model, context.act_space, linear=True).fit(recorded)

@@ -53,7 +53,7 @@ def logged(context: EvaluationContext) -> float | None:
     metrics = read_metrics(path) if path.is_file() else {}
     if not metrics:
         return None
-    at = metrics["return_ext"][metrics["env_steps"] == int(context.module.env_steps)]
+    at = metrics["return_ext"][metrics["env_steps"] == int(context.agent.env_steps)]
     return rounded(at[-1]) if len(at) and np.isfinite(at[-1]) else None
 
 

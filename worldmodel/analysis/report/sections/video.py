@@ -56,7 +56,7 @@ def painter(context: EvaluationContext) -> tuple[Draw, str]:
     Where observations are symbols, it draws the agent's view, decoded from the latent by the probe of `imagination`;
     elsewhere the change of the latent.
     """
-    model, recorded = context.module.model, context.episode_set("sampled").recorded
+    model, recorded = context.agent.model, context.episode_set("sampled").recorded
     if recorded[0].obs is None:
         return lambda roll, out: latent_tiles(out.error, out.pred.mean), "the latent's change"
     rolls, sizes = RecordedRollouts.join(recorded[: max(1, STREAMS // context.num_envs)]), model.encoder.num_values
@@ -98,14 +98,14 @@ def record(
     tiles: list[np.ndarray] = []
     paid: list[float] = []
     seed = SEED_OFFSET + context.seed
-    freeze(context.module, 1)
+    freeze(context.agent, 1)
     try:
-        for part in film_episodes(context.module, context.cfg, engine, seed=seed, episodes=EPISODES, max_steps=STEPS):
+        for part in film_episodes(context.agent, context.cfg, engine, seed=seed, episodes=EPISODES, max_steps=STEPS):
             frames += part.frames
             tiles += list(draw(part.rollout, part.outputs)[0][part.counted])
             paid += part.rollout.rew_int[0].cpu().numpy()[part.counted].tolist()
     finally:
-        freeze(context.module, context.num_envs)
+        freeze(context.agent, context.num_envs)
     return frames[:STEPS], tiles[:STEPS], np.array(paid[:STEPS])
 
 
