@@ -89,8 +89,10 @@ def test_every_study_asks_for_runs_that_can_be_configured(
         raise Enough
 
     monkeypatch.setattr(StudyRunner, "train", stop)
+    study_node = OmegaConf.load(Path(CONFIG_DIR) / "study" / f"{name}.yaml")
+    seeds = {"seeds": study_node.seeds[:1]} if "seeds" in study_node else {}
     with pytest.raises(Enough):
-        load(name)(runner=runner)
+        load(name, **seeds)(runner=runner)
     assert asked and all(cell.budget >= 20_000 for cell in asked)
 
 
@@ -101,7 +103,7 @@ def test_skill_on_each_behaviour(runner: StudyRunner) -> None:
     assert (found[0] == found[1]).all() and (found[:, 0] == found[:, 1]).all(), "one run twice"
     assert (found == skills(trained, episodes=8)).all(), "the same arguments give the same numbers"
     agents = [load_agent(trained[name][0].folder / "checkpoints" / "last.ckpt") for name in ("other", "same")]
-    for x in agents[0][0].model.heads.delta.out.parameters():
+    for x in agents[0][0].model.heads["dynamics"].delta.out.parameters():
         x.data.zero_()
     assert cross_skill(agents, 8, seed=100)[0] == pytest.approx(0.0, abs=1e-6), "no change predicted is no skill"
 
