@@ -70,7 +70,7 @@ def test_icm() -> None:
     torch.testing.assert_close(losses["icm_inverse"], torch.full((1, 2), 0.8 * log(4)))
 
 
-def test_the_forward_loss_of_icm_shapes_the_features_unless_told_otherwise() -> None:
+def test_the_forward_loss_of_icm_shapes_the_features_by_default() -> None:
     for stop in (False, True):
         signal = ICM(make_encoder=Same, act_space=ACTS, dim=2, stop_gradient=stop)
         signal.features.features = nn.Linear(2, 2)
