@@ -5,6 +5,7 @@ from __future__ import annotations
 import gymnasium as gym
 import pytest
 import torch
+from helpers.by_hand import SPEC
 from helpers.experience import CHAIN, DREAM
 from helpers.tiny import tiny_agent
 
@@ -130,7 +131,7 @@ def test_bad_settings(overrides: list[str], words: str) -> None:
 
 def test_continuous_actions_are_refused() -> None:
     with pytest.raises(ValueError, match=r"policy=planned with actions Box.*: allowed are Discrete"):
-        ImaginedValueIteration().check(gym.spaces.Box(-1, 1, (2,)), NoCuriosity())
+        ImaginedValueIteration().check(gym.spaces.Box(-1, 1, (2,)), NoCuriosity(SPEC))
 
 
 def test_a_signal_without_an_upper_limit_is_refused() -> None:
