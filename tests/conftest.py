@@ -13,7 +13,7 @@ from helpers.runs import run_main
 from helpers.tiny import EASY, REPO, TINY, fitting, tiny_agent
 
 from worldmodel import train
-from worldmodel.analysis.report.context import Study
+from worldmodel.analysis.report.context import EvaluationContext
 
 os.environ["PYTHONPATH"] = str(REPO)  # processes that tests start import this checkout, from any folder
 
@@ -57,11 +57,11 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study() -> Study:
-    """A short study of an untrained agent in a small room."""
+def context() -> EvaluationContext:
+    """A short evaluation of an untrained agent in a small room."""
     torch.manual_seed(1)
     agent, stream, cfg = tiny_agent(*EASY, "data.success=0.0")
     for _ in range(2):
         agent.score(stream.collector.collect())
     stream.close()
-    return Study(Path("nowhere.ckpt"), agent, cfg, episodes=12, seed=0, num_envs=4)
+    return EvaluationContext(Path("nowhere.ckpt"), agent, cfg, episodes=12, seed=0, num_envs=4)

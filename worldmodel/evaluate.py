@@ -1,4 +1,4 @@
-"""The evaluation CLI: `python -m worldmodel.evaluate --help`."""
+"""Evaluation of checkpoints: `python -m worldmodel.evaluate --help`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
 
-from worldmodel.analysis.report import evaluate
-from worldmodel.analysis.report.page import short
+from worldmodel.analysis.report.report import evaluate
+from worldmodel.analysis.report.section import Table
 from worldmodel.errors import ConfigError
 from worldmodel.training.checkpoint import run_dir_of
 from worldmodel.training.config import CONFIG_DIR
@@ -20,19 +19,19 @@ from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
-    """The headline of one checkpoint's report, for the eye."""
+    """Return the headline of one checkpoint's report as tables for the terminal."""
+    keys = ("return_mean", "return_ci", "success", "length", "rew_int_raw", "rew_int")
     title = f"{report['checkpoint']}: agent of {report['env_steps']:,} steps"
-    policies = Table("", "greedy", "sampled", title=title, title_justify="left")
-    for key in ("return_mean", "return_ci", "success", "length", "rew_int_raw", "rew_int"):
-        policies.add_row(key, *(short(report[p][key]) for p in ("greedy", "sampled")))
+    policies = Table(title, ["", "greedy", "sampled"], [[k, report["greedy"][k], report["sampled"][k]] for k in keys])
     if not report["delta_skill"]:
         return [policies]
     title = f"delta skill, open loop (latent of imagined steps: {report['open_loop_latent']})"
-    skills = Table("steps ahead", "greedy", "sampled", "95 % of sampled", "samples", title=title, title_justify="left")
-    for h, row in report["sampled"]["delta_skill"].items():
-        greedy = report["greedy"]["delta_skill"][h]["skill"]
-        skills.add_row(h, *(short(x) for x in (greedy, row["skill"], row["ci"], row["samples"])))
-    return [policies, skills]
+    greedy = report["greedy"]["delta_skill"]
+    rows = [
+        [h, greedy[h]["skill"], row["skill"], row["ci"], row["samples"]]
+        for h, row in report["sampled"]["delta_skill"].items()
+    ]
+    return [policies, Table(title, ["steps ahead", "greedy", "sampled", "95 % of sampled", "samples"], rows)]
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="evaluate")
@@ -41,11 +40,11 @@ def _main(cfg: DictConfig) -> None:
     if OmegaConf.is_missing(cfg, "checkpoint"):
         raise ConfigError("checkpoint=???: a path must be given, e.g. runs/…/checkpoints/last.ckpt")
     with Console(stderr=True).status("loading") as status:
-        report = evaluate(**OmegaConf.to_container(cfg), say=status.update)
+        report = evaluate(**OmegaConf.to_container(cfg), progress=status.update)
     console = Console()
-    for judged in report.get("checkpoints", [report]):
-        for table in tables(judged):
-            console.print(table)
+    for result in report.get("checkpoints", [report]):
+        for table in tables(result):
+            console.print(table.rich())
     folder = Path(str(cfg.out or run_dir_of(cfg.checkpoint)))
     console.print(f"{folder / 'report.html'}", soft_wrap=True, highlight=False)
 

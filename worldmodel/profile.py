@@ -21,7 +21,7 @@ def _main(cfg: DictConfig) -> None:
     report = profile(cfg, **own)
     console = Console()
     for table in tables(report):
-        console.print(table)
+        console.print(table.rich())
 
 
 def main() -> None:

@@ -12,24 +12,26 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.errors import check_range
-from worldmodel.experiments.benchmark.command import cores
-from worldmodel.experiments.studies.runner import Lab, Stopped
+from worldmodel.experiments.benchmark.runner import cores
+from worldmodel.experiments.study_runner import Stopped, StudyRunner
 from worldmodel.training.callbacks.signals import RESUMABLE
 from worldmodel.training.config import CONFIG_DIR, HYDRA_KEYS, check_call
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 
 def study(cfg: DictConfig, name: str) -> Path:
-    """Train what isn't trained yet, then write table.csv, table.md and plot.png into `out`.
+    """Train the unfinished runs, then write table.csv, table.md and plot.png into `out`, and return it.
 
-    Raises ConfigError for bad input, Stopped after a signal.
+    Raises:
+        ConfigError: for bad input.
+        Stopped: after a signal.
     """
     check_range("jobs", cfg.jobs, "[1, inf)", whole=True, null=True)
     out = Path(cfg.out or f"runs/study/{name}")
     given = {k: v for k, v in OmegaConf.to_container(cfg.study, resolve=True).items() if k not in HYDRA_KEYS}
     check_call("study", get_method(cfg.study._target_), given)
     run = instantiate(cfg.study, _convert_="all")
-    run(lab=Lab(name, out, cfg.jobs or cores()))
+    run(runner=StudyRunner(name, out, cfg.jobs or cores()))
     print(out / "table.md")
     return out
 

@@ -1,4 +1,4 @@
-"""What is read off rollouts is what the agent thought, row by row; a head on a frozen memory."""
+"""Activations of an agent on its own rollouts, row by row, and an observation head on a frozen memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beliefs that are in the features are found; others are not."""
+"""Decoding of beliefs that are in the features, and of others that are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code lengths against what theory says of KT, of random labels and of a known distribution."""
+"""Code lengths in comparison with theory: KT, random labels and a known distribution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compression of Mess3 with the exact Bayes predictor: a round trip, at the known rate, against other compressors."""
+"""Compression of Mess3 with the exact Bayes predictor: round trip, known rate, and other compressors."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""Evaluation: whole episodes without bias, and open-loop predictions held against what came."""
+"""Evaluation of checkpoints: the report, whole episodes without bias, and the command."""
+
+from __future__ import annotations
 
 import json
 import pickle
 import re
-import shutil
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -14,35 +15,63 @@ import numpy as np
 import pytest
 import torch
 from helpers.experience import lived
-from helpers.tiny import TINY, tiny_agent
-from omegaconf import OmegaConf
+from helpers.tiny import EASY, TINY, tiny_agent, tiny_config
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from worldmodel.analysis.probes.observation import fit_observation_head
-from worldmodel.analysis.report import PARTS, evaluate
+from worldmodel.analysis.report.report import REPORT_SECTIONS, evaluate
+from worldmodel.analysis.report.sections import compression
+from worldmodel.analysis.report.sections.returns import logged
 from worldmodel.analysis.report.skill import skill
 from worldmodel.analysis.statistics import ratio_interval
 from worldmodel.envs import Step
 from worldmodel.evaluate import main
-from worldmodel.learner.run_episodes import Tally, freeze, play
+from worldmodel.learner.curious_agent import CuriousAgent
+from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.training.build import build_env
+from worldmodel.training.checkpoint import FORMAT
+
+SMALL = {"episodes": 6, "num_envs": 4, "horizons": [1, 2, 16]}
+
+
+def save_agent(agent: CuriousAgent, cfg: DictConfig, path: Path) -> None:
+    """Write what evaluation reads of a checkpoint."""
+    config = OmegaConf.to_container(cfg)
+    torch.save({"state_dict": agent.state_dict(), "config": config, "format": FORMAT}, path)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("agent") / "agent.ckpt"
     agent, _ = lived("data.success=0.0")
-    torch.save({"state_dict": agent.state_dict(), "config": agent.config}, path)
+    save_agent(agent, tiny_config(*EASY, "data.success=0.0"), path)
     return path
 
 
 # --- the report
 
 
-def test_report(checkpoint: Path, tmp_path: Path):
-    report = evaluate(checkpoint, episodes=6, num_envs=4, horizons=[1, 2, 16], out=tmp_path)
-    assert report == json.loads((tmp_path / "report.json").read_text())
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json"]  # no part of a file is left
+@pytest.fixture(scope="module")
+def small_compression() -> Iterator[None]:
+    """A compression section with few rollouts and few steps of the head's fit."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("FIT_STEPS", 50), ("TO_FIT", 2), ("ROLLOUTS", 2)):
+            patch.setattr(compression, name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def evaluated(checkpoint: Path, small_compression: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report with all sections."""
+    folder = tmp_path_factory.mktemp("report")
+    report = evaluate(checkpoint, parts=list(REPORT_SECTIONS), out=folder, **SMALL)
+    assert report == json.loads((folder / "report.json").read_text())
+    return folder
+
+
+def test_report_json(evaluated: Path) -> None:
+    assert sorted(p.name for p in evaluated.iterdir()) == ["report.html", "report.json"]  # no part of a file is left
+    report = json.loads((evaluated / "report.json").read_text())
     sampled = report["sampled"]
     for key in ("return_mean", "return_ci", "success", "length"):
         assert report[key] == sampled[key]
@@ -54,56 +83,53 @@ def test_report(checkpoint: Path, tmp_path: Path):
     assert report["delta_skill"]["1"] == sampled["delta_skill"]["1"]["skill"]
     # no window of 8 steps holds 16
     assert sampled["delta_skill"]["16"] == {"skill": None, "ci": None, "samples": 0}
-    # this world has no known answer, and compression must be asked for; the others have a section each
-    assert {part for part in PARTS if part in report} == set(PARTS) - {"known_answer", "compression"}
+    assert set(REPORT_SECTIONS) - report.keys() == {"known_answer"}  # this environment has no known answer
     assert report["video"]["steps"] > 0 and report["imagination"]["cells_right"]["1"]["imagined"] > 0
-    page = (tmp_path / "report.html").read_text()
+    assert report["compression"]["head"] == "fitted on the frozen memory" and report["compression"]["bit_exact"]
+
+
+def test_report_html(evaluated: Path) -> None:
+    page = (evaluated / "report.html").read_text()
     pictures = page.count('<img src="data:image/png;base64,')
     films = page.count('<video controls muted src="data:video/mp4;base64,')
-    assert pictures == page.count("<img") >= 8 and films == 2, "imagination's and the agent's"
+    assert pictures == page.count("<img") >= 9 and films == 2, "imagination's and the agent's"
     assert page.count("<figcaption>") == pictures + films
-    assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page) and "<script" not in page  # it needs nothing else
-    for part in ("Returns", "Prediction", "Curiosity", "Memory", "Imagination", "Video"):
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page) and "<script" not in page  # no external resource
+    for part in ("Returns", "Prediction", "Curiosity", "Memory", "Compression", "Imagination", "Video"):
         assert f"<h2>{part}</h2>" in page
 
 
-def test_same_numbers_again(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    few = partial(fit_observation_head, steps=50)  # of the many that a useful head takes
-    monkeypatch.setattr("worldmodel.analysis.report.known_answer.fit_observation_head", few)
-    monkeypatch.setattr("worldmodel.analysis.report.compression.FIT_STEPS", 50)
-    parts = [part for part in PARTS if part != "video"]
-
-    def numbers(seed: int, parts: list[str]) -> dict:
-        report = evaluate(checkpoint, episodes=4, num_envs=2, seed=seed, parts=parts, out=tmp_path)
-        return {k: v for k, v in report.items() if k not in ("wall_s", "seed")}
-
-    found = numbers(0, parts)
-    assert found == numbers(0, parts)
-    assert found["compression"]["head"] == "fitted on the frozen memory" and found["compression"]["bit_exact"]
-    assert numbers(0, ["returns"])["sampled"] != numbers(1, ["returns"])["sampled"]
+def test_equal_numbers_of_equal_arguments(checkpoint: Path, evaluated: Path, tmp_path: Path) -> None:
+    first = json.loads((evaluated / "report.json").read_text())
+    again = evaluate(checkpoint, parts=[x for x in REPORT_SECTIONS if x != "video"], out=tmp_path, **SMALL)
+    assert {k: v for k, v in first.items() if k not in ("wall_s", "video")} == {
+        k: v for k, v in again.items() if k != "wall_s"
+    }
+    other = evaluate(checkpoint, parts=["returns"], seed=1, out=tmp_path, **SMALL)
+    assert other["sampled"] != {k: v for k, v in first["sampled"].items() if k != "delta_skill"}
 
 
-def test_what_training_logged_stands_beside(checkpoint: Path, tmp_path: Path):
-    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    path.parent.mkdir(parents=True)
-    shutil.copy(checkpoint, path)
-    for text, found in (("32,0.1\n64,0.25\n96,0.5\n", 0.25), ("32,0.1\n", None), ("64,\n", None), ("", None)):
-        (tmp_path / "run" / "metrics.csv").write_text(f"env_steps,return_ext\n{text}")
-        report = evaluate(path, episodes=2, num_envs=2, parts=["returns"])
-        assert report["returns"].get("training", {}).get("return_mean") == found, "at the checkpoint's step, 64"
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("32,0.1\n64,0.25\n96,0.5\n", 0.25), ("32,0.1\n", None), ("64,\n", None), ("", None)],
+)
+def test_logged_return_at_the_checkpoint_s_step(tmp_path: Path, text: str, found: float | None) -> None:
+    (tmp_path / "metrics.csv").write_text(f"env_steps,return_ext\n{text}")
+    context = SimpleNamespace(checkpoint=tmp_path / "checkpoints" / "last.ckpt", agent=SimpleNamespace(env_steps=64))
+    assert logged(context) == found
 
 
 @pytest.mark.parametrize("experiment", ["cartpole", "mujoco", "dict"])
 def test_every_kind_of_observation_and_action(tmp_path: Path, experiment: str):
     torch.manual_seed(1)
     lacking = ("encoder.dim", "target.dim")  # sizes that not each experiment's parts have
-    agent, data, _ = tiny_agent(
+    agent, stream, cfg = tiny_agent(
         f"experiment={experiment}", "+env.max_episode_steps=6", tiny=[x for x in TINY if not x.startswith(lacking)]
     )
-    agent.score(data.collector.collect())
-    data.env.close()
-    torch.save({"state_dict": agent.state_dict(), "config": agent.config}, tmp_path / "agent.ckpt")
-    parts = [part for part in PARTS if part != "video"]
+    agent.score(stream.collector.collect())
+    stream.close()
+    save_agent(agent, cfg, tmp_path / "agent.ckpt")
+    parts = [part for part in REPORT_SECTIONS if part not in ("video", "compression")]
     report = evaluate(tmp_path / "agent.ckpt", episodes=4, num_envs=2, parts=parts, horizons=[1, 2])
     assert report["prediction"]["random"]["open_loop"]["2"]["linear"]["skill"] is not None
     assert (report["prediction"]["sampled"]["actions"] is None) == (experiment == "mujoco")
@@ -123,19 +149,21 @@ def test_curiosity_is_scored_as_in_training_by_frozen_statistics():
     agent, _ = lived(
         "curiosity=surprise_alone"
     )  # a signal with a memory of its episodes would pay less the second time
-    before = {k: v.clone() for k, v in agent.state_dict().items() if not k.endswith(("count", "reward_scale.sum"))}
+    before = {k: v.clone() for k, v in agent.state_dict().items() if not k.endswith(("count", "reward_normalizer.sum"))}
     freeze(agent, 3)
-    env = build_env(OmegaConf.create(agent.config), seed=5, num_envs=3)
-    tally, raws, rews, steps = Tally(3), 0.0, 0.0, 0
-    for roll, out in play(agent, env, tally, context=4, horizon=8, greedy=False):
-        counted = tally.number(roll)[1]
+    env = build_env(tiny_config(*EASY, "curiosity=surprise_alone"), seed=5, num_envs=3)
+    stats, raws, rews, steps = EpisodeStats(3), 0.0, 0.0, 0
+    for roll, out in run_episodes(agent, env, stats, context=4, rollout_length=8, greedy=False):
+        counted = stats.number(roll)[1]
         raw = agent.curiosity.reward(roll, out)[counted]
         scale = agent.reward_normalizer
-        torch.testing.assert_close(roll.rew_int[counted], raw / before["reward_scale.moments.var"].sqrt() * scale.scale)
+        torch.testing.assert_close(
+            roll.rew_int[counted], raw / before["reward_normalizer.moments.var"].sqrt() * scale.scale
+        )
         raws, rews, steps = raws + raw.sum(), rews + roll.rew_int[counted].sum(), steps + int(counted.sum())
-    assert steps == tally.length.sum() and raws != 0
-    assert tally.rew_int_raw.sum() == pytest.approx(float(raws), rel=1e-4)
-    assert tally.rew_int.sum() == pytest.approx(float(rews), rel=1e-4)
+    assert steps == stats.length.sum() and raws != 0
+    assert stats.rew_int_raw.sum() == pytest.approx(float(raws), rel=1e-4)
+    assert stats.rew_int.sum() == pytest.approx(float(rews), rel=1e-4)
     for name, value in before.items():
         assert agent.state_dict()[name].equal(value), name
 
@@ -168,14 +196,14 @@ class Uneven:
 
 
 def test_long_episodes_count_as_much_as_short_ones():
-    agent, data, _ = tiny_agent("env=cartpole", "encoder=mlp", "encoder.hidden=[16]")
-    data.env.close()
+    agent, stream, _ = tiny_agent("env=cartpole", "encoder=mlp", "encoder.hidden=[16]")
+    stream.close()
     freeze(agent, 3)
-    tally = Tally(7)  # 3 of copy 0, 2 of the others
-    list(play(agent, Uneven(), tally, context=4, horizon=8, greedy=False))
-    np.testing.assert_array_equal(tally.length, [3, 6, 9, 3, 6, 9, 3])
-    np.testing.assert_array_equal(tally.ret, [1, 0, 0, 1, 0, 0, 1])
-    np.testing.assert_array_equal(tally.finished, 1)
+    stats = EpisodeStats(7)  # 3 of copy 0, 2 of the others
+    list(run_episodes(agent, Uneven(), stats, context=4, rollout_length=8, greedy=False))
+    np.testing.assert_array_equal(stats.length, [3, 6, 9, 3, 6, 9, 3])
+    np.testing.assert_array_equal(stats.ret, [1, 0, 0, 1, 0, 0, 1])
+    np.testing.assert_array_equal(stats.finished, 1)
 
 
 # --- statistics
@@ -231,7 +259,7 @@ def test_command(cli, checkpoint: Path, tmp_path: Path):
         (["checkpoint=[]"], r"checkpoint=\[\]: allowed is a list of paths"),
         (["checkpoint=[a.ckpt,b.ckpt]"], "out=null: to compare checkpoints"),
         (["checkpoint=[a.ckpt,a.ckpt]"], "checkpoint=a.ckpt,a.ckpt: allowed are different paths"),
-        (["out=/dev/null/report"], "out=/dev/null/report: can't be made"),
+        (["out=/dev/null/report"], "out=/dev/null/report: cannot be made"),
         (["device=abacus"], "device=abacus: not available"),
         (["episode=3"], "episode.*(not in struct|no such key|Could not override)"),
     ],

@@ -1,4 +1,4 @@
-"""The parts of the report, on cases whose answer is known."""
+"""Sections of the report on cases with a known answer."""
 
 from __future__ import annotations
 
@@ -9,23 +9,32 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from helpers.rollouts import hand_made
 from omegaconf import OmegaConf
 from torch import Tensor
 
 from worldmodel.analysis.report.baselines import Affine, one_hot
 from worldmodel.analysis.report.calibration import Calibration
-from worldmodel.analysis.report.context import Study
-from worldmodel.analysis.report.curiosity import by_event, first_visits, heat_map, in_episode, over_training, places
+from worldmodel.analysis.report.context import EvaluationContext
+from worldmodel.analysis.report.cut_memory import cut
 from worldmodel.analysis.report.head_metrics import auc, end_head, reward_head
-from worldmodel.analysis.report.memory import cut, doubling, errors, horizon, horizon_by_context
 from worldmodel.analysis.report.open_loop import Window, open_loop
-from worldmodel.analysis.report.prediction import by_action, null_action
-from worldmodel.analysis.report.recorded import Kept, grouped, spread
-from worldmodel.analysis.report.returns import coverage, returns, solved_at_start, summary
+from worldmodel.analysis.report.recorded import RecordedRollouts, grouped, spread
+from worldmodel.analysis.report.sections.curiosity import (
+    by_event,
+    first_visits,
+    heat_map,
+    in_episode,
+    over_training,
+    places,
+)
+from worldmodel.analysis.report.sections.memory import doubling, errors, horizon, horizon_by_context
+from worldmodel.analysis.report.sections.prediction import by_action, null_action
+from worldmodel.analysis.report.sections.returns import returns
 from worldmodel.analysis.report.skill import skill
+from worldmodel.analysis.report.summary import coverage, solved_at_start, summary
 from worldmodel.analysis.report.transitions import Transitions
 from worldmodel.errors import ConfigError
-from worldmodel.types import Sequences
 
 
 def transitions(**given: list) -> Transitions:
@@ -41,27 +50,27 @@ def transitions(**given: list) -> Transitions:
 # --- episodes
 
 
-def test_a_behaviour_is_played_once(study: Study):
-    assert study.play("sampled") is study.play("sampled")
-    assert study.play("sampled") is not study.play("sampled", sticky=0.5)
-    assert not np.array_equal(study.play("random").steps.act, study.play("sampled").steps.act)
+def test_a_behaviour_is_played_once(context: EvaluationContext):
+    assert context.episode_set("sampled") is context.episode_set("sampled")
+    assert context.episode_set("sampled") is not context.episode_set("sampled", sticky=0.5)
+    assert not np.array_equal(context.episode_set("random").steps.act, context.episode_set("sampled").steps.act)
 
 
-def test_transitions_are_those_of_the_tally(study: Study):
-    played = study.play("sampled")
-    steps, tally = played.steps, played.tally
-    np.testing.assert_array_equal(np.bincount(steps.episode), tally.length)
-    np.testing.assert_allclose(np.bincount(steps.episode, steps.rew_ext), tally.ret, rtol=1e-5)
-    np.testing.assert_allclose(np.bincount(steps.episode, steps.rew_int), tally.rew_int, rtol=1e-4)
-    assert (np.diff(steps.episode) >= 0).all() and steps.age.max() == tally.length.max() - 1
+def test_transitions_are_those_of_the_tally(context: EvaluationContext):
+    played = context.episode_set("sampled")
+    steps, stats = played.steps, played.stats
+    np.testing.assert_array_equal(np.bincount(steps.episode), stats.length)
+    np.testing.assert_allclose(np.bincount(steps.episode, steps.rew_ext), stats.ret, rtol=1e-5)
+    np.testing.assert_allclose(np.bincount(steps.episode, steps.rew_int), stats.rew_int, rtol=1e-4)
+    assert (np.diff(steps.episode) >= 0).all() and steps.age.max() == stats.length.max() - 1
     over = steps.end | steps.trunc
-    np.testing.assert_array_equal(steps.age[over] + 1, tally.length)  # the last one of each ends it
+    np.testing.assert_array_equal(steps.age[over] + 1, stats.length)  # the last one of each ends it
     assert 1 <= coverage(played) <= 6
 
 
-def test_places_are_where_transitions_led(study: Study):
+def test_places_are_where_transitions_led(context: EvaluationContext):
     """A place changes by one cell where the agent goes forward, and by none with any other action."""
-    steps = study.play("random").steps
+    steps = context.episode_set("random").steps
     same = (np.diff(steps.episode) == 0) & (steps.age[1:] > 0)
     moved = np.abs(np.diff(steps.place, axis=0)).sum(1)[same]
     assert set(moved) == {0, 1} and (steps.act[1:][same][moved == 1] == 2).all()
@@ -71,14 +80,14 @@ def test_starts_that_are_solved_already_are_refused():
     ret, length = np.array([1.0, 0.0, 1.0, 1.0]), np.array([1.0, 1.0, 5.0, 2.0])
     np.testing.assert_array_equal(solved_at_start(ret, length, 0.5), [True, False, False, False])
     assert not solved_at_start(ret, length, None).any()
-    tally = SimpleNamespace(ret=ret, length=length)
-    found = summary(SimpleNamespace(tally=tally, steps=transitions(episode=[0, 1, 2, 3])), 0.5, 0)
+    stats = SimpleNamespace(ret=ret, length=length)
+    found = summary(SimpleNamespace(stats=stats, steps=transitions(episode=[0, 1, 2, 3])), 0.5, 0)
     assert found["refused"] == 1 and found["episodes"] == 3
     assert found["return_mean"] == found["success"] == pytest.approx(2 / 3, abs=1e-6)
     assert found["length"] == pytest.approx(8 / 3, abs=1e-6) and found["coverage"] is None
-    tally = SimpleNamespace(ret=np.ones(2), length=np.ones(2))
+    stats = SimpleNamespace(ret=np.ones(2), length=np.ones(2))
     with pytest.raises(ConfigError, match="episodes=2: all of them are won by their first step"):
-        summary(SimpleNamespace(tally=tally, steps=transitions(episode=[0, 1])), 0.5, 0)
+        summary(SimpleNamespace(stats=stats, steps=transitions(episode=[0, 1])), 0.5, 0)
 
 
 @pytest.mark.parametrize(
@@ -94,12 +103,16 @@ def test_starts_that_are_solved_already_are_refused():
         ),
     ],
 )
-def test_behaviours(study: Study, monkeypatch: pytest.MonkeyPatch, env: dict, sticky: float, expected: dict):
+def test_behaviours(
+    context: EvaluationContext, monkeypatch: pytest.MonkeyPatch, env: dict, sticky: float, expected: dict
+):
     """Sticky actions where the agent had none, and none where it had them; other levels where it knew some."""
-    asked, played = [], study.play("sampled")
-    monkeypatch.setattr(Study, "play", lambda self, policy, **changes: asked.append((policy, changes)) or played)
-    monkeypatch.setattr(study, "cfg", OmegaConf.create({"env": env, "data": {"success": 0.0}}))
-    section = returns(study, sticky)
+    asked, played = [], context.episode_set("sampled")
+    monkeypatch.setattr(
+        EvaluationContext, "episode_set", lambda self, policy, **changes: asked.append((policy, changes)) or played
+    )
+    monkeypatch.setattr(context, "cfg", OmegaConf.create({"env": env, "data": {"success": 0.0}}))
+    section = returns(context, sticky)
     assert list(section.numbers) == list(expected) and asked == [
         (name.split("_")[0], changes) for name, changes in expected.items()
     ]
@@ -118,8 +131,8 @@ class Still:
         return y
 
 
-def linear_world(noise: float = 0.0) -> Kept:
-    """Latents that rotate, and are pushed by one of two actions: linear, so that ridge regression knows them."""
+def linear_world(noise: float = 0.0) -> RecordedRollouts:
+    """Latents that rotate and are shifted by one of two actions: a linear map, which ridge regression can fit."""
     generator = torch.Generator().manual_seed(0)
     act = torch.randint(0, 2, (8, 33), generator=generator)
     turn, push = torch.tensor([[0.0, -0.3], [0.3, 0.0]]), torch.tensor([[0.5, 0.0], [0.0, -0.5]])
@@ -129,15 +142,15 @@ def linear_world(noise: float = 0.0) -> Kept:
     y, no = torch.stack(y, 1), torch.zeros(8, 33, dtype=torch.bool)
     mask = ~no
     mask[:, -1] = False
-    seq = Sequences({}, act, no.long(), ~no, mask, no.float(), no, no)
-    return Kept(Window(seq, y, y), torch.arange(8)[:, None].expand(8, 32), ~no[:, 1:], {}, y[:, :-1], None)
+    seq = hand_made(act=act, valid=~no, mask=mask).as_sequences()
+    return RecordedRollouts(Window(seq, y, y), torch.arange(8)[:, None].expand(8, 32), ~no[:, 1:], {}, y[:, :-1], None)
 
 
 def test_linear_model_knows_a_linear_world():
-    kept = linear_world()
-    window, space = kept.window, gym.spaces.Discrete(2)
-    linear, mean = (Affine(Still(), space, x).fit([kept]) for x in (True, False))
-    start, act, episode = window.y[:, 0], window.seq.act[:, :10], kept.number[:, 0]
+    recorded = linear_world()
+    window, space = recorded.window, gym.spaces.Discrete(2)
+    linear, mean = (Affine(Still(), space, x).fit([recorded]) for x in (True, False))
+    start, act, episode = window.y[:, 0], window.seq.act[:, :10], recorded.number[:, 0]
     scale = window.y[:, 1:11].square().mean()
     assert (linear.path(start, act, episode) - window.y[:, 1:11]).square().mean() < 0.01 * scale  # the penalty's bias
     odd = (window.y[1::2, 1:] - window.y[1::2, :-1]).flatten(0, 1).mean(0)
@@ -145,13 +158,13 @@ def test_linear_model_knows_a_linear_world():
 
 
 def test_baselines_never_see_what_they_predict():
-    kept = linear_world(noise=1.0)
-    fitted = Affine(Still(), gym.spaces.Discrete(2), linear=True).fit([kept]).weights
-    kept.window.y[::2] *= 3  # the even episodes, which the odd ones are predicted from
-    again = Affine(Still(), gym.spaces.Discrete(2), linear=True).fit([kept]).weights
+    recorded = linear_world(noise=1.0)
+    fitted = Affine(Still(), gym.spaces.Discrete(2), linear=True).fit([recorded]).weights
+    recorded.window.y[::2] *= 3  # the even episodes, which the odd ones are predicted from
+    again = Affine(Still(), gym.spaces.Discrete(2), linear=True).fit([recorded]).weights
     assert again[0].equal(fitted[0]) and not again[1].equal(fitted[1])
-    kept.counted = kept.counted & (kept.number == 0)
-    alone = Affine(Still(), gym.spaces.Discrete(2), linear=True).fit([kept]).weights
+    recorded.counted = recorded.counted & (recorded.number == 0)
+    alone = Affine(Still(), gym.spaces.Discrete(2), linear=True).fit([recorded]).weights
     assert alone[0].isnan().all() and alone[1].isfinite().all()  # nobody else to learn from
 
 
@@ -162,19 +175,19 @@ def test_one_hot():
     assert one_hot(gym.spaces.Discrete(3), torch.tensor([2])).equal(torch.tensor([[0.0, 0, 1]]).double())
 
 
-def test_joined_windows_give_the_same_errors(study: Study):
-    kept, model = study.play("sampled").kept, study.module.model
-    assert len(kept) > 1
-    (joined,) = grouped(kept)
-    apart = [open_loop(model, k.window, [0, 3], [1], k.number, k.counted)[1] for k in kept]
+def test_joined_windows_give_the_same_errors(context: EvaluationContext):
+    recorded, model = context.episode_set("sampled").recorded, context.agent.model
+    assert len(recorded) > 1
+    (joined,) = grouped(recorded)
+    apart = [open_loop(model, k.window, [0, 3], [1], k.number, k.counted)[1] for k in recorded]
     whole = open_loop(model, joined.window, [0, 3], [1], joined.number, joined.counted)[1]
     each = np.concatenate([part.by["model"] for part in apart])
     np.testing.assert_allclose(np.sort(whole.by["model"]), np.sort(each), rtol=1e-4)
 
 
-def test_starts_are_spread(study: Study):
-    kept = study.play("sampled").kept
-    assert spread(kept, 1) == [0] and spread(kept, 10**6) == list(range(8))
+def test_starts_are_spread(context: EvaluationContext):
+    recorded = context.episode_set("sampled").recorded
+    assert spread(recorded, 1) == [0] and spread(recorded, 10**6) == list(range(8))
 
 
 def test_calibration_of_true_and_of_wrong_variances():
@@ -185,13 +198,13 @@ def test_calibration_of_true_and_of_wrong_variances():
     for half in (slice(0, 5000), slice(5000, None)):
         true.add(error[half], logvar[half])
         narrow.add(2 * error[half], logvar[half])
-    good, bad = true.numbers(), narrow.numbers()
+    good, bad = true.to_dict(), narrow.to_dict()
     assert good["samples"] == 80_000 and good["ece"] < 0.005 and good["ence"] < 0.02
     assert good["z_square"] == pytest.approx(1, abs=0.02) and bad["z_square"] == pytest.approx(4, abs=0.08)
     assert good["coverage"]["0.50"] == pytest.approx(0.5, abs=0.01)
     assert bad["coverage"]["0.50"] == pytest.approx(0.264, abs=0.01)  # P(|z| < 0.6745 / 2)
     assert bad["ence"] == pytest.approx(1, abs=0.02) and bad["ece"] > 0.15
-    assert Calibration().numbers()["ece"] is None
+    assert Calibration().to_dict()["ece"] is None
 
 
 def test_auc():
@@ -279,9 +292,9 @@ def test_heat_maps_share_their_places():
 # --- memory
 
 
-def test_cut_memory(study: Study):
-    """Where a cut takes nothing from the memory, the errors are those of acting; elsewhere they aren't."""
-    model, part = study.module.model, study.play("sampled").kept[1]
+def test_cut_memory(context: EvaluationContext):
+    """Errors equal those of acting where the cut context is the whole one, and differ elsewhere."""
+    model, part = context.agent.model, context.episode_set("sampled").recorded[1]
     window = part.window
     with torch.no_grad():
         acting = model.predict_and_compare(part.h, window.seq.act[:, -9:-1], window.y, window.y)
@@ -296,10 +309,10 @@ def test_cut_memory(study: Study):
 
 
 def window_age(window: Window) -> Tensor:
-    """(N, T): how many rows of its own episode each transition has before it in the window."""
+    """(N, T): number of earlier rows of the same episode in the window."""
     episode, valid = window.seq.episode[:, :-1], window.seq.valid[:, :-1]
     same = (episode[:, :, None] == episode[:, None, :]) & valid[:, None, :]
-    return same.tril(-1).sum(2)[:, -window.new :]
+    return same.tril(-1).sum(2)[:, -window.num_new :]
 
 
 def test_doubling():
@@ -308,36 +321,36 @@ def test_doubling():
 
 
 def test_how_far_back_the_memory_reaches():
-    """A memory that is the latent of two steps ago: it tells that one exactly, and the noise of other steps not."""
+    """A memory that equals the latent of two steps ago: R² is 1 for this lag and 0 for the others."""
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(20, 33, 3, generator=generator)
     h = torch.cat([torch.zeros(20, 2, 3), z[:, :30]], 1)
     no = torch.zeros(20, 33, dtype=torch.bool)
-    seq = Sequences({}, no.long(), no.long(), ~no, ~no, no.float(), no, no)
-    kept = Kept(Window(seq, z, z), torch.arange(20)[:, None].expand(20, 32), ~no[:, 1:], {}, h, None)
-    found = horizon([kept], most=4, seed=0)
+    seq = hand_made(act=no.long(), valid=~no, mask=~no, num_new=32).as_sequences()
+    recorded = RecordedRollouts(Window(seq, z, z), torch.arange(20)[:, None].expand(20, 32), ~no[:, 1:], {}, h, None)
+    found = horizon([recorded], most=4, seed=0)
     memory, present = found["memory"], found["present latent alone"]
     assert list(memory) == [0, 1, 2, 4] and memory[2].score > 0.999 and present[0].score > 0.999
     assert max(memory[k].score for k in (0, 1, 4)) < 0.1 and max(present[k].score for k in (1, 2, 4)) < 0.1
-    kept.number = kept.number * 0
-    assert horizon([kept], most=4, seed=0) is None  # one episode: nothing to hold out
+    recorded.number = recorded.number * 0
+    assert horizon([recorded], most=4, seed=0) is None  # one episode: nothing to hold out
 
 
 def test_how_far_a_cut_memory_reaches():
     """A memory that keeps the oldest latent it may read and nothing else: with c steps of context, the one of lag c."""
     z = torch.randn(20, 37, 3, generator=torch.Generator().manual_seed(0))  # 4 rows of context, 32 new, one to close
     no = torch.zeros(20, 37, dtype=torch.bool)
-    seq = Sequences({}, no.long(), no.long(), ~no, ~no, no.float(), no, no)
+    seq = hand_made(act=no.long(), valid=~no, mask=~no, num_new=32).as_sequences()
     number = torch.arange(20)[:, None].expand(20, 32)
-    kept = Kept(Window(seq, z, z[:, 4:]), number, ~no[:, 5:], {}, torch.zeros(20, 32, 3), None)
-    oldest = SimpleNamespace(remember=lambda z, seq: z.flip(1))
-    found = horizon_by_context([kept], oldest, [0, 1, 4], seed=0)
+    recorded = RecordedRollouts(Window(seq, z, z[:, 4:]), number, ~no[:, 5:], {}, torch.zeros(20, 32, 3), None)
+    oldest = SimpleNamespace(encode_sequence=lambda z, seq: z.flip(1))
+    found = horizon_by_context([recorded], oldest, [0, 1, 4], seed=0)
     for context, curve in found.items():
         assert list(curve) == [0, 1, 2, 4, 8] and curve[context].score > 0.999
         assert max(score.score for lag, score in curve.items() if lag != context) < 0.1
-    kept.number = number * 0
+    recorded.number = number * 0
     with pytest.raises(ValueError, match="no lag has 200 rows of 2 episodes"):
-        horizon_by_context([kept], oldest, [0], seed=0)
+        horizon_by_context([recorded], oldest, [0], seed=0)
 
 
 def test_skill_of_a_short_sample():

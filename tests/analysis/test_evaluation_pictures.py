@@ -1,4 +1,4 @@
-"""What the report shows: tables, decoded predictions and films."""
+"""Tables, decoded predictions and films of the report."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodel.analysis.report.context import Study
-from worldmodel.analysis.report.imagination import decode, fit_decoder, imagination, right
+from worldmodel.analysis.report.context import EvaluationContext
 from worldmodel.analysis.report.section import Section, Table
-from worldmodel.analysis.report.video import beside, latent_tiles, painter, record, stacked, video
+from worldmodel.analysis.report.sections.imagination import imagination
+from worldmodel.analysis.report.sections.video import beside, latent_tiles, painter, record, stacked, video
+from worldmodel.analysis.report.symbol_decoder import decode, fit_decoder, right
 
 
 def test_a_notebook_shows_tables_and_figures(capsys: pytest.CaptureFixture):
     pytest.importorskip("IPython")
     table = Table("What it says.", ["", "value"], [["a", 0.5], ["b", None]])
-    assert table._repr_markdown_() == "What it says.\n\n|  | value |\n| --- | --- |\n| a | 0.500 |\n| b | – |"
+    assert table._repr_markdown_() == "What it says.\n\n|  | value |\n|---|---|\n| a | 0.500 |\n| b | – |"
     Section("Title", {}, [table])._ipython_display_()
     shown = capsys.readouterr().out
     assert "Markdown" in shown and "Table" in shown
@@ -37,8 +38,8 @@ def test_decoder_gives_back_what_the_latent_holds():
     np.testing.assert_allclose(right(other, codes[400:]), 0.75)
 
 
-def test_imagination_is_shown_as_a_strip_and_as_a_film(study: Study, tmp_path: Path):
-    section = imagination(study, horizons=[1, 2])
+def test_imagination_is_shown_as_a_strip_and_as_a_film(context: EvaluationContext, tmp_path: Path):
+    section = imagination(context, horizons=[1, 2])
     assert len(section.figures) == len(section.films) == 1
     (tmp_path / "film.mp4").write_bytes(base64.b64decode(section.films[0].mp4))
     pictures = iio.imread(tmp_path / "film.mp4").astype(int)
@@ -48,14 +49,14 @@ def test_imagination_is_shown_as_a_strip_and_as_a_film(study: Study, tmp_path: P
     assert np.abs(pictures[0, :112] - pictures[0, 128:]).mean() < 4, "at the start both are what was seen"
 
 
-def test_film(study: Study):
-    draw, shown = painter(study)
-    frames, tiles, rew_int = record(study, "gymnasium", draw)
+def test_film(context: EvaluationContext):
+    draw, shown = painter(context)
+    frames, tiles, rew_int = record(context, "gymnasium", draw)
     assert "view" in shown and len(tiles) == len(frames) and tiles[0].shape == (2, 7, 7, 3)
     assert len(frames) == len(rew_int) >= 2 and frames[0].dtype == np.uint8 and frames[0].shape[2] == 3
     assert len(frames) <= 2 * 6  # two episodes of 6 steps at most, without the steps that reset
-    assert len(study.module.reward_normalizer.sum) == study.num_envs  # as before the film
-    assert study.play("sampled") is study.play("sampled")
+    assert len(context.agent.reward_normalizer.sum) == context.num_envs  # as before the film
+    assert context.episode_set("sampled") is context.episode_set("sampled")
 
 
 def test_what_came_stands_above_what_was_predicted():
@@ -76,10 +77,10 @@ def test_strip_beside_the_picture():
     assert bars[-6:].tolist() == [1, 1, 51, 51, 26, 26] and not bars[:-6].any()
 
 
-def test_no_film_is_no_reason_to_fail(study: Study, monkeypatch: pytest.MonkeyPatch):
+def test_no_film_is_no_reason_to_fail(context: EvaluationContext, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no screen\nat all")
 
-    monkeypatch.setattr("worldmodel.analysis.report.video.build_env", refuse)
-    section = video(study)
+    monkeypatch.setattr("worldmodel.analysis.video.build_env", refuse)
+    section = video(context)
     assert section.numbers == {"steps": 0, "reason": "OSError: no screen; OSError: no screen"} and not section.films

@@ -1,4 +1,4 @@
-"""Dimensions and similarities of clouds whose shape is known."""
+"""Dimensions and similarities of clouds of known shape."""
 
 from __future__ import annotations
 

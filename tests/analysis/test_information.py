@@ -1,4 +1,4 @@
-"""Entropies and informations against processes and Gaussians whose values are known."""
+"""Entropies and mutual information of processes and Gaussians with known values."""
 
 from __future__ import annotations
 

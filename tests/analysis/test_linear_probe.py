@@ -1,4 +1,4 @@
-"""Linear and perceptron probes on data whose answer is known."""
+"""Linear and perceptron probes on data with a known answer."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_an_episode_that_is_its_own_label_is_not_read_off_new_episodes() -> None
 
 
 def test_a_perceptron_finds_what_a_linear_probe_does_not() -> None:
-    x, groups = data(4000, 2)
+    x, groups = data(2000, 2)
     y = x[:, 0] * x[:, 1]
     assert probe(x, y, groups).score < 0.05 and probe(x, y, groups, "mlp").score > 0.9
     labels = (y > 0).long()

@@ -1,4 +1,4 @@
-"""Memory horizons and variance partitions whose values are known."""
+"""Memory horizons and variance partitions with known values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open-loop predictions held against what came."""
+"""Open-loop predictions in comparison with real steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def view(agent: CuriousAgent, roll: Rollout) -> Window:
 
 def test_one_step_ahead_is_the_training_metric():
     agent, roll = lived()
-    logged = agent.row["delta_skill"]
+    logged = agent.metrics["delta_skill"]
     window = view(agent, roll)
     everywhere = torch.ones_like(roll.new_steps(roll.mask))
     errors = open_loop(agent.model, window, range(8), [1], roll.new_steps(roll.episode), everywhere)[1]

@@ -1,4 +1,4 @@
-"""Power laws that were put in come out."""
+"""Fits of known power laws."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from worldmodel.analysis.probes.scaling import draw_law, fit_power_law
-from worldmodel.experiments.benchmark.plots import panels
+from worldmodel.analysis.report.canvas import panels
 
 SIZE = np.array([1e4, 3e4, 1e5, 3e5, 1e6])
 

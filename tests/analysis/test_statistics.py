@@ -1,4 +1,4 @@
-"""Statistics by hand, and held against rliable."""
+"""Statistics by hand, and in comparison with rliable."""
 
 import sys
 
@@ -74,22 +74,22 @@ def test_agrees_with_rliable(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = {k: list(v.T) for k, v in table.items()}
     thresholds = np.linspace(0, 1, 9)
     profiles, profile_intervals = library.create_performance_profile(
-        table, thresholds, reps=2000, confidence_interval_size=0.95
+        table, thresholds, reps=500, confidence_interval_size=0.95
     )
 
     def theirs(function, data):
-        points, intervals = library.get_interval_estimates(data, lambda *x: np.array([function(*x)]), reps=2000)
+        points, intervals = library.get_interval_estimates(data, lambda *x: np.array([function(*x)]), reps=500)
         return {k: (points[k][0], *intervals[k][:, 0]) for k in points}
 
     means, gaps = theirs(metrics.aggregate_iqm, table), theirs(metrics.aggregate_optimality_gap, table)
     for name in table:
         for point, other in ((iqm_interval(ours[name]), means), (interval(optimality_gap, ours[name]), gaps)):
             assert point[0] == pytest.approx(other[name][0], abs=1e-12)
-            assert point[1:] == pytest.approx(other[name][1:], abs=0.02)
+            assert point[1:] == pytest.approx(other[name][1:], abs=0.03)
         share, low, high = performance_profile(ours[name], thresholds)
         assert share == pytest.approx(profiles[name], abs=1e-12)
         assert np.stack([low, high]) == pytest.approx(profile_intervals[name], abs=0.05)
     other = theirs(metrics.probability_of_improvement, {"x,y": (table["x"], table["y"])})["x,y"]
     point = improvement(ours["x"], ours["y"])
     assert point[0] == pytest.approx(other[0], abs=1e-12)
-    assert point[1:] == pytest.approx(other[1:], abs=0.02)
+    assert point[1:] == pytest.approx(other[1:], abs=0.03)

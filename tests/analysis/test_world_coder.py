@@ -1,4 +1,4 @@
-"""An agent's trajectories, compressed with its own predictions and decompressed again."""
+"""Round trip of an agent's trajectories through a compressor with its own predictions."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_symbols_cost_what_the_head_says(tokens: tuple) -> None:
 
 
 def test_openings_are_learnt_from_one_another() -> None:
-    """Views whose rows are all alike: once seen, the cells above tell all but the first row."""
+    """Views with equal rows: after the first view, the cells above determine all but the first row."""
     rng, opening, columns = np.random.default_rng(0), Opening((4, 2), 3, 5), np.arange(30).reshape(15, 2)
     costs = []
     for _ in range(200):
@@ -107,7 +107,7 @@ def test_another_agent_cannot_read_it(tokens: tuple) -> None:
 def test_continuous_actions_are_refused(tokens: tuple) -> None:
     coder, _ = tokens
     with pytest.raises(ValueError, match="allowed for compression are Discrete ones"):
-        WorldCoder(coder.agent, coder.head, Discrete(3), Box(-1, 1, (2,)), context=4, horizon=8)
+        WorldCoder(coder.agent, coder.head, Discrete(3), Box(-1, 1, (2,)), context=4, rollout_length=8)
 
 
 def test_rates_are_of_observations_alone() -> None:

@@ -1,4 +1,4 @@
-"""Suites compose; results.csv is enough for the report."""
+"""Composition of suites, and the report from results.csv alone."""
 
 from __future__ import annotations
 
@@ -63,33 +63,25 @@ def fabricate(cell: Cell, returns: list[float], status: str = "done", **columns:
 def test_every_method_and_every_environment_of_every_suite_composes(name: str) -> None:
     node = OmegaConf.load(Path(CONFIG_DIR) / "suite" / f"{name}.yaml")
     methods, worlds = list(node.methods), list(node.envs)
-    check_cells(node, [*((m, worlds[0]) for m in methods), *((methods[0], w) for w in worlds[1:])])
+    check_cells(node, methods, worlds[:1])
+    if worlds[1:]:
+        check_cells(node, methods[:1], worlds[1:])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SUITES)
 def test_every_cell_of_every_suite_composes(name: str) -> None:
     node = OmegaConf.load(Path(CONFIG_DIR) / "suite" / f"{name}.yaml")
-    check_cells(node, [(m, w) for m in node.methods for w in node.envs])
+    check_cells(node, list(node.methods), list(node.envs))
 
 
-def check_cells(node: DictConfig, pairs: list[tuple[str, str]]) -> None:
-    lacking = []
-    for method, world in pairs:
-        try:
-            (first, *_) = cells_of(node, Path("out"), methods=[method], envs=[world])
-        except ConfigError as error:
-            # groups that nobody has written yet; anything else is a mistake in the suite
-            if not re.search(
-                r"Could not find '(curiosity|experiment|env)/|Could not override 'env.(tv|levels)", str(error)
-            ):
-                raise
-            lacking.append(f"{method} on {world}")
-            continue
-        assert first.budget > 0 and first.folder == Path("out") / world / f"{method}_seed0"
-        assert first.env != world, "the environment's own id"
-    if len(lacking) == len(pairs):
-        pytest.skip(f"{node.name}: no environment or no method is there yet")
+def check_cells(node: DictConfig, methods: list[str], worlds: list[str]) -> None:
+    """Compose the cells of these methods and environments with one seed."""
+    cells = cells_of(node, Path("out"), methods=methods, envs=worlds, seeds=[0])
+    assert len(cells) == len(methods) * len(worlds)
+    for one in cells:
+        assert one.budget > 0 and one.folder == Path("out") / one.world.name / f"{one.method}_seed0"
+        assert one.env != one.world.name, "the environment's own id"
 
 
 def test_cells_are_methods_by_environments_by_seeds(tmp_path: Path) -> None:
@@ -250,7 +242,7 @@ def test_the_report_is_built_from_the_csv_alone(compared: Path, cli) -> None:
         "Steps and seconds to the threshold", "Reproducibility checklist", "not recorded", "good", "poor",
     ):  # fmt: skip
         assert words in page
-    assert page.count("data:image/png;base64,") == 5 and not re.search(r'(src|href)="(?!data:)', page)
+    assert page.count("data:image/png;base64,") == 5 and not re.search(r'(src|href)="(?!data:|#)', page)
     assert "<table>" in page and "{{" not in page
     summary = (compared / "summary.md").read_text()
     assert "**E-v0**" in summary and "| good | 2 of 2 | 10,000 | 15 |" in summary
@@ -283,8 +275,8 @@ def test_what_the_noisy_tv_took(tmp_path: Path) -> None:
     [
         (None, "has no results.csv"),
         ("a,b\n1,2\n", "its columns are not suite env method"),
-        ("", "can't be read"),
-        ("suite,env,method,seed,env_steps,wall_s,metric,value\ns,e,m,0,1,1.0,score,high\n", "can't be read"),
+        ("", "cannot be read"),
+        ("suite,env,method,seed,env_steps,wall_s,metric,value\ns,e,m,0,1,1.0,score,high\n", "cannot be read"),
         ("suite,env,method,seed,env_steps,wall_s,metric,value\ns,e,m,0,1,1.0,other,1\n", "no metric 'score'"),
     ],
 )

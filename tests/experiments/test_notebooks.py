@@ -1,4 +1,4 @@
-"""The notebooks run from beginning to end, small, and what they share."""
+"""Small runs of the notebooks, and their shared functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Population-based training: a perturbation outlives the restore, and a population outlives a kill."""
+"""Population-based training: perturbed hyperparameters after a restore, and a population after a kill."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from worldmodel.experiments.population.command import main
 from worldmodel.experiments.population.member import Plan, Start, advance, checkpoint_of, lineage
 from worldmodel.experiments.population.report import write_report
 from worldmodel.experiments.population.space import spread, within
-from worldmodel.learner.curious_agent import CuriousAgent
+from worldmodel.training.module import TrainingModule
 
 SPACE = {"optimizer.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "weights.entropy": {"low": 0.0, "high": 0.1}}
 HELD = {"optimizer.part_lr.policy": "null", "optimizer.warmup": 0}
@@ -36,13 +36,13 @@ def plan(tmp_path: Path) -> Plan:
 def test_a_perturbation_is_applied_after_the_restore(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray #62173: what is restored must not bring the old hyperparameters back."""
     used = []
-    step = CuriousAgent.optimizer_step
+    step = TrainingModule.optimizer_step
 
     def look(self, epoch, batch_idx, optimizer, *args, **kwargs):
-        used.append({group["lr"] for group in optimizer.param_groups} | {self.weights["entropy"]})
+        used.append({group["lr"] for group in optimizer.param_groups} | {self.agent.weights["entropy"]})
         step(self, epoch, batch_idx, optimizer, *args, **kwargs)
 
-    monkeypatch.setattr(CuriousAgent, "optimizer_step", look)
+    monkeypatch.setattr(TrainingModule, "optimizer_step", look)
     found = advance(plan, 1, {"optimizer.lr": 1e-3, "weights.entropy": 0.01, **HELD}, Start())
     assert found["intervals"] == 1 and found["env_steps"] == 64 and np.isfinite(found["loss_delta"])
     assert len(used) == 8 and all(x == {1e-3, 0.01} for x in used)
@@ -57,8 +57,8 @@ def test_a_perturbation_is_applied_after_the_restore(plan: Plan, monkeypatch: py
     assert {group["lr"] for group in child["optimizer_states"][0]["param_groups"]} == {7e-3}
     assert {int(s["step"]) for s in child["optimizer_states"][0]["state"].values()} == {16}, "the moments are kept"
     assert child["config"]["seed"] == 5 and record(plan.folder(1))["env_steps"] == 64
-    assert torch.equal(last(plan.folder(1))["state_dict"]["policy.actor.weight"],
-                       parent["state_dict"]["policy.actor.weight"]), "the parent is left alone"  # fmt: skip
+    assert torch.equal(last(plan.folder(1))["state_dict"]["agent.policy.actor.weight"],
+                       parent["state_dict"]["agent.policy.actor.weight"]), "the parent is left alone"  # fmt: skip
     assert [row["env_steps"] for row in rows(plan.folder(0))] == [96, 128]
 
 
@@ -110,10 +110,10 @@ def test_the_report(tmp_path: Path) -> None:
 
 BAD = {
     "members=1": "members=1: allowed are whole numbers from 2",
-    "quantile=0.7": "quantile=0.7: allowed is 0 < quantile <= 0.5",
+    "quantile=0.7": "quantile=0.7: allowed are numbers above 0 to 0.5",
     "interval=10": "interval=10: allowed is from an update, 2048, to total_steps=100000",
     "space=[{key: a, low: 2, high: 1}]": "space={'key': 'a', 'low': 2, 'high': 1}: allowed are key with low, high and",
-    "space=[{key: optimizer.foo, low: 1, high: 2}]": "overrides: Could not override 'optimizer.foo'",
+    "space=[{key: optimizer.foo, low: 1, high: 2}]": "overrides: optimizer.foo: no such key, allowed are",
     "+foo=1": "population.foo=1: no such key, allowed are out, overrides, space, members",
 }
 

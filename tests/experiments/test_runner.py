@@ -1,4 +1,4 @@
-"""Cells of a benchmark are run once, go on, and stop together."""
+"""Runner of a benchmark's cells: single runs, resuming, and stopping together."""
 
 from __future__ import annotations
 

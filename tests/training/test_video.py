@@ -9,7 +9,7 @@ import pytest
 from helpers.tiny import tiny_agent
 
 from worldmodel.analysis import video
-from worldmodel.analysis.video import film, play
+from worldmodel.analysis.video import film, record_frames
 from worldmodel.training.learning_curve import learning_curve, read_metrics
 
 iio = pytest.importorskip("imageio.v3")
@@ -32,7 +32,7 @@ def test_video_of_the_engine_that_can_render(pong, tmp_path: Path) -> None:
 def test_a_video_ends_with_its_episodes() -> None:
     agent, stream, cfg = tiny_agent("env.id=MiniGrid-Empty-5x5-v0", "+env.max_episode_steps=6")
     stream.close()
-    frames = play(agent, cfg, "gymnasium", episodes=2, max_steps=100)
+    frames = record_frames(agent, cfg, "gymnasium", episodes=2, max_steps=100)
     assert 2 <= len(frames) <= 13 and frames[0].dtype == np.uint8
 
 
@@ -49,8 +49,8 @@ def test_a_run_does_not_fail_without_a_video(pong, tmp_path: Path, monkeypatch) 
 def test_an_environment_that_does_not_render(pong, monkeypatch) -> None:
     make = video.build_env
     monkeypatch.setattr(video, "build_env", lambda *a, **changes: make(*a, **(changes | {"render": False})))
-    with pytest.raises(ValueError, match=r"env.engine=auto: doesn't render"):
-        play(*pong, "auto", 1, 5)
+    with pytest.raises(ValueError, match=r"env.engine=auto: does not render"):
+        record_frames(*pong, "auto", 1, 5)
 
 
 @pytest.mark.parametrize("returns", ["nan,nan", "-21,-20", "0.5,0.9", "200,"])

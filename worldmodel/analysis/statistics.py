@@ -1,8 +1,8 @@
 """Statistics over seeds and environments (Agarwal et al. 2021, Deep RL at the edge of the statistical precipice).
 
-`scores` is a list with one array (seeds,) for each environment; environments may have different numbers of seeds. Their
-unit is a normalised score, 0 to 1 for what a suite calls the worst and the best. Intervals are percentile bootstraps
-(Efron 1979) stratified over environments: each environment's seeds are drawn again with replacement, so that every
+`scores` is a list with one array (seeds,) for each environment; environments may have different numbers of seeds. A
+score is normalised: 0 and 1 are the worst and the best value of a suite's range. Intervals are percentile bootstraps
+(Efron 1979) stratified over environments: the seeds of each environment are resampled with replacement, so that every
 environment keeps its share.
 """
 
@@ -11,22 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.stats import trim_mean
 
 Scores = Sequence[np.ndarray]
 LEVEL, DRAWS = 0.95, 10_000
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:
-    """Interquartile mean over the last axis: a quarter of the scores is cut off at either end.
-
-    As scipy's `trim_mean(scores, .25)`: floor(n / 4) scores go at each end.
-    """
-    cut = scores.shape[-1] // 4
-    return np.sort(scores, -1)[..., cut : scores.shape[-1] - cut].mean(-1)
+    """Interquartile mean over the last axis, without floor(n / 4) scores at either end."""
+    return trim_mean(scores, 0.25, axis=-1)
 
 
 def optimality_gap(scores: np.ndarray, goal: float = 1.0) -> np.ndarray:
-    """How far the runs fall short of the goal on average, over the last axis; going beyond it doesn't count."""
+    """Mean shortfall of the runs from the goal, over the last axis; exceeding the goal does not count."""
     return goal - np.minimum(scores, goal).mean(-1)
 
 
@@ -37,7 +34,7 @@ def interval(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """A statistic of all runs together (of the last axis), and its interval."""
+    """A statistic over the last axis of all runs together, and its interval."""
     spread = statistic(np.concatenate(_resample(scores, draws, np.random.default_rng(seed)), -1))
     return float(statistic(np.concatenate(scores))), *_percentiles(spread, level)
 
@@ -50,8 +47,11 @@ def iqm_interval(
 
 
 def improvement(x: Scores, y: Scores, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> tuple[float, ...]:
-    """Probability that a run of x beats one of y in the same environment, averaged over environments, with its
-    interval. A tie counts half (Mann and Whitney 1947). Both list the same environments in the same order."""
+    """Probability that a run of x beats one of y in the same environment, with its interval.
+
+    It is averaged over environments. A tie counts half (Mann and Whitney 1947). Both list the same environments in the
+    same order.
+    """
     rng = np.random.default_rng(seed)
     pairs = zip(_resample(x, draws, rng), _resample(y, draws, rng), strict=True)
     spread = np.mean([_beats(a, b) for a, b in pairs], 0)
@@ -86,7 +86,7 @@ def _resample(scores: Scores, draws: int, rng: np.random.Generator) -> list[np.n
 
 
 def _beats(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(..., n) against (..., m) -> (...): share of pairs in which x is higher, ties counted half."""
+    """Share (...) of pairs of x (..., n) and y (..., m) in which x is higher; a tie counts half."""
     x, y = x[..., :, None], y[..., None, :]
     return ((x > y) + 0.5 * (x == y)).mean((-2, -1))
 

@@ -1,53 +1,115 @@
-"""Films the agent."""
+"""Films of an agent in its environment."""
 
 from __future__ import annotations
 
+import base64
+import copy
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
+from worldmodel.envs import Step
+from worldmodel.envs.wrappers.base import Wrapper
 from worldmodel.learner.curious_agent import CuriousAgent
+from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
+from worldmodel.model.world_model import Outputs
 from worldmodel.training.build import build_env
+from worldmodel.types import Obs, ScoredRollout
+
+SEED_OFFSET = 10_000  # added to the training's seed, for the film at the end of a run
 
 
-def film(module: CuriousAgent, cfg: DictConfig, path: Path, episodes: int = 3, max_steps: int = 600) -> str:
-    """Record sampled episodes to an mp4, with gymnasium, whose MiniGrid shows what the agent sees, or else with the
-    configuration's engine.
+class Filmed(Wrapper):
+    """Environment that keeps a picture of its first copy after each step."""
 
-    Returns the file's name, or why there is none: a video is never worth losing a run.
+    def reset(self) -> Obs:
+        self.frames: list[np.ndarray | None] = []
+        return super().reset()
+
+    def step(self, act: Tensor) -> Step:
+        step = super().step(act)
+        self.frames.append(self.render())
+        return step
+
+
+class FilmedRollout(NamedTuple):
+    """A rollout of one environment with its pictures."""
+
+    frames: list[np.ndarray]  # (H, W, 3) uint8, one for each counted transition
+    counted: np.ndarray  # (T,) bool
+    rollout: ScoredRollout
+    outputs: Outputs
+
+
+def film_episodes(
+    agent: CuriousAgent, cfg: DictConfig, engine: str, *, seed: int, episodes: int, max_steps: int
+) -> Iterator[FilmedRollout]:
+    """Yield the rollouts of sampled episodes until `episodes` have ended or there are `max_steps` pictures.
+
+    The agent is already frozen for one environment.
+
+    Raises:
+        ValueError: where the environment does not render.
+    """
+    env = Filmed(build_env(cfg, seed=seed, num_envs=1, engine=engine, render=True, vectorization="sync"))
+    stats, window = EpisodeStats(episodes), {k: cfg.data[k] for k in ("context", "rollout_length")}
+    count = 0
+    try:
+        for rollout, outputs in run_episodes(agent, env, stats, greedy=False, **window):
+            frames, env.frames = env.frames, []
+            if frames[0] is None:
+                raise ValueError(f"env.engine={engine}: does not render this environment")
+            counted = stats.number(rollout)[1][0].cpu().numpy()
+            shown = [np.ascontiguousarray(frame) for frame, keep in zip(frames, counted, strict=True) if keep]
+            yield FilmedRollout(shown, counted, rollout, outputs)
+            count += len(shown)
+            if count >= max_steps:
+                return
+    finally:
+        env.close()
+
+
+def film(agent: CuriousAgent, cfg: DictConfig, path: Path, episodes: int = 3, max_steps: int = 600) -> str:
+    """Record sampled episodes to an mp4, with gymnasium where possible, else with the configured engine.
+
+    Gymnasium's MiniGrid marks the agent's view. No error of a film ends a run.
+
+    Returns:
+        The name of the file, or `none: ` and the reasons.
     """
     reasons = []
     for engine in dict.fromkeys(("gymnasium", cfg.env.engine)):
         try:
-            frames = play(module, cfg, engine, episodes, max_steps)
-            import imageio.v3 as iio
-
-            iio.imwrite(path, np.stack(frames), fps=15, codec="libx264", macro_block_size=2)
+            path.write_bytes(encode_mp4(record_frames(agent, cfg, engine, episodes, max_steps), fps=15))
             return path.name
         except Exception as error:
             reasons.append(f"{type(error).__name__}: {error}".splitlines()[0])
     return f"none: {'; '.join(reasons)}"
 
 
-@torch.no_grad()
-def play(module: CuriousAgent, cfg: DictConfig, engine: str, episodes: int, max_steps: int) -> list[np.ndarray]:
-    """Pictures (H, W, 3) uint8 of one copy of the environment, one a step. ValueError if it doesn't render."""
-    changes = {"engine": engine, "render": True, "vectorization": "sync"}
-    env = build_env(cfg, seed=cfg.seed + 10_000, num_envs=1, **changes)
-    actor = module.eval().make_actor(1, cfg.data.context, cfg.data.rollout_length)
-    obs, frames, over = env.reset(), [], 0
-    try:
-        while over < episodes and len(frames) < max_steps:
-            step = env.step(actor.observe(obs).act)
-            actor.record_outcome(*(x.to(actor.device) for x in (step.rew, step.end, step.trunc, step.ignored)))
-            obs = step.obs
-            frame = env.render()
-            if frame is None:
-                raise ValueError(f"env.engine={engine}: doesn't render this environment")
-            frames.append(np.ascontiguousarray(frame))
-            over += int((step.end | step.trunc).item())
-    finally:
-        env.close()
-    return frames
+def record_frames(agent: CuriousAgent, cfg: DictConfig, engine: str, episodes: int, max_steps: int) -> list[np.ndarray]:
+    """Return pictures (H, W, 3) uint8 of sampled episodes, one a step. The agent itself is not changed."""
+    frozen = copy.deepcopy(agent)
+    freeze(frozen, 1)
+    filmed = film_episodes(frozen, cfg, engine, seed=cfg.seed + SEED_OFFSET, episodes=episodes, max_steps=max_steps)
+    return [frame for part in filmed for frame in part.frames][:max_steps]
+
+
+def encode_mp4(frames: Sequence[np.ndarray], fps: int = 10) -> bytes:
+    """Encode pictures (H, W, 3) uint8 of the same size as an mp4."""
+    import imageio.v3 as iio
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.mp4"
+        iio.imwrite(path, np.stack(frames), fps=fps, codec="libx264", macro_block_size=2)
+        return path.read_bytes()
+
+
+def encode_base64(frames: Sequence[np.ndarray], fps: int = 10) -> str:
+    """Encode pictures as an mp4 in base64, as a page embeds it."""
+    return base64.b64encode(encode_mp4(frames, fps)).decode()

@@ -1,4 +1,4 @@
-"""What the notebooks share: how large they run, and agents that are trained on the spot."""
+"""Shared functions of the notebooks: their scale, and training of their agents."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TypeVar
 
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from worldmodel.errors import ConfigError
-from worldmodel.training.config import CONFIG_DIR
+from worldmodel.training.compose import compose_config
 from worldmodel.training.run import DONE, train
 
 SCALES = ("full", "small")
@@ -29,13 +28,13 @@ TINY = (
     *("data.replay_batch=0", "memory.dim=16", "memory.heads=2", "memory.depth=1", "model.hidden=16"),
     *("policy.actor.hidden=16", "target.dim=8", "encoder.dim=16"),
 )
-"""An agent that is trained in seconds, and learns little."""
+"""Overrides for an agent that trains in seconds and learns little."""
 
 T = TypeVar("T")
 
 
 def scale() -> str:
-    """`full`, or what the environment variable WORLDMODEL_SCALE says. Raises ConfigError unless it is in `SCALES`."""
+    """Value of the environment variable WORLDMODEL_SCALE, by default `full`. Raises ConfigError unless in `SCALES`."""
     found = os.environ.get("WORLDMODEL_SCALE", "full")
     if found not in SCALES:
         raise ConfigError(f"WORLDMODEL_SCALE={found}: allowed are {', '.join(SCALES)}")
@@ -43,17 +42,20 @@ def scale() -> str:
 
 
 def sized(full: T, small: T) -> T:
-    """The one of two values that suits the scale."""
+    """Return the value for the present scale."""
     return {"full": full, "small": small}[scale()]
 
 
 def trained(*overrides: str, folder: str | Path = "runs") -> Path:
-    """The last checkpoint of the run that the training CLI would make of these overrides, one thread, no film.
+    """Train as `worldmodel.train` with these overrides, and return the last checkpoint.
 
-    A finished run of the same configuration in `folder` is taken as it is; at small scale the agent is `TINY`. What
-    training prints goes to log.txt in the run's folder. Raises ConfigError for bad input.
+    The run has one thread and no film; at small scale the agent is `TINY`. A finished run of the same configuration in
+    `folder` is reused. The output of training is in log.txt in the run's folder.
+
+    Raises:
+        ConfigError: for bad input.
     """
-    cfg = configured("video=false", "logger=none", "threads=1", *sized((), TINY), *overrides)
+    cfg = compose_config(("video=false", "logger=none", "threads=1", *sized((), TINY), *overrides))
     key = hashlib.sha256(OmegaConf.to_yaml(cfg, resolve=True).encode()).hexdigest()[:8]
     cfg.run_dir = str(Path(folder) / f"{cfg.name}_{key}")
     run_dir = Path(cfg.run_dir)
@@ -65,9 +67,3 @@ def trained(*overrides: str, folder: str | Path = "runs") -> Path:
         with (run_dir / "log.txt").open("w") as log, redirect_stdout(log), redirect_stderr(log):
             train(cfg)
     return checkpoint
-
-
-def configured(*overrides: str) -> DictConfig:
-    """The training configuration with overrides as on the command line."""
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        return compose("train", overrides=list(overrides))

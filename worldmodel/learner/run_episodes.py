@@ -1,4 +1,4 @@
-"""Whole episodes of a frozen agent, counted without preferring short ones."""
+"""Whole episodes of a frozen agent, counted without a bias towards short ones."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Rollout, ScoredRollout
 
 
-def freeze(module: CuriousAgent, num_envs: int) -> None:
-    """Evaluation mode, in place: running statistics stay as they are, for `num_envs` copies.
+def freeze(agent: CuriousAgent, num_envs: int) -> None:
+    """Set evaluation mode in place, for `num_envs` environments; running statistics no longer change.
 
-    A mean over infinitely many samples isn't moved by another one, so scoring goes the same way as in training.
+    A running mean with an infinite count does not move, so that scoring can run the code of training.
     """
-    module.eval().requires_grad_(False)
-    for moments in module.modules():
+    agent.eval().requires_grad_(False)
+    for moments in agent.modules():
         if isinstance(moments, RunningMeanStd):
             moments.horizon = float("inf")
             moments.count.fill_(moments.horizon)
-    module.reward_normalizer.reset(num_envs)
-    module.curiosity.reset(num_envs)
+    agent.reward_normalizer.reset(num_envs)
+    agent.curiosity.reset(num_envs)
 
 
 @dataclass
-class Tally:
-    """Sums over each of the first episodes: number round * N + copy, so that every copy plays as many (or one less)
-    and they count however long they take. The first ones to finish would be the short ones."""
+class EpisodeStats:
+    """Sums over each of the first `episodes` episodes, numbered round * N + copy.
+
+    Every copy contributes equally many episodes (or one less), whatever their length. The first `episodes` episodes to
+    finish would be biased towards short ones.
+    """
 
     episodes: int
     ret: np.ndarray = field(init=False)  # (episodes,) extrinsic return
@@ -48,14 +51,14 @@ class Tally:
             setattr(self, name, np.zeros(self.episodes))
 
     def number(self, roll: Rollout) -> tuple[Tensor, Tensor]:
-        """The number of each transition's episode, and whether it counts: (N, T) each."""
+        """Return the number of each transition's episode, and whether it counts: (N, T) each."""
         episode = roll.new_steps(roll.episode)
         copies = torch.arange(len(episode), device=episode.device)
         number = episode * len(episode) + copies[:, None]
         return number, roll.new_steps(roll.mask) & (number < self.episodes)
 
     def add(self, roll: ScoredRollout, rew_int_raw: Tensor) -> None:
-        """Take in a scored rollout and its raw curiosity (N, T)."""
+        """Add a scored rollout and its raw intrinsic reward (N, T)."""
         number, counted = self.number(roll)
         which = number[counted].cpu().numpy()
 
@@ -70,14 +73,15 @@ class Tally:
 
     @property
     def complete(self) -> bool:
+        """Whether all episodes have finished."""
         return bool((self.finished > 0).all())
 
 
 @torch.no_grad()
-def play(
-    module: CuriousAgent,
+def run_episodes(
+    agent: CuriousAgent,
     env: VectorEnv,
-    tally: Tally,
+    stats: EpisodeStats,
     *,
     context: int,
     rollout_length: int,
@@ -85,19 +89,26 @@ def play(
     policy: nn.Module | None = None,
     progress: Callable[[int], None] = lambda finished: None,
 ) -> Iterator[tuple[ScoredRollout, Outputs]]:
-    """Let a frozen agent play until the tally is complete; yields each rollout of N x T steps with the model's view.
+    """Run a frozen agent until `stats` is complete; yield each scored rollout of N x T steps with the model's outputs.
 
-    Rollouts are those of training: `context` and `rollout_length` are what the agent was trained with. `policy` acts
-    instead of the agent's own.
+    Args:
+        agent: frozen by `freeze` for the number of environments.
+        env: the environments; the caller closes them.
+        stats: sums over the episodes, filled by this function.
+        context: steps of context, K, as in training.
+        rollout_length: new steps of a rollout, T, as in training.
+        greedy: take the most probable action.
+        policy: acts instead of the agent's own.
+        progress: called with the number of finished episodes after each rollout.
     """
-    actor = module.make_actor(env.num_envs, context, rollout_length, policy)
+    actor = agent.make_actor(env.num_envs, context, rollout_length, policy)
     collector = Collector(env, actor, Episodes(env.num_envs), greedy)
-    module.curiosity.reset(env.num_envs)  # the numbers of episodes begin anew
-    while not tally.complete:
+    agent.curiosity.reset(env.num_envs)  # the numbers of episodes restart
+    while not stats.complete:
         roll = collector.collect()
-        out = module.model.score_rollout(roll)
-        raw = module.curiosity.reward(roll, out)
-        roll = module.objective.score(roll, module.reward_normalizer(raw, roll.new_steps(roll.mask)))
-        tally.add(roll, raw)
-        progress(int(tally.finished.sum()))
+        out = agent.model.score_rollout(roll)
+        raw = agent.curiosity.reward(roll, out)
+        roll = agent.objective.score(roll, agent.reward_normalizer(raw, roll.new_steps(roll.mask)))
+        stats.add(roll, raw)
+        progress(int(stats.finished.sum()))
         yield roll, out

@@ -12,8 +12,9 @@ from typing import Any
 import lightning as L
 import torch
 from omegaconf import DictConfig
-from rich.table import Table
 
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.section import Table
 from worldmodel.errors import check_range
 from worldmodel.files import write_json
 from worldmodel.learner.curious_agent import CuriousAgent
@@ -230,42 +231,42 @@ def parameters(agent: CuriousAgent) -> dict[str, dict[str, int]]:
 
 def draw(report: dict[str, Any], path: Path) -> None:
     """Plot one bar per part: milliseconds per update, and its share."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     names = list(report["parts"])
     shares = [report["parts"][n]["share"] for n in names]
     ms = [report["parts"][n]["seconds"] / report["updates"] * 1e3 for n in names]
-    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    figure, (axis,) = panels(1, height=4.5)
     axis.bar_label(axis.barh(names, ms), [f"{share:.1%}" for share in shares], padding=3, fontsize=8)
     axis.invert_yaxis()
     axis.margins(x=0.1)
     axis.set(xlabel="ms an update", title=f"{report['name']}: {report['steps_per_s']:,.0f} steps/s")
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
-    """Return the report as tables for the console."""
-    title = f"{report['name']}: {report['updates']} updates in {report['wall_s']:.2f} s"
-    parts = Table("part", "seconds", "share", "GFLOP/update", title=title, title_justify="left")
-    for name, part in report["parts"].items():
-        label = "Lightning and the rest" if name == REST else name
-        parts.add_row(label, f"{part['seconds']:.3f}", f"{part['share']:.1%}", f"{part['gflops_per_update']:.2f}")
-    facts = Table("", "", show_header=False, title="speed and size", title_justify="left")
-    facts.add_row("steps/s", f"{report['steps_per_s']:,.0f}")
-    for name, value in report["tokens_per_s"].items():
-        facts.add_row(f"tokens/s, {name}", f"{value:,.0f}")
+    """Return the report as tables: the parts of an update, and speed and size."""
+    parts = [
+        [
+            "Lightning and the rest" if name == REST else name,
+            f"{part['seconds']:.3f}",
+            f"{part['share']:.1%}",
+            f"{part['gflops_per_update']:.2f}",
+        ]
+        for name, part in report["parts"].items()
+    ]
+    facts = [["steps/s", f"{report['steps_per_s']:,.0f}"]]
+    facts += [[f"tokens/s, {name}", f"{value:,.0f}"] for name, value in report["tokens_per_s"].items()]
     for name in ("learning", "acting", "all"):
         rate = report["flops"][name]
         share = "" if rate["share_of_peak"] is None else f", {rate['share_of_peak']:.1%} of peak"
-        facts.add_row(f"GFLOP/s, {name}", f"{rate['gflops_per_s']:.2f}{share}")
+        facts.append([f"GFLOP/s, {name}", f"{rate['gflops_per_s']:.2f}{share}"])
     if report["flops"]["peak_gflops_per_s"]:
-        facts.add_row("peak GFLOP/s, float32", f"{report['flops']['peak_gflops_per_s']:.0f}")
-    facts.add_row("peak memory (RSS), MB", f"{report['peak_rss_mb']:,.0f}")
+        facts.append(["peak GFLOP/s, float32", f"{report['flops']['peak_gflops_per_s']:.0f}"])
+    facts.append(["peak memory (RSS), MB", f"{report['peak_rss_mb']:,.0f}"])
     for name, count in report["parameters"].items():
         frozen = f" and {count['frozen']:,} frozen" if count["frozen"] else ""
-        facts.add_row(f"parameters, {name}", f"{count['learnt']:,}{frozen}")
-    return [parts, facts]
+        facts.append([f"parameters, {name}", f"{count['learnt']:,}{frozen}"])
+    title = f"{report['name']}: {report['updates']} updates in {report['wall_s']:.2f} s"
+    return [
+        Table(title, ["part", "seconds", "share", "GFLOP/update"], parts),
+        Table("speed and size", ["figure", "value"], facts),
+    ]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from worldmodel.analysis.report.section import Table
 from worldmodel.errors import ConfigError, check_range
 from worldmodel.files import write_json, write_text
 from worldmodel.training.run_record import RunRecord
@@ -48,13 +49,13 @@ def measure(
         report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}  # reread: others may write to it
         report[part] = {**about, "machine": made["machine"], "packages": made["packages"], "figures": figures}
         write_json(path, report)
-        write_text(out / f"{name}.md", words(name, title, parts, report))
+        write_text(out / f"{name}.md", markdown(name, title, parts, report))
     if failures:
         raise failures[0]
     return report
 
 
-def words(name: str, title: str, parts: Mapping[str, Part], report: Mapping[str, Any]) -> str:
+def markdown(name: str, title: str, parts: Mapping[str, Part], report: Mapping[str, Any]) -> str:
     """Return the report as Markdown: the figures of a part as a list, or as a table if they are rows of equal keys."""
     lines = [f"# {title}", "", f"Written by `python -m worldmodel.{name}`; the figures are those found."]
     for part in [*(x for x in parts if x in report), *(report.keys() - parts.keys())]:
@@ -65,11 +66,11 @@ def words(name: str, title: str, parts: Mapping[str, Part], report: Mapping[str,
         tables = {key: rows for key, rows in tables.items() if all(isinstance(row, dict) for row in rows)}
         plain = {key: value for key, value in found["figures"].items() if key not in tables}
         if plain:
-            lines += ["", "| figure | value |", "|---|---|"]
-            lines += [f"| {key} | {value} |" for key, value in _rows(plain, "") if not key.startswith("errors")]
+            rows = [[key, value] for key, value in _rows(plain, "") if not key.startswith("errors")]
+            lines += ["", Table("", ["figure", "value"], rows).markdown()]
         for rows in tables.values():
-            lines += ["", f"| {' | '.join(rows[0])} |", "|---" * len(rows[0]) + "|"]
-            lines += [f"| {' | '.join(_word(row.get(key)) for key in rows[0])} |" for row in rows]
+            cells = [[_format(row.get(key)) for key in rows[0]] for row in rows]
+            lines += ["", Table("", list(rows[0]), cells).markdown()]
         machine = found["machine"]
         where = f"{machine['cores']} cores ({machine['cpu']})" + (
             f" and {machine['gpu']}" if machine.get("gpu") else ""
@@ -81,8 +82,8 @@ def words(name: str, title: str, parts: Mapping[str, Part], report: Mapping[str,
 def _rows(node: Any, path: str) -> list[tuple[str, Any]]:
     if isinstance(node, dict):
         return [row for key, value in node.items() for row in _rows(value, f"{path}.{key}" if path else str(key))]
-    return [(path, _word(node))]
+    return [(path, _format(node))]
 
 
-def _word(value: Any) -> str:
+def _format(value: Any) -> str:
     return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,5 +1,5 @@
-"""What a model learnt and what it compresses: tensors in, numbers and figures out.
+"""Probes of representations and of compression: tensors in, numbers and figures out.
 
-Each file holds one instrument and has been checked where the answer is known. `activations` reads an agent's rollouts;
-nothing else here knows of agents, save `observation` and `world_coder`.
+Each file holds one instrument, tested where the answer is known. Only `activations`, `observation` and `world_coder`
+depend on agents.
 """

@@ -1,4 +1,4 @@
-"""From an agent's rollouts to the tensors that probes read."""
+"""Activations of a world model on rollouts, as probes read them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from torch import Tensor
 from worldmodel.analysis.probes.information import age
 from worldmodel.envs import VectorEnv
 from worldmodel.learner.curious_agent import CuriousAgent
-from worldmodel.learner.run_episodes import Tally, play
+from worldmodel.learner.run_episodes import EpisodeStats, run_episodes
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import Obs, Rollout, map_obs
 
 
 @dataclass
 class Activations:
-    """Rows of N unbroken streams, R each. Transition t goes from row t to row t + 1 where `mask`; the last one has no
-    mask, since what it led to is not here."""
+    """Rows of N continuous streams, R each. Transition t goes from row t to row t + 1 where `mask`.
+
+    The mask of the last row is False, since its next row is not included.
+    """
 
     layers: dict[str, Tensor]  # (N, R, D) each: `token`, then the memory's layers `1`, `2`, …; the last one is h
     z: Tensor  # (N, R, *encoder.shape)
@@ -27,9 +29,9 @@ class Activations:
     act: Tensor  # (N, R, *act_shape)
     rew_ext: Tensor  # (N, R)
     mask: Tensor  # (N, R) bool: a real transition to the next row
-    episode: Tensor  # (N, R) int64, a number of its own for each episode of each stream
-    context: Tensor  # (N, R) int64: how many rows before it, of its episode, the memory could see
-    info: dict[str, Tensor]  # (N, R, ...) each: what the environment told beside the observations
+    episode: Tensor  # (N, R) int64, a distinct number for each episode of each stream
+    context: Tensor  # (N, R) int64: number of earlier rows of the episode in the memory's window
+    info: dict[str, Tensor]  # (N, R, ...) each: `Rollout.info`
 
     @property
     def h(self) -> Tensor:
@@ -38,7 +40,7 @@ class Activations:
 
     @property
     def delta(self) -> Tensor:
-        """(N, R, *target.shape): the change of y that each transition brings; zero where there is none."""
+        """(N, R, *target.shape): change of y by each transition; zero without a transition."""
         change = torch.cat([self.y[:, 1:] - self.y[:, :-1], torch.zeros_like(self.y[:, :1])], 1)
         return change * self.mask.view(*self.mask.shape, *[1] * (change.ndim - 2))
 
@@ -46,26 +48,31 @@ class Activations:
 def record(
     agent: CuriousAgent, env: VectorEnv, *, episodes: int, context: int, rollout_length: int, greedy: bool = False
 ) -> list[Rollout]:
-    """Let an agent play at least `episodes` episodes: its rollouts, one after the other in time.
+    """Run at least `episodes` episodes of a frozen agent and return its rollouts in the order of time.
 
-    The agent is frozen first by `run_episodes.freeze`; `context` and `rollout_length` are those it was trained with.
+    The caller freezes the agent with `run_episodes.freeze`. `context` and `rollout_length` are those of its training.
     """
     return [
         roll
-        for roll, _ in play(agent, env, Tally(episodes), context=context, rollout_length=rollout_length, greedy=greedy)
+        for roll, _ in run_episodes(
+            agent, env, EpisodeStats(episodes), context=context, rollout_length=rollout_length, greedy=greedy
+        )
     ]
 
 
 @torch.no_grad()
 def read(model: WorldModel, rolls: list[Rollout]) -> Activations:
-    """What goes on in a model that sees these rollouts: the one that made them, or another one as a control (the same
-    architecture with random weights, an earlier checkpoint). Same context as in acting, so the same h."""
+    """Compute a model's activations on rollouts, with the context of acting, and so with the h of acting.
+
+    The model is that of the rollouts, or another one as a control (the same architecture with random weights, an
+    earlier checkpoint).
+    """
     parts = [_read(model, roll) for roll in rolls]
     together = {key: torch.cat([part[key] for part in parts], 1) for key in parts[0] if key not in ("layers", "info")}
     names = ["token", *(str(i + 1) for i in range(len(parts[0]["layers"]) - 1))]
     layers = {name: torch.cat([part["layers"][i] for part in parts], 1) for i, name in enumerate(names)}
-    told = set.intersection(*(set(part["info"]) for part in parts))
-    info = {key: torch.cat([part["info"][key] for part in parts], 1) for key in sorted(told)}
+    shared = set.intersection(*(set(part["info"]) for part in parts))
+    info = {key: torch.cat([part["info"][key] for part in parts], 1) for key in sorted(shared)}
     obs = map_obs(lambda *o: torch.cat([x[:, -roll.num_new - 1 : -1] for x, roll in zip(o, rolls, strict=True)], 1),
                   *(roll.obs for roll in rolls))  # fmt: skip
     together["mask"][:, -1] = False
@@ -91,5 +98,5 @@ def _read(model: WorldModel, roll: Rollout) -> dict[str, Tensor | list[Tensor] |
         "mask": roll.new_steps(roll.mask).clone(),
         "episode": roll.new_steps(roll.episode),
         "context": seen[:, -roll.num_new :],
-        "info": {key: told[:, :-1] for key, told in (roll.info or {}).items()},
+        "info": {key: x[:, :-1] for key, x in (roll.info or {}).items()},
     }

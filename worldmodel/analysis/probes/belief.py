@@ -1,4 +1,4 @@
-"""Does the memory hold the Bayes belief? An affine map from h to the exact filter's, and the picture of both."""
+"""Affine map from the memory to the belief of an exact Bayes filter."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ if TYPE_CHECKING:
 
 @dataclass
 class BeliefFit:
-    """An affine map h -> belief, fitted on some episodes, judged on others."""
+    """An affine map h -> belief, fitted on some episodes and tested on others."""
 
     r2: float
     r2_shuffled: float  # the same where the rows of the beliefs were permuted first
     rmse: float  # root mean squared error of one entry of the belief
     truth: Tensor  # (M, S) beliefs of the held-out rows
-    decoded: Tensor  # (M, S); they sum to one, but the map doesn't keep them positive
+    decoded: Tensor  # (M, S); rows sum to one, but entries may be negative
     map: Affine
 
 
 def fit_belief(h: Tensor, belief: Tensor, groups: Tensor, *, share: float = 0.3, seed: int = 0) -> BeliefFit:
-    """Regress exact beliefs belief (M, S) on h (M, D) (Shai et al. 2024, "Transformers represent belief state geometry
-    in their residual stream"); groups (M,) names episodes, a `share` of which is held out. R² is pooled over states.
+    """Regress exact beliefs belief (M, S) on h (M, D).
+
+    After Shai et al. (2024), "Transformers represent belief state geometry in their residual stream". groups (M,)
+    names episodes, a `share` of which is held out. R² is pooled over states.
     """
     test = held_out(groups, share, seed)
     order = torch.randperm(len(h), generator=torch.Generator().manual_seed(seed)).to(h.device)
@@ -47,7 +49,7 @@ def fit_belief(h: Tensor, belief: Tensor, groups: Tensor, *, share: float = 0.3,
 
 
 def simplex(belief: Tensor) -> Tensor:
-    """Beliefs over three states (M, 3) -> points (M, 2) of the triangle (0, 0), (1, 0), (1/2, sqrt(3)/2)."""
+    """Points (M, 2) of the triangle (0, 0), (1, 0), (1/2, sqrt(3)/2) for beliefs over three states (M, 3)."""
     if belief.shape[-1] != 3:
         raise ValueError(f"belief over {belief.shape[-1]} states: a simplex in the plane needs 3")
     corners = belief.new_tensor([[0.0, 0.0], [1.0, 0.0], [0.5, 0.75**0.5]])
@@ -55,8 +57,7 @@ def simplex(belief: Tensor) -> Tensor:
 
 
 def simplex_figure(fit: BeliefFit, limit: int = 20_000) -> Figure:
-    """True beliefs beside decoded ones; a point's colour is its true belief, so that equal colours in equal places
-    mean equal beliefs. Of more than `limit` points the first are drawn."""
+    """Draw true beliefs beside decoded ones, at most `limit` points. The colour of a point is its true belief."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.8), layout="constrained")

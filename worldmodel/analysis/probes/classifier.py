@@ -1,74 +1,84 @@
-"""The probability models that probes of labels use: softmax regression, and a perceptron."""
+"""Probability models of probes: softmax regression and a perceptron, both of scikit-learn."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from sklearn.base import ClassifierMixin
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.dummy import DummyClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+UNSEEN = 0.5  # pseudo-count of each class (Krichevsky & Trofimov 1981), so that a class without samples has a code
 
 
-@torch.enable_grad()
 def fit_softmax(x: Tensor, labels: Tensor, classes: int, penalty: float = 1.0) -> Callable[[Tensor], Tensor]:
-    """Softmax regression of standardised features by L-BFGS, with a Gaussian prior of precision `penalty` on weights.
+    """Fit softmax regression of standardised features, with a Gaussian prior of precision `penalty` on the weights.
 
-    x (N, D), labels (N,) -> a map from features (M, D) to log-probabilities (M, classes) in nats.
+    x (N, D), labels (N,) int64. Returns a map from features (M, D) to log-probabilities (M, classes) in nats.
     """
-    mean, std = x.mean(0), _spread(x)
-    inputs = ((x - mean) / std).detach()
-    weight = inputs.new_zeros(x.shape[1], classes).requires_grad_()
-    bias = inputs.new_zeros(classes).requires_grad_()
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        prior = 0.5 * penalty * (weight.square().sum() + bias.square().sum()) / len(inputs)
-        value = F.cross_entropy(inputs @ weight + bias, labels) + prior
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    weight, bias = weight.detach(), bias.detach()
-    return lambda features: (((features - mean) / std) @ weight + bias).log_softmax(-1)
+    model = LogisticRegression(C=1 / penalty, max_iter=1000)
+    return _log_probabilities(model, x, labels, classes)
 
 
-@torch.enable_grad()
 def fit_perceptron(
     x: Tensor, y: Tensor, outputs: int, *, hidden: int = 128, steps: int = 500, batch: int = 512, seed: int = 0
 ) -> Callable[[Tensor], Tensor]:
-    """One hidden layer by AdamW, on standardised features (and standardised values).
+    """Fit a perceptron with one hidden layer by Adam, about `steps` steps, on standardised features and values.
 
-    y (N,) int64: classes, and the result maps features (M, D) to log-probabilities (M, outputs).
-    y (N, outputs) float: values, and the result maps features to values. The caller's random state is left alone.
+    y (N,) int64 are classes; the result maps features (M, D) to log-probabilities (M, outputs).
+    y (N, outputs) float are values; the result maps features to values.
     """
-    labelled = not y.is_floating_point()
-    mean, std = x.mean(0), _spread(x)
-    centre, scale = (0.0, 1.0) if labelled else (y.mean(0), _spread(y))
-    inputs, goals = ((x - mean) / std).detach(), y if labelled else ((y - centre) / scale).detach()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = nn.Sequential(nn.Linear(x.shape[1], hidden), nn.GELU(), nn.Linear(hidden, outputs)).to(x.device, x.dtype)
-        optimizer = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=1e-2)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for _ in range(steps):
-            rows = torch.randint(len(inputs), (min(batch, len(inputs)),)).to(x.device)
-            out = net(inputs[rows])
-            loss = F.cross_entropy(out, goals[rows]) if labelled else F.mse_loss(out, goals[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    net.requires_grad_(False)
+    labelled, batch = not y.is_floating_point(), min(batch, len(x))
+    options = {
+        "hidden_layer_sizes": (hidden,),
+        "alpha": 1e-3,
+        "learning_rate_init": 3e-3,
+        "batch_size": batch,
+        "max_iter": -(-steps * batch // len(x)),
+        "n_iter_no_change": steps,  # the number of steps is fixed
+        "random_state": seed,
+    }
+    if labelled:
+        return _log_probabilities(MLPClassifier(**options), x, y, outputs)
+    model = TransformedTargetRegressor(MLPRegressor(**options), transformer=StandardScaler(), check_inverse=False)
+    model = _fit(make_pipeline(StandardScaler(), model), x, y)
 
     def predict(features: Tensor) -> Tensor:
-        out = net((features - mean) / std)
-        return out.log_softmax(-1) if labelled else out * scale + centre
+        values = model.predict(_array(features)).reshape(len(features), outputs)
+        return torch.from_numpy(values).to(features.device, features.dtype)
 
     return predict
 
 
-def _spread(x: Tensor) -> Tensor:
-    """Standard deviation per column; 1 where it's constant."""
-    std = x.std(0, correction=0)
-    return torch.where(std > 1e-8, std, 1.0)
+def _log_probabilities(model: ClassifierMixin, x: Tensor, labels: Tensor, classes: int) -> Callable[[Tensor], Tensor]:
+    """Fit a classifier and return its map from features to log-probabilities (M, classes) of all classes."""
+    if len(labels.unique()) == 1:
+        model = DummyClassifier(strategy="prior")  # the other models need two classes
+    model = _fit(make_pipeline(StandardScaler(), model), x, labels)
+    share = len(x) / (len(x) + UNSEEN * classes)
+
+    def predict(features: Tensor) -> Tensor:
+        found = np.zeros((len(features), classes))
+        found[:, model.classes_] = model.predict_proba(_array(features))
+        return torch.from_numpy(np.log(share * found + (1 - share) / classes)).to(features.device, torch.float32)
+
+    return predict
+
+
+def _fit(model: ClassifierMixin, x: Tensor, y: Tensor) -> ClassifierMixin:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of a perceptron with a fixed number of steps
+        return model.fit(_array(x), np.squeeze(y.cpu().numpy()))
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().double().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Code lengths: what it costs to send symbols to someone who learns along with you. In bits."""
+"""Code lengths of symbols under adaptive models, in bits."""
 
 from __future__ import annotations
 
@@ -20,21 +20,26 @@ Fit = Callable[[Tensor, Tensor, int], Callable[[Tensor], Tensor]]
 
 
 def bits(log_probs: Tensor, symbols: Tensor) -> Tensor:
-    """Code length of each symbol under a predictive distribution: log_probs (*lead, A) in nats, symbols (*lead) int64
-    -> (*lead) bits (Shannon 1948)."""
+    """Code length (*lead) in bits of symbols (*lead) int64 under log_probs (*lead, A) in nats (Shannon 1948)."""
     return -log_probs.gather(-1, symbols[..., None]).squeeze(-1) / math.log(2)
 
 
 def adaptive_bits(
     symbols: np.ndarray, alphabet: int, contexts: np.ndarray | None = None, alpha: float = 0.5
 ) -> np.ndarray:
-    """Bits of each symbol under counts that are updated after it, each context with counts of its own.
+    """Bits (T,) of each symbol under counts of the earlier symbols in its context.
 
-    p(x | c) = (n_c(x) + alpha) / (n_c + alpha A), counts of what came before. alpha = 1/2 is the estimator of
+    p(x | c) = (n_c(x) + alpha) / (n_c + alpha A) with counts of the earlier symbols. alpha = 1/2 is the estimator of
     Krichevsky & Trofimov (1981): T H + (A - 1)/2 log2 T + O(1) bits for T symbols of a memoryless source.
 
-    symbols (T,) ints below `alphabet`, in the order in which they are sent; contexts (T,) ints of any size, known to
-    the receiver before the symbol -> (T,) float64.
+    Args:
+        symbols: (T,) ints below `alphabet`, in the order in which they are sent.
+        alphabet: number of symbols, A.
+        contexts: (T,) ints of any size, which the receiver has before the symbol.
+        alpha: initial count of each symbol.
+
+    Raises:
+        ValueError: for symbols outside the alphabet.
     """
     symbols = np.asarray(symbols, dtype=np.int64)
     if symbols.size and not 0 <= symbols.min() <= symbols.max() < alphabet:
@@ -45,7 +50,7 @@ def adaptive_bits(
 
 
 def occurrences(keys: np.ndarray) -> np.ndarray:
-    """How often each key came before, at each place: (T,) ints -> (T,)."""
+    """Number of earlier occurrences of each of the keys (T,): (T,)."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     first = np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(keys)]
@@ -60,13 +65,13 @@ class CodeLength:
     """An online code of labels given features."""
 
     bits: float  # of all labels
-    uniform_bits: float  # N log2 K: what they cost without a model
+    uniform_bits: float  # N log2 K: bits without a model
     ends: list[int]  # where each block ends
     block_bits: list[float]  # per label, by block
 
     @property
     def compression(self) -> float:
-        """How many times shorter than the uniform code."""
+        """Ratio of the uniform code's length to this code's."""
         return self.uniform_bits / self.bits
 
 
@@ -79,14 +84,19 @@ def online_code(
     fit: Fit = fit_softmax,
     seed: int | None = 0,
 ) -> CodeLength:
-    """Block-wise online (prequential) code length of labels given features: description length of labels *and* probe.
+    """Block-wise online (prequential) code length of labels given features: labels and probe together.
 
     The first block is sent uniformly; each later one with the probe that was fitted to all blocks before it (Blier &
-    Ollivier 2018; Voita & Titov 2020). What is easy to extract costs few bits even with little data;
-    random labels cost N log2 K and more.
+    Ollivier 2018; Voita & Titov 2020). Information that is easy to extract costs few bits even with little data; random
+    labels cost at least N log2 K.
 
-    x (N, D), labels (N,) int64 below `classes`. Blocks are of exchangeable rows, so rows are shuffled with `seed`;
-    None keeps their order. `fit(x, labels, classes)` returns the map from features to log-probabilities in nats.
+    Args:
+        x: features (N, D).
+        labels: (N,) int64 below `classes`.
+        classes: number of classes, K.
+        fractions: ends of the blocks, in shares of the data.
+        fit: `fit(x, labels, classes)` returns the map from features to log-probabilities in nats.
+        seed: of the shuffle that makes rows exchangeable. None: keep their order.
     """
     count = len(x)
     if seed is not None:

@@ -1,4 +1,4 @@
-"""A real compressor: any predictor of symbols, and arithmetic coding. What comes out of it comes back, bit for bit."""
+"""Lossless compression with any predictor of symbols, by range coding."""
 
 from __future__ import annotations
 
@@ -13,40 +13,44 @@ import numpy as np
 
 HEADER = struct.Struct("<III")  # streams, rows, checksum
 DAMAGED = "compressed data: damaged, or made with another predictor, machine or number of threads"
-LEAST = 2.0**-22  # the least probability that is coded; the coder's own steps are 2^-24
+LEAST = 2.0**-22  # smallest coded probability; the coder's resolution is 2^-24
 
 
 class Send(Protocol):
     """One exchange of symbols between sender and receiver."""
 
     def __call__(self, part: str, streams: np.ndarray, columns: np.ndarray, probs: np.ndarray) -> np.ndarray:
-        """The symbols (M,) at `streams` and `columns` of this row, (M,) ints each (or one for all), which probs (M, A)
-        predicts; both sides know them from now on. `part` names what they are, for the account of bits."""
+        """Exchange the symbols (M,) of this row at `streams` and `columns`, predicted by probs (M, A).
+
+        `streams` and `columns` are (M,) ints each, or one for all. `part` is the name under which bits are counted.
+        """
         ...
 
 
 class Predictor(Protocol):
-    """History -> probabilities of what comes next, for S streams at once.
+    """Probabilities of the next symbols given the history, for S streams at once.
 
-    Sender and receiver run the same code: all that it learns of a row, it learns by `send`, so that both make the same
-    computations in the same order and with the same shapes, and get the same bits.
+    Sender and receiver run the same code. It receives a row only through `send`, so that both sides compute the same in
+    the same order and with the same shapes, and get the same bits.
     """
 
     width: int  # P, the symbols of a row
 
     def reset(self, streams: int) -> None:
-        """Forget everything; S streams begin."""
+        """Start S new streams with an empty history."""
         ...
 
     def row(self, send: Send) -> None:
-        """Predict the next row of all streams and send its S P symbols, in any order and portions; what is not sent is
-        0."""
+        """Predict the next row of all streams and send its S P symbols, in any order and portions.
+
+        A symbol that is not sent is 0.
+        """
         ...
 
 
 @dataclass
 class Compressed:
-    """What was sent, and what it should have cost."""
+    """Compressed data, and its ideal size."""
 
     data: bytes
     parts: dict[str, float]  # bits of each part by the predictor's probabilities: -sum log2 p
@@ -75,7 +79,7 @@ def compress(predictor: Predictor, symbols: np.ndarray) -> Compressed:
             if not 0 <= wanted.min(initial=0) <= wanted.max(initial=0) < probs.shape[1]:
                 raise ValueError(f"{part} from {wanted.min()} to {wanted.max()}: allowed are 0 to {probs.shape[1] - 1}")
             parts[part] = parts.get(part, 0.0) - float(np.log2(probs[np.arange(len(wanted)), wanted]).sum())
-            if probs.shape[1] > 1:  # an alphabet of one costs nothing, and the coder has no model of it
+            if probs.shape[1] > 1:  # the coder has no model of an alphabet of one, which costs nothing
                 encoder.encode(wanted.astype(np.int32), categorical, probs)
             return wanted
 
@@ -85,7 +89,7 @@ def compress(predictor: Predictor, symbols: np.ndarray) -> Compressed:
 
 
 def decompress(predictor: Predictor, data: bytes) -> np.ndarray:
-    """The symbols (S, R, P) int64 again. ValueError where the data is damaged or of another predictor."""
+    """Return the symbols (S, R, P) int64. Raises ValueError where the data is damaged or of another predictor."""
     coder, categorical = _constriction()
     if len(data) < HEADER.size or (len(data) - HEADER.size) % 4:
         raise ValueError(f"compressed data of {len(data)} bytes: allowed are {HEADER.size} and whole words of 4 more")
@@ -112,8 +116,10 @@ def decompress(predictor: Predictor, data: bytes) -> np.ndarray:
 
 
 def general_purpose_bits(symbols: np.ndarray) -> dict[str, int]:
-    """Sizes in bits by gzip -9, xz -9e and zstd -22, each at the better of two layouts: symbols (S, R, P), all below
-    256, as bytes stream by stream, row by row or column by column."""
+    """Sizes in bits of symbols (S, R, P), all below 256, by gzip -9, xz -9e and zstd -22.
+
+    Each compresses bytes stream by stream, row by row or column by column, whichever is shorter.
+    """
     import zstandard
 
     if symbols.min(initial=0) < 0 or symbols.max(initial=0) > 255:
@@ -129,7 +135,7 @@ def general_purpose_bits(symbols: np.ndarray) -> dict[str, int]:
 
 
 def _codable(probs: np.ndarray) -> np.ndarray:
-    """(M, A) -> float64 rows that sum to one, none of it too small to be coded."""
+    """Return float64 rows (M, A) that sum to one, without entries too small for the coder."""
     probs = np.asarray(probs, dtype=np.float64)
     probs = probs / probs.sum(1, keepdims=True)
     return np.ascontiguousarray((1 - LEAST * probs.shape[1]) * probs + LEAST)
@@ -140,7 +146,7 @@ def _checksum(symbols: np.ndarray) -> int:
 
 
 def _constriction():
-    """The stream module and a model family. An optional dependency, so it is imported where it is needed."""
+    """Return the stream module and a model family of constriction, an optional dependency."""
     import constriction
 
     return constriction.stream.queue, constriction.stream.model.Categorical(perfect=False)

@@ -1,4 +1,4 @@
-"""The shape of a cloud of activations: how many dimensions it fills, and whether two clouds are alike."""
+"""Geometry of activations: the dimension of a cloud, and the similarity of two clouds."""
 
 from __future__ import annotations
 
@@ -15,24 +15,28 @@ if TYPE_CHECKING:
 
 
 def participation_ratio(x: Tensor) -> float:
-    """(sum of eigenvalues)² / sum of their squares, of the covariance of x (M, D): k for a cloud that is isotropic in k
-    dimensions, 1 to D (Gao et al. 2017). nan for a point."""
+    """(sum of eigenvalues)² / sum of their squares, of the covariance of x (M, D), 1 to D (Gao et al. 2017).
+
+    It is k for a cloud that is isotropic in k dimensions, nan for a point.
+    """
     centred = (x.flatten(1) - x.flatten(1).mean(0)).double()
     covariance = centred.T @ centred
     return float(covariance.trace().square() / covariance.square().sum())
 
 
 def rank_me(x: Tensor, limit: int = 4096) -> float:
-    """RankMe (Garrido et al. 2023) of the centred rows of x (M, D): exp of the entropy of the normalised singular
-    values, 1 to min(M, D). Of more than `limit` rows as many are taken at even distances."""
+    """RankMe (Garrido et al. 2023) of the centred rows of x (M, D), 1 to min(M, D).
+
+    It is exp of the entropy of the normalised singular values. Of more rows, `limit` are taken at even distances.
+    """
     return float(effective_rank(x, torch.ones(len(x), dtype=torch.bool, device=x.device), limit))
 
 
 def two_nn(x: Tensor, discard: float = 0.1) -> float:
-    """Intrinsic dimension by the ratio mu of the distances to the second and first neighbour (Facco et al. 2017): the
-    slope through 0 of -log(1 - F(mu)) against log mu, without the `discard` share of the largest ratios.
+    """Intrinsic dimension by the ratio mu of the distances to the second and first neighbour (Facco et al. 2017).
 
-    x (M, D), rows that differ: copies are counted once. Assumes a density that is flat at the scale of two neighbours.
+    It is the slope through 0 of -log(1 - F(mu)) against log mu, without the `discard` share of the largest ratios.
+    Equal rows of x (M, D) count once. The density is assumed to be flat at the scale of two neighbours.
     """
     r = neighbour_distances(_distinct(x, 3), 2)
     mu = torch.log(r[:, 1] / r[:, 0]).sort().values
@@ -42,10 +46,10 @@ def two_nn(x: Tensor, discard: float = 0.1) -> float:
 
 
 def mle_dimension(x: Tensor, neighbours: int = 20) -> float:
-    """Intrinsic dimension by maximum likelihood over `neighbours` (Levina & Bickel 2004), the inverses averaged
-    over points (MacKay & Ghahramani 2005), with k - 2 for the unbiased estimate.
+    """Intrinsic dimension by maximum likelihood over `neighbours` (Levina & Bickel 2004).
 
-    x (M, D); copies are counted once. Low for high dimensions, where neighbours lie at the cloud's rim.
+    Inverses are averaged over points (MacKay & Ghahramani 2005), with k - 2 for the unbiased estimate. Equal rows of
+    x (M, D) count once. High dimensions are underestimated, since neighbours lie at the rim of the cloud.
     """
     if neighbours < 3:
         raise ValueError(f"neighbours={neighbours}: allowed are whole numbers from 3")
@@ -55,7 +59,7 @@ def mle_dimension(x: Tensor, neighbours: int = 20) -> float:
 
 
 def neighbour_distances(x: Tensor, neighbours: int, block: int = 1024) -> Tensor:
-    """Distances from each row of x (M, D) to its nearest others, ascending: (M, neighbours) float64."""
+    """Distances (M, neighbours) float64 from each row of x (M, D) to its nearest others, ascending."""
     x, found = x.double(), []
     for start in range(0, len(x), block):
         part = torch.cdist(x[start : start + block], x, compute_mode="donot_use_mm_for_euclid_dist")
@@ -65,11 +69,13 @@ def neighbour_distances(x: Tensor, neighbours: int, block: int = 1024) -> Tensor
 
 
 def cka(x: Tensor, y: Tensor) -> float:
-    """Debiased linear centred kernel alignment of x (M, D) and y (M, E), rows of the same inputs: 1 for copies that are
-    rotated, scaled or shifted, 0 on average for independent ones (Kornblith et al. 2019; HSIC without bias, Song et al.
-    2012).
+    """Debiased linear centred kernel alignment of x (M, D) and y (M, E), whose rows belong to the same inputs.
 
-    The plain estimate grows towards 1 with D / M. M from 4.
+    It is 1 for rotated, scaled or shifted copies, and 0 on average for independent clouds (Kornblith et al. 2019; HSIC
+    without bias, Song et al. 2012). The biased estimate grows towards 1 with D / M.
+
+    Raises:
+        ValueError: for unequal M, or M below 4.
     """
     x, y = (a.flatten(1).double() for a in (x, y))
     if len(x) != len(y) or len(x) < 4:
@@ -80,7 +86,7 @@ def cka(x: Tensor, y: Tensor) -> float:
 
 
 def cka_table(clouds: Mapping[str, Tensor]) -> tuple[list[str], Tensor]:
-    """CKA between each two of several clouds of the same M inputs (layers, checkpoints, seeds): names, (n, n)."""
+    """Names, and CKA (n, n) between each two clouds of the same M inputs (layers, checkpoints, seeds)."""
     names = list(clouds)
     table = torch.eye(len(names))
     for i, a in enumerate(names):
@@ -90,7 +96,7 @@ def cka_table(clouds: Mapping[str, Tensor]) -> tuple[list[str], Tensor]:
 
 
 def cka_figure(names: list[str], table: Tensor) -> Figure:
-    """The table as a heat map."""
+    """Draw the table as a heat map."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.6 + 0.6 * len(names), 1 + 0.6 * len(names)), layout="constrained")
@@ -103,10 +109,10 @@ def cka_figure(names: list[str], table: Tensor) -> Figure:
 
 
 def _hsic(x: Tensor, y: Tensor) -> Tensor:
-    """The unbiased estimate of HSIC with linear kernels, from features and without the (M, M) kernels.
+    """Unbiased estimate of HSIC with linear kernels, from features and without the (M, M) kernels.
 
     With K and L the kernels without their diagonals: (tr KL + 1'K1 1'L1 / ((n-1)(n-2)) - 2 1'KL1 / (n-2)) / (n(n-3)).
-    For centred features the rows of K sum to minus its diagonal, which is what is left to subtract.
+    For centred features, the rows of K sum to minus its diagonal.
     """
     n = len(x)
     kx, ky = x.square().sum(1), y.square().sum(1)  # the diagonals

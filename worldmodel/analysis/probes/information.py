@@ -1,5 +1,7 @@
-"""How much the past tells of the future, in bits: from a model's predictions, and from samples with estimators whose
-bias is known."""
+"""Information of the past about the future, in bits: from a model's predictions, and from samples.
+
+The estimators from samples have a known bias.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ Method = Literal["plug_in", "miller_madow", "grassberger"]
 
 
 def age(episode: Tensor) -> Tensor:
-    """How many rows of its episode come before each row: episode (N, R), numbers that change at each reset -> (N, R).
+    """Number of earlier rows of the same episode (N, R); episode (N, R) holds numbers that change at each reset.
 
     Streams begin with an episode.
     """
@@ -29,7 +31,7 @@ def age(episode: Tensor) -> Tensor:
 
 @dataclass
 class ContextCurve:
-    """Entropy of the next symbol by how many symbols of the episode have been seen."""
+    """Entropy of the next symbol by the number of earlier symbols of the episode."""
 
     bits: Tensor  # (L,) mean code length with context 0, 1, ...; nan where there is no sample
     error: Tensor  # (L,) its standard error over samples
@@ -44,9 +46,9 @@ class ContextCurve:
 
 
 def context_curve(bits: Tensor, context: Tensor, counted: Tensor | None = None) -> ContextCurve:
-    """h_L: the mean code length in bits of symbols by the length L of their context: all three (N, R), or flat.
+    """Mean code length h_L in bits of symbols by the length L of their context; all arguments are (N, R), or flat.
 
-    `counted` leaves out rows where False. The model's h_L is an upper bound of the process's.
+    Rows where `counted` is False are excluded. The model's h_L is an upper bound of the process's.
     """
     keep = slice(None) if counted is None else counted
     bits, context = bits[keep].double().flatten(), context[keep].flatten()
@@ -58,23 +60,25 @@ def context_curve(bits: Tensor, context: Tensor, counted: Tensor | None = None) 
 
 
 def excess_entropy(curve: Tensor, rate: float) -> float:
-    """E = sum over L >= 0 of (h_L - h), the area between the curve (L,) and the entropy rate (Crutchfield & Feldman
-    2003): the information that the whole past has about the whole future. The curve begins with the entropy of a symbol
-    without context; one that is cut short of its limit gives less."""
+    """E = sum over L >= 0 of (h_L - h): the information of the whole past about the whole future, in bits.
+
+    It is the area between the curve (L,) and the entropy rate (Crutchfield & Feldman 2003). The curve begins with the
+    entropy of a symbol without context; E is underestimated where the curve ends above its limit.
+    """
     return float(predictive_information(curve, rate)[-1])
 
 
 def predictive_information(curve: Tensor, rate: float) -> Tensor:
-    """I(last L symbols; all that come), L = 1, 2, ...: the sum over l < L of h_l - h (Bialek et al. 2001)."""
+    """I(last L symbols; future), L = 1, 2, ...: the sum over l < L of h_l - h (Bialek et al. 2001)."""
     return (curve - rate).cumsum(0)
 
 
 def entropy(counts: Tensor, method: Method = "miller_madow") -> float:
     """Entropy in bits of a discrete distribution from the counts of its values.
 
-    plug_in       of the observed shares: too low, by about (K - 1) / 2N nats for K values and N samples.
-    miller_madow  adds that, with the K that occur (Miller 1955): still too low where most values are unseen.
-    grassberger   log N - mean of G(n) (Grassberger 2003): less bias where counts are small.
+    - `plug_in`: of the observed shares; too low, by about (K - 1) / 2N nats for K values and N samples.
+    - `miller_madow`: adds this bias with the observed K (Miller 1955); too low where most values are unobserved.
+    - `grassberger`: log N - mean of G(n) (Grassberger 2003); less bias where counts are small.
     """
     n = counts.flatten()[counts.flatten() > 0].double()
     total = n.sum()
@@ -103,7 +107,7 @@ def mutual_information(x: Tensor, y: Tensor, method: Method = "miller_madow") ->
 def block_curve(symbols: Tensor, longest: int, method: Method = "miller_madow") -> Tensor:
     """h_L = H(L + 1) - H(L) from counts of blocks, L = 0 to `longest` - 1: symbols (S, R) int64 -> (longest,) bits.
 
-    Counts give out when there are as many different blocks as samples: h_L then falls to 0 by itself.
+    Where there are as many different blocks as samples, h_L falls to 0 regardless of the process.
     """
     code = torch.zeros_like(symbols)
     before, curve = 0.0, []
@@ -120,7 +124,7 @@ def gaussian_entropy(x: Tensor, corrected: bool = True) -> float:
     """Differential entropy in bits of a Gaussian from samples x (M, D), M > D: 1/2 log det(2 pi e Sigma).
 
     log det of a sample covariance is too low by a known amount, digammas of its degrees of freedom (Misra et al.
-    2005), which `corrected` adds. For data that isn't Gaussian: an upper bound.
+    2005), which `corrected` adds. For other distributions it is an upper bound.
     """
     x = x.reshape(len(x), -1).double()
     free, width = len(x) - 1, x.shape[1]
@@ -134,8 +138,10 @@ def gaussian_entropy(x: Tensor, corrected: bool = True) -> float:
 
 
 def gaussian_information(x: Tensor, y: Tensor, corrected: bool = True) -> float:
-    """I(X; Y) in bits of jointly Gaussian samples x (M, D), y (M, E): -1/2 log2(1 - rho²) for D = E = 1. Uncorrected it
-    is too high by about D E / 2M nats."""
+    """I(X; Y) in bits of jointly Gaussian samples x (M, D), y (M, E): -1/2 log2(1 - rho²) for D = E = 1.
+
+    Without correction it is too high by about D E / 2M nats.
+    """
     x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
     parts = (gaussian_entropy(a, corrected) for a in (x, y, torch.cat([x, y], 1)))
     return next(parts) + next(parts) - next(parts)
@@ -149,8 +155,10 @@ def bias(
     trials: int = 50,
     seed: int = 0,
 ) -> dict[str, list[float]]:
-    """Mean of estimate minus truth, by estimator and sample size: `draw(n, generator)` gives an estimator's arguments.
-    All estimators see the same samples."""
+    """Mean of estimate minus truth, by estimator and sample size. All estimators have the same samples.
+
+    `draw(n, generator)` returns an estimator's arguments.
+    """
     table: dict[str, list[float]] = {name: [] for name in estimators}
     generator = torch.Generator().manual_seed(seed)
     for size in sizes:
@@ -161,7 +169,7 @@ def bias(
 
 
 def bias_figure(table: dict[str, list[float]], sizes: Sequence[int]) -> Figure:
-    """Bias against sample size, a line an estimator."""
+    """Draw the bias against sample size, a line for each estimator."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3.2), layout="constrained")
@@ -175,7 +183,7 @@ def bias_figure(table: dict[str, list[float]], sizes: Sequence[int]) -> Figure:
 
 
 def context_figure(curve: Tensor, rate: float, truth: float | None = None) -> Figure:
-    """h_L by context length (L,), the entropy rate, and the area between them, the excess entropy."""
+    """Draw h_L by context length (L,), the entropy rate, and the area between them, the excess entropy."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3.2), layout="constrained")

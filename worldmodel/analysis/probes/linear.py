@@ -1,4 +1,4 @@
-"""What can be read off features: ridge and perceptron probes, held out by episode, beside controls."""
+"""Ridge and perceptron probes of features, held out by episode, with controls."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from worldmodel.analysis.probes.classifier import fit_perceptron
@@ -20,7 +22,7 @@ Kind = Literal["linear", "mlp"]
 
 @dataclass
 class Affine:
-    """x (M, D) -> x @ weight + bias, (M, E)."""
+    """Affine map x @ weight + bias from (M, D) to (M, E)."""
 
     weight: Tensor  # (D, E)
     bias: Tensor  # (E,)
@@ -31,32 +33,31 @@ class Affine:
 
 @dataclass
 class Score:
-    """How well a probe does on held-out episodes, beside the same with shuffled labels."""
+    """Score of a probe on held-out episodes, and of the same probe with shuffled labels."""
 
     score: float  # R² (real values) or accuracy (labels)
-    shuffled: float  # the control: what is found where there is nothing to find
-    baseline: float  # of a constant guess: 0 for R², the commonest label's share for labels
+    shuffled: float  # control: the score without any relation between features and labels
+    baseline: float  # of a constant guess: 0 for R², the share of the commonest label
 
 
 def ridge(x: Tensor, y: Tensor, penalty: float = 1e-4) -> Affine:
-    """Ridge regression in closed form (Hoerl & Kennard 1970) on standardised features, in double precision.
+    """Ridge regression (Hoerl & Kennard 1970) on standardised features, in double precision.
 
-    x (M, D), y (M, E); `penalty` is a share of the M rows: a weight w of a standardised feature costs penalty w².
+    x (M, D), y (M, E). `penalty` is a share of the M rows: a weight w of a standardised feature costs penalty w². A
+    constant feature has no weight.
     """
-    x, y = x.double(), y.double()
-    centre, middle = x.mean(0), y.mean(0)
-    std = x.std(0, correction=0)
-    std = torch.where(std > 1e-8 * std.max().clamp_min(1e-30), std, torch.inf)  # a constant feature gets no weight
-    inputs = (x - centre) / std
-    gram = inputs.T @ inputs + penalty * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    weight = torch.linalg.solve(gram, inputs.T @ (y - middle)) / std[:, None]
-    return Affine(weight, middle - centre @ weight)
+    scaler = StandardScaler()
+    inputs = scaler.fit_transform(x.double().cpu().numpy())
+    found = Ridge(alpha=penalty * len(x), solver="cholesky").fit(inputs, y.double().cpu().numpy())
+    weight = found.coef_.reshape(y.shape[1], -1).T / scaler.scale_[:, None]  # a single column's coef_ is (D,)
+    bias = found.intercept_.reshape(-1) - scaler.mean_ @ weight
+    return Affine(torch.from_numpy(weight).to(x.device), torch.from_numpy(bias).to(x.device))
 
 
 def r_squared(y: Tensor, guess: Tensor, mean: Tensor | None = None) -> float:
-    """1 - sum of squared errors / sum of squares about `mean` (null: that of y), pooled over columns: (M, E) each.
+    """R² pooled over columns: 1 - sum of squared errors / sum of squares about `mean` (null: that of y).
 
-    Pooling weighs columns by their variance, so that constant ones don't matter.
+    y and guess are (M, E). Pooling weighs columns by their variance, so that constant ones do not count.
     """
     y, guess = y.double(), guess.double()
     spread = (y - (y.mean(0) if mean is None else mean)).square().sum()
@@ -64,8 +65,13 @@ def r_squared(y: Tensor, guess: Tensor, mean: Tensor | None = None) -> float:
 
 
 def held_out(groups: Tensor, share: float = 0.3, seed: int = 0) -> Tensor:
-    """(M,) bool: the rows of a random `share` of the groups (episodes), at least one and not all. Rows of one episode
-    resemble each other: a split by rows would test on what was trained on."""
+    """(M,) bool: the rows of a random `share` of the groups (episodes), at least one and not all.
+
+    Rows of one episode resemble each other: a split by rows would test on rows like those of the fit.
+
+    Raises:
+        ValueError: for fewer than two groups.
+    """
     names, index = groups.unique(return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"groups: {len(names)} episode, a held-out split needs at least 2")
@@ -77,11 +83,11 @@ def held_out(groups: Tensor, share: float = 0.3, seed: int = 0) -> Tensor:
 
 
 def probe(x: Tensor, y: Tensor, groups: Tensor, kind: Kind = "linear", *, share: float = 0.3, seed: int = 0) -> Score:
-    """Read y off features x (M, D), trained on some episodes and scored on others; groups (M,) names episodes.
+    """Predict y from features x (M, D), fitted on some episodes and scored on others; groups (M,) names episodes.
 
     y (M,) or (M, E) float: held-out R². y (M,) int64 or bool: held-out accuracy, by the largest of the regressions onto
-    one-hot labels (linear) or by softmax (mlp). The control permutes the rows of y before everything else: a probe that
-    scores there finds its own capacity (compare Hewitt & Liang 2019).
+    one-hot labels (linear) or by softmax (mlp). The control permutes the rows of y first: its score measures the
+    capacity of the probe alone (compare Hewitt & Liang 2019).
     """
     test = held_out(groups, share, seed)
     labelled = not y.is_floating_point()
@@ -118,8 +124,11 @@ def probe_layers(
     kind: Kind = "linear",
     seed: int = 0,
 ) -> list[dict[str, float | str]]:
-    """Every variable from every layer: rows of `layer variable score shuffled baseline`, and `random_network`, the
-    score from the same layer of a network with random weights, where `control` gives its activations."""
+    """Probe every variable from every layer: rows of `layer variable score shuffled baseline`.
+
+    Where `control` gives the activations of a network with random weights, `random_network` is the score from its
+    layer of the same name.
+    """
     table = []
     for layer, x in layers.items():
         for name, y in variables.items():
@@ -132,7 +141,7 @@ def probe_layers(
 
 
 def layers_figure(table: list[dict[str, float | str]], value: str = "score") -> Figure:
-    """Heat map of `value`: layers from left to right, variables from top to bottom."""
+    """Draw a heat map of `value`: layers from left to right, variables from top to bottom."""
     from matplotlib.figure import Figure
 
     layers, variables = (list(dict.fromkeys(row[key] for row in table)) for key in ("layer", "variable"))

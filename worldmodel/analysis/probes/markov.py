@@ -1,4 +1,4 @@
-"""An order-k Markov coder: the adaptive competitor that knows nothing of the world but counts well."""
+"""Adaptive order-k Markov coder, a baseline without a model of the environment."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from worldmodel.analysis.probes.code_length import adaptive_bits
 
 @dataclass
 class MarkovCode:
-    """The best of several Markov codes; the choice itself is not charged."""
+    """The shortest of several Markov codes; the bits of the choice are not counted."""
 
     bits: float
-    order: int  # rows before, in the same column
-    beside: int  # columns before, in the same row
-    by_column: bool  # whether each column counts for itself
-    alpha: float  # what each count begins with
+    order: int  # earlier rows, in the same column
+    beside: int  # earlier columns, in the same row
+    by_column: bool  # whether each column has its own counts
+    alpha: float  # initial value of each count
 
 
 def markov_code(
@@ -32,8 +32,8 @@ def markov_code(
     """The shortest adaptive Markov code of symbols (S, R, P): S streams of R rows of P columns.
 
     The context of a symbol is the k symbols before it in its column and the j before it in its row. Counts are shared
-    by all streams and, if that is shorter, by all columns; they are KT's (1/2) or smaller, for contexts with few
-    successors. The alphabet is that of the symbols which occur, given for free.
+    by all streams and, if that is shorter, by all columns; they start at KT's 1/2, or lower for contexts with few
+    successors. The alphabet is that of the observed symbols; its bits are not counted.
     """
     values, codes = np.unique(symbols, return_inverse=True)
     codes = codes.reshape(symbols.shape)
@@ -52,8 +52,10 @@ def markov_code(
 
 
 def contexts(codes: np.ndarray, order: int, beside: int) -> np.ndarray:
-    """A number for each combination of the `order` symbols before in the column (one before a stream's beginning
-    counts as a symbol of its own) and the `beside` symbols before in the row: (S, R, P) -> (S, R, P)."""
+    """Number each context (S, R, P): the `order` earlier symbols of the column and the `beside` ones of the row.
+
+    A place before the beginning of a stream counts as a further symbol.
+    """
     alphabet = codes.max(initial=0) + 2
     context = np.zeros(codes.shape, dtype=np.int64)
     for axis, far in ((1, order), (2, beside)):

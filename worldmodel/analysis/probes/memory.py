@@ -1,4 +1,4 @@
-"""What the memory holds of the past, and how much of it is about the change to come."""
+"""Content of the memory: the past, and the coming change."""
 
 from __future__ import annotations
 
@@ -16,8 +16,18 @@ if TYPE_CHECKING:
 
 
 def lagged(h: Tensor, z: Tensor, episode: Tensor, lag: int, least: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs (h[t], z[t - lag]) of one episode, at least `least` steps (null: `lag`) after the stream's or the episode's
-    first: h (N, R, D), z (N, R, ...), episode (N, R), numbers that differ between streams -> (M, D), (M, ...), (M,)."""
+    """Return pairs (h[t], z[t - lag]) of one episode and the episode's number: (M, D), (M, ...), (M,).
+
+    Args:
+        h: (N, R, D).
+        z: (N, R, ...).
+        episode: (N, R) numbers that differ between streams.
+        lag: in steps.
+        least: steps since the first row of the stream and of the episode, at least. None: `lag`.
+
+    Raises:
+        ValueError: for a lag of at least R.
+    """
     far = lag if least is None else max(lag, least)
     rows = h.shape[1]
     if far >= rows:
@@ -29,18 +39,20 @@ def lagged(h: Tensor, z: Tensor, episode: Tensor, lag: int, least: int | None = 
 def memory_horizon(
     h: Tensor, z: Tensor, episode: Tensor, lags: Sequence[int], *, kind: Kind = "linear", seed: int = 0
 ) -> dict[int, Score]:
-    """How well z[t - k] is read off h[t], for each lag k: held-out R² (accuracy for labels) beside a shuffled control.
+    """Score the prediction of z[t - k] from h[t] for each lag k: held-out R² (accuracy for labels), and a control.
 
-    All lags are scored on the same rows, those that have the longest lag behind them, so that the curve is not one of
-    changing samples. This is the linear memory function of Jaeger (2001, "Short term memory in echo state networks");
-    for z = AR(1) with coefficient rho and h = z it is rho^2k.
+    All lags share the rows that have the longest lag before them, so that the sample is the same along the curve. This
+    is the linear memory function of Jaeger (2001, "Short term memory in echo state networks"); for z = AR(1) with
+    coefficient rho and h = z it is rho^2k.
     """
     return {k: probe(*lagged(h, z, episode, k, least=max(lags)), kind, seed=seed) for k in lags}
 
 
 def recent(z: Tensor, lags: Sequence[int]) -> Tensor:
-    """The past as the window of z at these lags, side by side: (N, R, ...) -> (N, R, len(lags) D); zero where the
-    stream had not begun. Rows whose window crosses into another episode are for the caller to leave out."""
+    """Window of z at these lags, side by side: (N, R, ...) -> (N, R, len(lags) D).
+
+    It is zero before the beginning of the stream. The caller excludes rows whose window reaches into another episode.
+    """
     flat = z.flatten(2)
     shifted = [torch.cat([flat.new_zeros(len(flat), k, flat.shape[2]), flat[:, : flat.shape[1] - k]], 1) for k in lags]
     return torch.cat(shifted, 2)
@@ -53,29 +65,29 @@ class Partition:
     past: float  # from the past
     change: float  # from the coming delta
     both: float  # from both together
-    control: float  # from both, their rows shuffled together: 0 but for chance
+    control: float  # from both with shuffled rows: 0 up to chance
 
     @property
     def past_only(self) -> float:
-        """What the change doesn't tell."""
+        """Share explained by the past and not by the change."""
         return self.both - self.change
 
     @property
     def change_only(self) -> float:
-        """What the past doesn't tell."""
+        """Share explained by the change and not by the past."""
         return self.both - self.past
 
     @property
     def shared(self) -> float:
-        """What either tells; below zero where each helps only beside the other."""
+        """Share explained by either; negative where each adds to the other."""
         return self.past + self.change - self.both
 
 
 def past_and_change(h: Tensor, past: Tensor, change: Tensor, groups: Tensor, *, seed: int = 0) -> Partition:
-    """Variance partitioning (commonality analysis; Borcard et al. 1992) of h by a summary of the past and the coming
-    delta: h (M, D), past (M, P), change (M, E), groups (M,) names episodes.
+    """Partition the variance of h (M, D) by a summary of the past (M, P) and the coming change (M, E).
 
-    R² is held out and pooled over the dimensions of h, so more regressors don't raise it by themselves.
+    Commonality analysis (Borcard et al. 1992). groups (M,) names episodes. R² is held out, so that more regressors do
+    not raise it by themselves, and pooled over the dimensions of h.
     """
     test = held_out(groups, seed=seed)
     order = torch.randperm(len(h), generator=torch.Generator().manual_seed(seed)).to(h.device)
@@ -89,7 +101,7 @@ def past_and_change(h: Tensor, past: Tensor, change: Tensor, groups: Tensor, *, 
 
 
 def horizon_figure(curves: dict[str, dict[int, Score]]) -> Figure:
-    """Score by lag, a line a curve, its shuffled control dotted."""
+    """Draw scores by lag, a line for each curve, the shuffled controls dotted."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3.2), layout="constrained")

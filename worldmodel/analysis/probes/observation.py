@@ -1,4 +1,4 @@
-"""An observation head that is fitted alone, on a frozen memory, and what predictions cost in bits."""
+"""An observation head fitted to a frozen memory, and the code length of observations in bits."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from worldmodel.model.heads.observation import ObservationHead
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import map_obs
 
+IDEAL_OBSERVER = ("belief", "predictive", "entropy")
+"""Keys of `Rollout.info` in worlds with an ideal observer, see `worldmodel.envs.worlds.known_answer`."""
+
 
 def fit_observation_head(
     model: WorldModel,
@@ -25,10 +28,11 @@ def fit_observation_head(
     lr: float = 2e-3,
     seed: int = 0,
 ) -> ObservationHead:
-    """A head on the frozen memory (`joint` is False): what the memory tells of the next observation, not what it could
-    have learnt to tell. The model stays as it is, and so does the caller's random state.
+    """Fit an observation head to the frozen memory (`joint` is False).
 
-    `seen` are the activations of `model`. Judge the head on other episodes than these.
+    The head measures the memory's information about the next observation, not what joint training could achieve. The
+    model and the caller's random state do not change. `seen` are the activations of `model`; the caller tests the head
+    on other episodes.
     """
     h, act, codes, now = transitions(model, seen)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -56,10 +60,11 @@ def observation_bits(model: WorldModel, head: ObservationHead, seen: Activations
 
 
 def ideal_bits(seen: Activations) -> Tensor:
-    """What an ideal observer pays for the same: -log2 of the exact chance of each token that came, of worlds which tell
-    it (`predictive` in info, see `worldmodel.envs.worlds.known_answer`): (N, R) bits, nan where `seen.mask` is False.
+    """Code length of an ideal observer: -log2 of the exact probability of each token, (N, R) bits.
 
-    Its mean falls to the entropy rate, below which no code of long sequences can go.
+    It is nan where `seen.mask` is False. The environment reports `predictive` in info (see
+    `worldmodel.envs.worlds.known_answer`). The mean falls to the entropy rate, the lower bound of any code of long
+    sequences.
     """
     before = seen.mask[:, :-1]
     bits = torch.full(seen.mask.shape, torch.nan, device=seen.mask.device)
@@ -71,8 +76,11 @@ def ideal_bits(seen: Activations) -> Tensor:
 
 @torch.no_grad()
 def transitions(model: WorldModel, seen: Activations) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What an observation head reads and predicts, of all M real transitions: h (M, D), embedded action (M, D), codes
-    of the next observation and of the present one (M, cells, C)."""
+    """Inputs and targets of an observation head, of all M real transitions.
+
+    Returns:
+        h (M, D), embedded action (M, D), codes of the next and of the present observation (M, cells, C).
+    """
     after = torch.zeros_like(seen.mask)
     after[:, 1:] = seen.mask[:, :-1]
     codes, now = (model.symbols(map_obs(lambda o, rows=rows: o[rows], seen.obs)) for rows in (after, seen.mask))

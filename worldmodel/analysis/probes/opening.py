@@ -1,4 +1,4 @@
-"""An episode's first observation, which no transition predicts: sent with counts of those before it."""
+"""Code of an episode's first observation, which no transition predicts, by counts of earlier ones."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from worldmodel.analysis.probes.compressor import Send
 class Opening:
     """Adaptive counts, cell by cell in reading order, of cells (height, width) of components of these `sizes`.
 
-    A cell's first component is predicted from the cells to its left and above it, each later one from those before it
-    in its cell. Counts are shared by all places and begin at `alpha` (1/2 is KT's; less suits contexts with few
-    successors), so sender and receiver learn the look of a level as they go.
+    A cell's first component is predicted from the cells to its left and above it, each later one from the earlier
+    components of its cell. Counts are shared by all cells and begin at `alpha` (1/2 is KT's; less suits contexts with
+    few successors). Sender and receiver update the same counts.
     """
 
     def __init__(self, sizes: Sequence[int], height: int, width: int, alpha: float = 0.05):
@@ -22,10 +22,10 @@ class Opening:
         self.counts: dict[tuple[int, ...], np.ndarray] = {}
 
     def send(self, send: Send, streams: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """First observations of M `streams`, whose symbols stand at `columns` (cells, C): their codes (M, cells, C)."""
+        """Send the first observations of M `streams`, at `columns` (cells, C) of a row: codes (M, cells, C)."""
         codes = np.zeros((len(streams), self.height, self.width, len(self.sizes)), dtype=np.int64)
         outside = np.full(len(streams), -1)
-        cells = np.full((len(streams), self.height, self.width), -1)  # each as one number
+        cells = np.full((len(streams), self.height, self.width), -1)  # a cell as one number
         for i in range(self.height):
             for j in range(self.width):
                 given = [cells[:, i, j - 1] if j else outside, cells[:, i - 1, j] if i else outside]

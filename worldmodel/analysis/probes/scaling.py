@@ -1,4 +1,4 @@
-"""How a loss falls with size: a power law over a floor."""
+"""Power law over a floor: a loss as a function of size."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.optimize import minimize_scalar, nnls
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,52 +16,49 @@ if TYPE_CHECKING:
 class PowerLaw:
     """loss = floor + scale (size / reference)^-exponent."""
 
-    floor: float  # what no size takes away, in units of the loss
-    scale: float  # how far above it the loss is at the reference size
+    floor: float  # limit of large sizes, in units of the loss
+    scale: float  # loss above the floor at the reference size
     exponent: float
     reference: float  # geometric mean of the sizes
-    rmse: float  # of the fit, in units of the loss
+    rmse: float  # of the fit's residuals, in units of the loss
 
     def __call__(self, size: np.ndarray | float) -> np.ndarray | float:
         return self.floor + self.scale * (np.asarray(size, dtype=float) / self.reference) ** -self.exponent
 
 
 def fit_power_law(size: np.ndarray, loss: np.ndarray, exponents: tuple[float, float] = (0.01, 4.0)) -> PowerLaw:
-    """Least squares of E + A N^-alpha (Hoffmann et al. 2022, eq. 2, one factor) with E >= 0 and A >= 0.
+    """Fit E + A N^-alpha (Hoffmann et al. 2022, eq. 2, one factor) with E >= 0 and A >= 0 by least squares.
 
-    For a given alpha, E and A are linear least squares; alpha is searched for in `exponents`, on a grid and then by
-    golden section. size (M,) positive, loss (M,), at least three different sizes; the exponent is
-    hardly determined by so few, or by sizes within a factor of ten.
+    For a given alpha, E and A are non-negative linear least squares; alpha is minimised in `exponents`, on a grid and
+    then by Brent's method. A few sizes, or sizes within a factor of 10, hardly determine the exponent.
+
+    Args:
+        size: (M,) positive, at least three different ones.
+        loss: (M,) finite.
+        exponents: bounds of alpha.
+
+    Raises:
+        ValueError: for other sizes or losses.
     """
     size, loss = np.asarray(size, dtype=float), np.asarray(loss, dtype=float)
     if size.shape != loss.shape or len(np.unique(size)) < 3 or (size <= 0).any() or not np.isfinite(loss).all():
         raise ValueError(f"size={size.tolist()}, loss={loss.tolist()}: needed are 3 positive sizes and finite losses")
     reference = float(np.exp(np.log(size).mean()))
 
-    def solve(alpha: float) -> tuple[float, float, float]:
-        """The sum of squares, E and A."""
-        x = (size / reference) ** -alpha
-        spread = ((x - x.mean()) ** 2).sum()
-        scale = max(0.0, ((x - x.mean()) * (loss - loss.mean())).sum() / spread)
-        floor = loss.mean() - scale * x.mean()
-        if floor < 0:
-            floor, scale = 0.0, max(0.0, (x * loss).sum() / (x * x).sum())
-        return ((floor + scale * x - loss) ** 2).sum(), floor, scale
+    def solve(alpha: float) -> tuple[np.ndarray, float]:
+        """Return E and A, and the norm of the residuals."""
+        return nnls(np.stack([np.ones_like(size), (size / reference) ** -alpha], 1), loss)
 
     grid = np.geomspace(*exponents, 200)
-    best = int(np.argmin([solve(a)[0] for a in grid]))
-    low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    ratio = (5**0.5 - 1) / 2
-    while high - low > 1e-7 * high:
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        low, high = (low, right) if solve(left)[0] < solve(right)[0] else (left, high)
-    alpha = (low + high) / 2
-    squares, floor, scale = solve(alpha)
-    return PowerLaw(float(floor), float(scale), float(alpha), reference, float(np.sqrt(squares / len(size))))
+    best = int(np.argmin([solve(a)[1] for a in grid]))
+    bounds = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    alpha = float(minimize_scalar(lambda a: solve(a)[1], bounds=bounds, options={"xatol": 1e-8}).x)
+    (floor, scale), norm = solve(alpha)
+    return PowerLaw(float(floor), float(scale), alpha, reference, float(norm / np.sqrt(len(size))))
 
 
 def draw_law(axis: Axes, size: np.ndarray, loss: np.ndarray, law: PowerLaw) -> None:
-    """Measured losses, the fitted law and its floor, over log size."""
+    """Draw measured losses, the fitted law and its floor over log size."""
     axis.plot(size, loss, "o", ms=4)
     along = np.geomspace(np.min(size), np.max(size) * 3, 100)
     label = f"{law.floor:.4g} + {law.scale:.3g} (N / {law.reference:.3g})^−{law.exponent:.2f}"

@@ -1,4 +1,4 @@
-"""What there is to read off an agent's activations: its past, its place, and the change to come."""
+"""Variables of an agent's past, place and coming change, which probes predict from its activations."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from worldmodel.analysis.probes.memory import recent
 
 
 def settled(seen: Activations, steps: int) -> Tensor:
-    """(N, R) bool: real transitions whose memory could see so many `steps` of their episode before them. The memory
-    holds on to actions and latents of before in the rows that are left."""
+    """(N, R) bool: real transitions with at least `steps` earlier rows of their episode in the memory's window."""
     return seen.mask & (seen.context >= steps)
 
 
 def variables(seen: Activations, rows: Tensor, lags: tuple[int, ...] = (1, 4, 16)) -> dict[str, Tensor]:
-    """Variables by name, at `rows` (N, R), which must have max(lags) rows of their episode before them: (M,) or (M, E)
-    each, float for regression, int64 for classification.
+    """Variables by name at `rows` (N, R): (M,) or (M, E) each, float for regression, int64 for classification.
 
-    latent now; latent and action so many steps ago; the coming delta of the target latent; where the environment tells
-    it, the place.
+    They are the present latent, the latent and the action of earlier steps, the coming delta of the target latent and,
+    where the environment reports it, the place. The rows have at least max(lags) earlier rows of their episode.
     """
     found = {"latent now": seen.z.flatten(2)[rows]}
     for lag in lags:

@@ -1,4 +1,4 @@
-"""Trajectories of symbols, compressed with what an agent's world model predicts of them."""
+"""Compression of symbolic trajectories with the predictions of an agent's world model."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ if TYPE_CHECKING:
 
 
 class WorldCoder:
-    """An agent's world model as a `Predictor` of rows: the observation's codes, cell by cell; whether the episode is
-    over; the action (0 where it is over and the action ignored).
+    """An agent's world model as a `Predictor` of rows.
 
-    Observations cost what the head says given (h, a), the first of an episode what `Opening` says, ends what KT's
-    counts say, and actions what the agent's own policy says, so that a policy which knows its mind is cheap. Nothing
-    else is sent: the receiver has the agent, whose memory comes about step by step from what it has decoded, with the
-    context of acting.
+    A row is the observation's codes, cell by cell, whether the episode is over, and the action (0 at the end of an
+    episode, where the environment ignores it). Observations are coded with the head given (h, a), the first of an
+    episode with `Opening`, ends with KT's counts, and actions with the agent's policy. Nothing else is sent: the
+    receiver has the agent, and computes its memory step by step from the decoded rows, with the context of acting.
 
-    `agent` was loaded for evaluation. Codes are one-to-one with observations; Discrete actions only. The bits can only
-    be read where floating-point arithmetic is the same: the same machine, libraries and number of threads.
+    `agent` is in evaluation mode. Codes are one-to-one with observations; actions are Discrete. Decoding needs the same
+    floating-point arithmetic: the same machine, libraries and number of threads.
     """
 
     def __init__(
@@ -76,9 +75,9 @@ class WorldCoder:
 
         obs = torch.from_numpy(codes.reshape(len(streams), *self.obs_space.shape).astype(self.obs_space.dtype))
         act = torch.zeros(len(streams), dtype=torch.long, device=device)
-        thought = self.actor.observe(obs.to(device), actions=act)
+        output = self.actor.observe(obs.to(device), actions=act)
         if not over.all():
-            params, _ = agent.policy(thought.h, agent.policy.see(obs.to(device), thought.z))
+            params, _ = agent.policy(output.h, agent.policy.see(obs.to(device), output.z))
             probs = agent.policy.dist.log_probs(params, agent.policy.temperature).exp().cpu().double().numpy()
             chosen = send("actions", streams[~over], self.columns.size + 1, probs[~over])
             act[torch.from_numpy(~over).to(device)] = torch.from_numpy(chosen).to(device)
@@ -86,10 +85,10 @@ class WorldCoder:
         no = torch.zeros(len(streams), dtype=torch.bool, device=device)
         self.actor.record_outcome(no.float(), no, no, torch.from_numpy(over).to(device))
         now = torch.from_numpy(codes).to(device)
-        self.logits, self.fresh = self.head(thought.h, agent.model.act(act), now), over
+        self.logits, self.fresh = self.head(output.h, agent.model.act(act), now), over
 
     def _observations(self, send: Send, streams: np.ndarray) -> np.ndarray:
-        """Send what a transition led to, one component of all cells after the other: codes (M, cells, C)."""
+        """Send the next observations, one component of all cells after the other: codes (M, cells, C)."""
         codes = torch.zeros(len(self.fresh), *self.columns.shape, dtype=torch.long, device=self.agent.device)
         for c, column in enumerate(self.columns.T):
             probs = self.head.log_probs(self.logits, codes, c).exp().cpu().double().numpy()[streams]
@@ -99,7 +98,7 @@ class WorldCoder:
         return codes[streams].cpu().numpy()
 
     def symbols(self, rolls: list[Rollout]) -> np.ndarray:
-        """Rollouts that follow each other in time -> rows (S, R, P) int64."""
+        """Rows (S, R, P) int64 of consecutive rollouts."""
         parts = []
         for roll in rolls:
             codes = self.agent.model.symbols(roll.new_steps(roll.obs)).flatten(2)
@@ -109,24 +108,26 @@ class WorldCoder:
         return torch.cat(parts, 1).cpu().numpy()
 
     def size_bytes(self) -> int:
-        """What the receiver must have: the weights of encoder, tokens, memory, head and policy, 4 bytes each."""
+        """Size of the receiver's weights: encoder, tokens, memory, head and policy, 4 bytes each."""
         model, policy = self.agent.model, self.agent.policy
         parts = (model.encoder, model.token, model.act, model.memory, self.head, policy.trunk, policy.actor)
         return 4 * (sum(p.numel() for part in parts for p in part.parameters()) + model.start.numel())
 
 
 def compression_report(coder: WorldCoder, rolls: list[Rollout]) -> dict[str, float | int | str]:
-    """Compress rollouts with the model, decompress them, and hold the size against what others need for the same rows
-    (observations, ends and actions); `…_observations` are of the observations alone. Bits a row unless the name says
-    otherwise; the model's own size is beside it and not in it.
+    """Compress rollouts with the model and with other coders, and decompress the model's file.
 
-    gzip, xz and zstd get the best of four layouts, the Markov coder a symbol a cell and the best of its orders.
-    Raises ValueError where what comes back is not what went in.
+    Numbers are bits a row (observations, ends and actions) unless the name has another unit; `…_observations` are
+    those of the observations alone. The model's own size is not included. gzip, xz and zstd have the best of four
+    layouts, the Markov coder a symbol a cell and the best of its orders.
+
+    Raises:
+        ValueError: where the decompressed rows differ from the original.
     """
     symbols = coder.symbols(rolls)
     packed = compress(coder, symbols)
     if not np.array_equal(decompress(coder, packed.data), symbols):
-        raise ValueError("compression: what came back is not what went in")
+        raise ValueError("compression: the decompressed rows differ from the original")
     rows = symbols.shape[0] * symbols.shape[1]
     observed = symbols[..., :-2]
     by_cell = observed.reshape(*observed.shape[:2], *coder.columns.shape)
@@ -154,9 +155,11 @@ def compression_report(coder: WorldCoder, rolls: list[Rollout]) -> dict[str, flo
 
 
 def observation_rates(report: dict[str, float | int | str], ideal_bits: float | None = None) -> dict[str, float]:
-    """Bits a row of observations alone, by coder, from a `compression_report`: the model's with first observations as
-    they were sent, its competitors', and, where the world tells, those of an ideal observer: `ideal_bits` of all
-    transitions, first observations sent as with the model."""
+    """Bits a row of observations alone, by coder, from a `compression_report`.
+
+    The model's include first observations. Where an ideal observer exists, `ideal_bits` are its bits of all
+    transitions, to which the model's bits of first observations are added.
+    """
     first = report["model_first_observations"]
     rates = {"model": report["model_observations"] + first, "Markov": report["markov_observations"]}
     rates |= {name: report[f"{name}_observations"] for name in ("xz", "zstd", "gzip")}
@@ -164,7 +167,7 @@ def observation_rates(report: dict[str, float | int | str], ideal_bits: float | 
 
 
 def rates_figure(worlds: dict[str, dict[str, float]]) -> Figure:
-    """Bits a row by coder, a panel a world: {world: {coder: bits}}."""
+    """Draw bits a row by coder, a panel for each world: {world: {coder: bits}}."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.6 * len(worlds), 2.6), layout="constrained")

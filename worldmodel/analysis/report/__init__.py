@@ -1,5 +1,1 @@
-"""What a checkpoint can do and what it knows, one file a part of the report."""
-
-from worldmodel.analysis.report.report import PARTS, Judged, evaluate
-
-__all__ = ["PARTS", "Judged", "evaluate"]
+"""Reports: one Section, Table, Figure and page for every report, and the evaluation of checkpoints."""

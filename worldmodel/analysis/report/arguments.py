@@ -1,4 +1,4 @@
-"""What may be asked of an evaluation."""
+"""Checks of the arguments of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,34 +11,22 @@ import torch
 from worldmodel.errors import ConfigError
 
 
-def check_whole(key: str, value: Any, low: int) -> None:
-    """ConfigError unless value is a whole number from `low`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise ConfigError(f"{key}={value}: allowed are whole numbers from {low}")
-
-
 def check_list(key: str, value: Any, allowed: str) -> None:
-    """ConfigError unless value is a list that isn't empty."""
+    """Raise ConfigError unless `value` is a list with entries."""
     if not isinstance(value, list | tuple) or not value:
         raise ConfigError(f"{key}={value}: allowed is a list of {allowed}, not an empty one")
 
 
 def check_parts(parts: Any, known: Collection[str]) -> None:
-    """ConfigError unless `parts` is a list of known names."""
+    """Raise ConfigError unless `parts` is a list of known names."""
     allowed = ", ".join(known)
     check_list("parts", parts, allowed)
     if unknown := [part for part in parts if part not in known]:
         raise ConfigError(f"parts={unknown[0]}: no such part, allowed are {allowed}")
 
 
-def check_share(key: str, value: Any) -> None:
-    """ConfigError unless 0 <= value < 1."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
-        raise ConfigError(f"{key}={value}: allowed are numbers from 0 to below 1")
-
-
 def checkpoints(value: Any) -> list[str]:
-    """One path or a list of different ones. Raises ConfigError."""
+    """Return one path, or a list of different paths, as a list. Raises ConfigError."""
     paths = [value] if isinstance(value, str | Path) else value
     check_list("checkpoint", paths, "paths")
     paths = [str(path) for path in paths]
@@ -48,15 +36,15 @@ def checkpoints(value: Any) -> list[str]:
 
 
 def make_folder(path: Path) -> None:
-    """The output folder, before anything is computed for it. Raises ConfigError."""
+    """Create the output folder. Raises ConfigError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"out={path}: can't be made ({error.strerror})") from None
+        raise ConfigError(f"out={path}: cannot be made ({error.strerror})") from None
 
 
 def pick_device(name: str) -> torch.device:
-    """The torch device of a name; `auto` is cuda where there is one. Raises ConfigError."""
+    """Return the torch device of a name; `auto` is cuda where available. Raises ConfigError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -66,9 +54,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def labels(paths: Sequence[str]) -> list[str]:
-    """Short names that tell checkpoints apart: the last parts of their paths, as many as needed."""
+    """Return short distinct names of checkpoints: the last parts of their paths, as many as needed."""
     for count in range(1, 1 + max(len(Path(p).parts) for p in paths)):
-        short = ["/".join(Path(p).parts[-count:]) for p in paths]
-        if len(set(short)) == len(short):
-            return short
+        names = ["/".join(Path(p).parts[-count:]) for p in paths]
+        if len(set(names)) == len(names):
+            return names
     return list(paths)

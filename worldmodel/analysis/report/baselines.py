@@ -1,4 +1,4 @@
-"""What a world model has to beat: the mean change, and a linear model of it."""
+"""Baselines of a world model's predictions: the mean change, and a linear model of the change."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldmodel.analysis.report.recorded import Kept
+from worldmodel.analysis.report.recorded import RecordedRollouts
 from worldmodel.model.world_model import WorldModel
 
-WIDEST = 4096  # dimensions of the latent beyond which no linear model is fitted: its normal matrix would not fit
+WIDEST = 4096  # numbers of a latent; the normal matrix of a wider one needs too much memory
 
 
 class Affine:
-    """delta = W [1] (`linear=False`: the mean delta) or W [1, y, a] (ridge regression), applied step upon step.
+    """Affine prediction of the delta, applied recursively.
 
-    Fitted on the evaluated transitions themselves, crosswise: episodes of even number are predicted from those of odd
-    number, and the other way round. y is in units of its standard deviation about its mean, delta in units of its own,
-    a discrete action is one-hot; the penalty is 1 on each weight but the constant's.
+    delta = W [1] (`linear=False`: the mean delta) or W [1, y, a] (ridge regression). It is fitted on the evaluated
+    transitions with two folds: episodes of even number are predicted from those of odd number, and vice versa. y and
+    delta are standardised, a discrete action is one-hot; each weight except the constant's has penalty 1.
     """
 
     def __init__(self, model: WorldModel, act_space: gym.Space, linear: bool):
@@ -28,18 +28,18 @@ class Affine:
         self.weights: Tensor | None = None  # (2, features, D); NaN where there was nothing to fit on
 
     def features(self, y: Tensor, act: Tensor) -> Tensor:
-        """y (B, *latent), act (B, *act_shape) -> (B, features) float64."""
+        """Regressors (B, features) float64 of y (B, *latent) and act (B, *act_shape)."""
         one = torch.ones(len(y), 1, dtype=torch.float64, device=y.device)
         if not self.linear:
             return one
         return torch.cat([one, self.model.latent_scale(y).flatten(1), one_hot(self.act_space, act)], 1)
 
-    def fit(self, kept: Sequence[Kept]) -> Affine:
-        """On all their transitions that count."""
+    def fit(self, recorded: Sequence[RecordedRollouts]) -> Affine:
+        """Fit on all counted transitions, rollout by rollout, since the features of all do not fit in memory."""
         gram, moment = [0.0, 0.0], [0.0, 0.0]
-        for part in kept:
+        for part in recorded:
             window, keep = part.window, part.real
-            y, act = window.y[:, :-1][keep], window.seq.act[:, -window.new - 1 : -1][keep]
+            y, act = window.y[:, :-1][keep], window.seq.act[:, -window.num_new - 1 : -1][keep]
             delta = ((window.y[:, 1:] - window.y[:, :-1]) / self.model.delta_scale.std)[keep].flatten(1).double()
             x, odd = self.features(y, act), part.number[keep] % 2 == 1
             for predicted, rows in enumerate((odd, ~odd)):
@@ -61,7 +61,7 @@ class Affine:
 
 
 def one_hot(space: gym.Space, act: Tensor) -> Tensor:
-    """Actions (B, *act_shape) -> (B, F) float64: one-hot where discrete, the numbers themselves of a box."""
+    """Encode actions (B, *act_shape) as (B, F) float64: discrete ones as one-hot, those of a box unchanged."""
     if isinstance(space, gym.spaces.Box):
         return act.flatten(1).double()
     sizes = [int(space.n)] if isinstance(space, gym.spaces.Discrete) else [int(n) for n in space.nvec.flatten()]
@@ -70,7 +70,10 @@ def one_hot(space: gym.Space, act: Tensor) -> Tensor:
 
 
 def _ridge(gram: Tensor, moment: Tensor) -> Tensor:
-    """(X'X + I without the constant's 1)^-1 X'Y; NaN where X has no rows."""
+    """Ridge regression from the normal equations, (X'X + P)^-1 X'Y, where P is I without the constant's 1.
+
+    NaN where X has no rows.
+    """
     if not gram[0, 0]:
         return torch.full_like(moment, torch.nan)
     penalty = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)

@@ -1,4 +1,4 @@
-"""Does the predicted variance mean what it says?"""
+"""Calibration of the predicted variance."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ BINS = 20  # of the predicted log-variance
 
 
 class Calibration:
-    """Counts over transitions and dimensions of how errors compare with the predicted standard deviation.
+    """Errors in relation to the predicted standard deviation, counted over transitions and dimensions.
 
-    `coverage` at a level p: the share of errors inside the central interval that the Gaussian gives a probability of
-    p; `ece`, the expected calibration error, is the mean of |coverage - p| over the levels (Kuleshov et al. 2018,
-    section 3.5, with the absolute difference). `ence`: |RMV - RMSE| / RMV over bins of the predicted variance (Levi et
-    al. 2019), weighted by their counts. `z_square`: the mean squared standardised error, 1 for the true variance.
+    - `coverage` at a level p: the share of errors inside the central interval of probability p of the Gaussian.
+    - `ece`, the expected calibration error: the mean of |coverage - p| over the levels (Kuleshov et al. 2018, section
+      3.5, with the absolute difference).
+    - `ence`: |RMV - RMSE| / RMV over bins of the predicted variance (Levi et al. 2019), weighted by their counts.
+    - `z_square`: the mean squared standardised error, which is 1 for the true variance.
     """
 
     def __init__(self):
@@ -32,7 +33,7 @@ class Calibration:
         self.z_square = 0.0
 
     def add(self, error: Tensor, logvar: Tensor) -> None:
-        """error, logvar (n, *latent), in the same units."""
+        """Count errors and predicted log-variances (n, *latent), both in the same units."""
         square, logvar = error.flatten().double().square(), logvar.flatten().double()
         z_square = square * torch.exp(-logvar)
         edges = (2**0.5 * torch.erfinv(LEVELS.to(z_square.device))).square()
@@ -42,8 +43,8 @@ class Calibration:
         for total, weight in ((self.count, None), (self.var, logvar.exp()), (self.square, square)):
             total += torch.bincount(which, weight, minlength=BINS).cpu()
 
-    def numbers(self) -> dict[str, Any]:
-        """For the report; None where nothing was added."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry in report.json; its values are None where nothing was added."""
         samples = float(self.inside.sum())
         if not samples:
             return {"samples": 0, "ece": None, "ence": None, "z_square": None, "coverage": None, "bins": None}

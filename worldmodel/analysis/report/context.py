@@ -1,4 +1,4 @@
-"""A checkpoint under study: its agent, and the episodes that it played, each behaviour once for all parts."""
+"""Context of an evaluation: an agent and its episodes, each behaviour run once for all sections."""
 
 from __future__ import annotations
 
@@ -12,96 +12,101 @@ import torch
 from omegaconf import DictConfig
 
 from worldmodel.analysis.report.calibration import Calibration
-from worldmodel.analysis.report.recorded import Kept
+from worldmodel.analysis.report.recorded import RecordedRollouts
 from worldmodel.analysis.report.transitions import Transitions
 from worldmodel.learner.curious_agent import CuriousAgent
-from worldmodel.learner.run_episodes import Tally, freeze, play
+from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.policy import RandomPolicy
 from worldmodel.training.build import EnvSpec, build_env, env_spec
 from worldmodel.training.config import bad_input
 
 SEED_OFFSET = 1_000_000  # keeps evaluation's environments apart from those of any training seed
-KEPT = 8  # rollouts that predictions start from: so many, up to twice as many
+RECORDED = 8  # rollouts that predictions start from, at least; at most twice as many
 
 
 @dataclass
-class Played:
-    """What one behaviour's episodes came to."""
+class EpisodeSet:
+    """Episodes of one behaviour."""
 
     name: str
-    tally: Tally
+    stats: EpisodeStats
     steps: Transitions
     calibration: Calibration
-    kept: list[Kept]
+    recorded: list[RecordedRollouts]
 
 
 @dataclass
-class Study:
-    """`module` must be on its device already; `play` freezes it."""
+class EvaluationContext:
+    """A checkpoint and the settings of its evaluation. The constructor freezes `agent`, which is on its device."""
 
     checkpoint: Path
-    module: CuriousAgent
+    agent: CuriousAgent
     cfg: DictConfig
     episodes: int
     seed: int
     num_envs: int
-    say: Callable[[str], None] = lambda words: None
+    progress: Callable[[str], None] = lambda message: None
     spec: EnvSpec = field(init=False)
-    _played: dict[Any, Played] = field(default_factory=dict, init=False)
+    _episode_sets: dict[Any, EpisodeSet] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        freeze(self.module, self.num_envs)
+        freeze(self.agent, self.num_envs)
         self.spec = env_spec(self.cfg)
 
     @property
     def act_space(self) -> gym.Space:
+        """Action space of the environment."""
         return self.spec.act_space
 
     @property
     def null_action(self) -> int | None:
+        """Action that does nothing; None where there is none."""
         return self.spec.null_action
 
     @property
     def random_policy(self) -> RandomPolicy:
-        model = self.module.model
-        return RandomPolicy(model.memory.dim, model.encoder.shape, self.act_space, hidden=1).to(self.module.device)
+        """A uniformly random policy for this environment."""
+        model = self.agent.model
+        return RandomPolicy(model.memory.dim, model.encoder.shape, self.act_space, hidden=1).to(self.agent.device)
 
-    def play(self, policy: str, **changes: Any) -> Played:
-        """The episodes of a policy (`greedy`, `sampled` or `random`), with changes of the environment's arguments;
-        the same call gives the same object."""
+    def episode_set(self, policy: str, **changes: Any) -> EpisodeSet:
+        """Return the episodes of a policy (`greedy`, `sampled` or `random`). The same call returns the same object.
+
+        `changes` replace arguments of the environment.
+        """
         key = (policy, tuple(sorted(changes.items())))
-        if key not in self._played:
-            self._played[key] = self._play(policy, changes)
-        return self._played[key]
+        if key not in self._episode_sets:
+            self._episode_sets[key] = self._run_episodes(policy, changes)
+        return self._episode_sets[key]
 
-    def _play(self, policy: str, changes: dict[str, Any]) -> Played:
+    def _run_episodes(self, policy: str, changes: dict[str, Any]) -> EpisodeSet:
         torch.manual_seed(self.seed)
         with bad_input():
             env = build_env(self.cfg, seed=SEED_OFFSET + self.seed, num_envs=self.num_envs, **changes)
         name = " ".join([policy, *(f"{k}={v}" for k, v in changes.items())])
-        tally, calibration = Tally(self.episodes), Calibration()
+        stats, calibration = EpisodeStats(self.episodes), Calibration()
         steps: list[Transitions] = []
-        kept: list[Kept] = []
-        every = 1  # keep each second rollout once there are too many, each fourth then, …
+        recorded: list[RecordedRollouts] = []
+        every = 1  # doubled whenever too many rollouts are recorded
         try:
-            playing = play(
-                self.module,
+            playing = run_episodes(
+                self.agent,
                 env,
-                tally,
+                stats,
                 context=self.cfg.data.context,
                 rollout_length=self.cfg.data.rollout_length,
                 greedy=policy == "greedy",
                 policy=self.random_policy if policy == "random" else None,
-                progress=lambda done: self.say(f"{name}: {min(done, self.episodes)}/{self.episodes} episodes"),
+                progress=lambda done: self.progress(f"{name}: {min(done, self.episodes)}/{self.episodes} episodes"),
             )
             for i, (roll, out) in enumerate(playing):
-                number, counted = tally.number(roll)
+                number, counted = stats.number(roll)
                 steps.append(Transitions.of(roll, out, number, counted))
                 calibration.add(out.error[counted], out.pred.logvar[counted])
                 if i % every == 0:
-                    kept.append(Kept.of(self.module.model, roll, out, number, counted))
-                if len(kept) > 2 * KEPT:
-                    kept, every = kept[::2], 2 * every
+                    recorded.append(RecordedRollouts.of(self.agent.model, roll, out, number, counted))
+                if len(recorded) > 2 * RECORDED:
+                    recorded, every = recorded[::2], 2 * every
         finally:
             env.close()
-        return Played(name, tally, Transitions.join(steps), calibration, kept)
+        return EpisodeSet(name, stats, Transitions.join(steps), calibration, recorded)

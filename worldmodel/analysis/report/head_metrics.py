@@ -1,28 +1,23 @@
-"""Do the reward and the end head know what comes?"""
+"""Accuracy of the reward head and of the end head."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from worldmodel.analysis.report.skill import rounded
 from worldmodel.analysis.report.transitions import Transitions
 
 
 def auc(score: np.ndarray, event: np.ndarray) -> float | None:
-    """Area under the ROC curve, (n,) each: the probability that an event scores higher than a non-event, ties counting
-    half (Mann & Whitney 1947). None unless both occur."""
-    positives, negatives = int(event.sum()), int((~event).sum())
-    if not positives or not negatives:
-        return None
-    _, which, counts = np.unique(score, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(counts) - (counts - 1) / 2)[which]  # of a tie: its mean
-    return float((rank[event].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    """Area under the ROC curve of scores (n,) for events (n,) bool. None unless both outcomes occur."""
+    return float(roc_auc_score(event, score)) if event.any() and not event.all() else None
 
 
 def end_head(steps: Transitions) -> dict[str, Any]:
-    """Brier score (mean squared error of a probability) of the predicted termination, beside that of the base rate."""
+    """Return AUC and Brier score (mean squared error) of the predicted termination, and the base rate's Brier score."""
     rate = steps.end.mean()
     return {
         "rate": rounded(rate),
@@ -33,8 +28,10 @@ def end_head(steps: Transitions) -> dict[str, Any]:
 
 
 def reward_head(steps: Transitions) -> dict[str, Any]:
-    """Predicted reward against what came, in symlog units: r2 is 1 - squared error / variance; the AUC is that of the
-    predicted size in telling which transitions pay anything."""
+    """Return the errors of the predicted reward, in symlog units.
+
+    `r2` is 1 - squared error / variance. `auc` is that of the predicted absolute value for a non-zero reward.
+    """
     truth = np.sign(steps.rew_ext) * np.log1p(np.abs(steps.rew_ext))
     error, variance = np.square(steps.rew_hat - truth).mean(), truth.var()
     return {

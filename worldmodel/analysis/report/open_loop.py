@@ -1,9 +1,9 @@
-"""How far ahead the world model can see: open-loop predictions held against what came."""
+"""Open-loop predictions of the world model, and their errors by horizon."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
 
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from worldmodel.model.targets import EMA, Reconstruction, SIGReg, VICReg
 from worldmodel.model.world_model import WorldModel
-from worldmodel.types import Rollout, Sequences
+from worldmodel.types import Rollout, Sequences, concatenate
 
 
 @dataclass
 class Window:
-    """What the open loop needs of a rollout: its rows without the observations, and their latents."""
+    """Rows of a rollout without the observations, and their latents."""
 
     seq: Sequences  # (B, L+1), obs left out
     z: Tensor  # (B, L+1, *encoder.shape)
@@ -26,27 +26,24 @@ class Window:
 
     @classmethod
     def of(cls, model: WorldModel, roll: Rollout, y: Tensor) -> Window:
-        """A rollout's window; y (B, T+1, *target.shape) of its last T+1 rows."""
-        rows = {k: getattr(roll, k) for k in ("act", "episode", "valid", "mask", "rew_ext", "end", "trunc")}
+        """Window of a rollout; y (B, T+1, *target.shape) of its last T+1 rows."""
         with torch.no_grad():
-            return cls(Sequences(obs={}, **rows), model.encoder(roll.obs), y)
+            return cls(replace(roll.as_sequences(), obs={}), model.encoder(roll.obs), y)
 
     @classmethod
     def join(cls, windows: Sequence[Window]) -> Window:
         """Several windows of the same lengths as one batch."""
-        names = ("act", "episode", "valid", "mask", "rew_ext", "end", "trunc")
-        rows = {k: torch.cat([getattr(window.seq, k) for window in windows]) for k in names}
         z, y = (torch.cat([getattr(window, k) for window in windows]) for k in ("z", "y"))
-        return cls(Sequences(obs={}, **rows), z, y)
+        return cls(concatenate([window.seq for window in windows]), z, y)
 
     @property
-    def new(self) -> int:
+    def num_new(self) -> int:
         """T, the number of transitions."""
-        return self.y.shape[1] - 1
+        return self.seq.num_new
 
 
 def imagines_latents(model: WorldModel) -> bool:
-    """Does y live in the main encoder's own space, so that a predicted change of y is one of z?"""
+    """Return whether y is in the space of the main encoder, so that a predicted change of y is a change of z."""
     target = model.target
     return isinstance(target, Reconstruction | SIGReg | VICReg) or (
         isinstance(target, EMA) and target.normalise == "none"
@@ -57,18 +54,17 @@ def imagines_latents(model: WorldModel) -> bool:
 def imagine(model: WorldModel, window: Window, start: int, steps: int) -> Tensor:
     """Predict the latents after transition `start` (0..T-1 of the window) from the true actions: (B, steps, *latent).
 
-    The memory has read every row of the window up to the start; from there on nothing observed comes in. Each
-    predicted delta is added to y, and the heads read that imagined y. The memory's tokens of imagined steps hold the
-    true action and a latent
-      - z_start + (y_hat - y_start), where y lives in the encoder's own space (`imagines_latents`; for ema, up to the
-        distance between its slow encoder and the main one, which is taken to be that of the start);
-      - where y lives in another space (random, inverse and pretrained targets, ema with l2), nothing says what the
-        encoder would see: the mean latent of the rows seen so far stands for "unknown", and the memory knows the way
-        by its actions only. Its skill is then a lower bound; of zeros, the last latent and this one, this one
-        predicts best.
+    The memory reads every row of the window up to the start, and no observation after it. Each predicted delta is
+    added to y, and the heads read the imagined y. The token of an imagined step holds the true action and a latent:
+
+    - z_start + (y_hat - y_start), where y is in the encoder's space (`imagines_latents`). For ema, the difference
+      between its slow encoder and the main one is assumed to stay that of the start.
+    - the mean latent of the rows seen so far, where y is in another space (random, inverse and pretrained targets, ema
+      with l2). The memory then follows the actions alone, and its skill is a lower bound. Of zeros, the last latent
+      and this mean, the mean predicted best.
     """
     seq, z, y = window.seq, window.z, window.y
-    t = z.shape[1] - y.shape[1] + start  # its row in the window
+    t = z.shape[1] - y.shape[1] + start  # row of the start in the window
     seen = seq[:, : t + 1]
     x = model.tokens(z[:, : t + 1], seen.prev_act, seen.starts)
     h, state = model.memory.prefill(x, seen.episode, seen.valid, t + steps)
@@ -87,24 +83,26 @@ def imagine(model: WorldModel, window: Window, start: int, steps: int) -> Tensor
 
 
 class Baseline(Protocol):
-    """A prediction that doesn't come from the world model."""
+    """A prediction without the world model."""
 
     def path(self, y: Tensor, act: Tensor, episode: Tensor) -> Tensor:
-        """Latents y (B, *latent) at the start, act (B, steps, *act_shape), episode (B,) -> (B, steps, *latent)."""
+        """Predict latents (B, steps, *latent) from y (B, *latent), act (B, steps, *act_shape) and episode (B,)."""
         ...
 
 
 @dataclass
 class Errors:
-    """Squared errors of predictions over one horizon, in units of the one-step delta's variance: a number for each
-    start. `by` names who predicted: `model`, `still` (that nothing changes), and the baselines."""
+    """Squared errors of predictions over one horizon, one for each start, in units of the one-step delta's variance.
+
+    The keys of `by` are the predictors: `model`, `still` (no change), and the baselines.
+    """
 
     by: dict[str, np.ndarray]
     episode: np.ndarray  # index of the episode
 
     @classmethod
     def join(cls, parts: Sequence[Errors]) -> Errors:
-        """Those of several windows."""
+        """Errors of several windows as one."""
         by = {name: np.concatenate([part.by[name] for part in parts]) for name in parts[0].by}
         return cls(by, np.concatenate([part.episode for part in parts]))
 
@@ -118,16 +116,17 @@ def open_loop(
     counted: Tensor,
     baselines: Mapping[str, Baseline] = MappingProxyType({}),
 ) -> dict[int, Errors]:
-    """Errors by horizon, from the transitions `starts` of the window.
+    """Compute errors by horizon, from the transitions `starts` of the window.
 
     A start counts for a horizon where all its steps are in the window and in one episode, and `counted` (B, T) is
-    True; `episode` (B, T) names the episodes. Errors are per dimension in units of `model.delta_scale`, averaged over
-    dimensions: over horizon 1 they are the `skill_error` and `skill_base` of training.
+    True; `episode` (B, T) holds the numbers of the episodes. Errors are per dimension in units of
+    `model.delta_scale`, averaged over dimensions: over horizon 1 they are the `skill_error` and `skill_base` of
+    training.
     """
-    real, act = (x[:, -window.new - 1 : -1] for x in (window.seq.mask, window.seq.act))  # (B, T)
+    real, act = (window.seq.new_steps(x) for x in (window.seq.mask, window.seq.act))  # (B, T)
     scale, found = model.delta_scale.std, {h: [] for h in horizons}
     for start in starts:
-        fit = [h for h in horizons if start + h <= window.new]
+        fit = [h for h in horizons if start + h <= window.num_new]
         if not fit:
             continue
         steps, now = max(fit), window.y[:, start]

@@ -1,4 +1,4 @@
-"""A rollout that is kept, since predictions start from it."""
+"""Recorded rollouts, from which predictions start."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from worldmodel.types import Obs, Rollout, map_obs
 
 
 @dataclass
-class Kept:
-    """N x T transitions with what led to them and what the environment told."""
+class RecordedRollouts:
+    """N x T transitions, with their context and the environment's `info`."""
 
     window: Window
     number: Tensor  # (N, T) of each transition's episode
@@ -26,14 +26,14 @@ class Kept:
     obs: Obs | None  # (N, T+1, ...) where observations are symbols, which are small; else None
 
     @classmethod
-    def of(cls, model: WorldModel, roll: Rollout, out: Outputs, number: Tensor, counted: Tensor) -> Kept:
-        """Without the observations' pixels."""
-        obs = roll.obs[:, -roll.num_new - 1 :] if hasattr(model.encoder, "codes") else None
+    def of(cls, model: WorldModel, roll: Rollout, out: Outputs, number: Tensor, counted: Tensor) -> RecordedRollouts:
+        """Record a rollout without the pixels of its observations."""
+        obs = roll.new_rows(roll.obs) if hasattr(model.encoder, "codes") else None
         return cls(Window.of(model, roll, out.y), number, counted, roll.info, roll.h, obs)
 
     @classmethod
-    def join(cls, parts: Sequence[Kept]) -> Kept:
-        """Several rollouts as one of more copies."""
+    def join(cls, parts: Sequence[RecordedRollouts]) -> RecordedRollouts:
+        """Several rollouts as one with more copies."""
         if len(parts) == 1:
             return parts[0]
         obs = [part.obs for part in parts]
@@ -47,17 +47,17 @@ class Kept:
     @property
     def real(self) -> Tensor:
         """(N, T) bool: counted transitions."""
-        return self.counted & self.window.seq.mask[:, -self.window.new - 1 : -1]
+        return self.counted & self.window.seq.new_steps(self.window.seq.mask)
 
 
-def grouped(kept: Sequence[Kept], rows: int = 128) -> list[Kept]:
-    """The same rollouts joined into fewer of up to `rows` copies each: large batches are cheaper."""
-    size = max(1, rows // len(kept[0].number))
-    return [Kept.join(kept[i : i + size]) for i in range(0, len(kept), size)]
+def grouped(recorded: Sequence[RecordedRollouts], rows: int = 128) -> list[RecordedRollouts]:
+    """Join rollouts into fewer ones of up to `rows` copies each; large batches are cheaper."""
+    size = max(1, rows // len(recorded[0].number))
+    return [RecordedRollouts.join(recorded[i : i + size]) for i in range(0, len(recorded), size)]
 
 
-def spread(kept: Sequence[Kept], starts: int) -> list[int]:
-    """About as many starts in all: the transitions of each rollout, evenly over it, at which every copy starts."""
-    new, copies = kept[0].window.new, len(kept[0].number)
-    count = min(new, -(-starts // (copies * len(kept))))
+def spread(recorded: Sequence[RecordedRollouts], starts: int) -> list[int]:
+    """Return transitions at even distances, at which every copy of each rollout starts: about `starts` in all."""
+    new, copies = recorded[0].window.num_new, len(recorded[0].number)
+    count = min(new, -(-starts // (copies * len(recorded))))
     return np.linspace(0, new, count, endpoint=False).astype(int).tolist()

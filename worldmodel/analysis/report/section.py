@@ -1,53 +1,67 @@
-"""One section of the report: its numbers, and how they are shown."""
+"""Sections of a report: numbers, text, tables, figures and films. Every report of this package consists of these."""
 
 from __future__ import annotations
 
 import base64
+import csv
 import io
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure as Canvas
+from rich.table import Table as RichTable
 
-from worldmodel.analysis.report.page import short
+from worldmodel.analysis.report.cells import format_cell
 
 
 @dataclass
 class Table:
-    """Rows of numbers or words; None is shown as a dash, a pair as an interval."""
+    """Rows of numbers or words under a caption; see `format_cell` for None and pairs."""
 
     caption: str
-    head: list[str]
+    header: list[str]
     rows: list[list[Any]]
 
+    def markdown(self) -> str:
+        """Return the header and the rows as Markdown, without the caption."""
+        head, *body = (f"| {' | '.join(map(format_cell, line))} |" for line in (self.header, *self.rows))
+        return "\n".join([head, "|---" * len(self.header) + "|", *body])
+
+    def rich(self) -> RichTable:
+        """Return the table for the terminal."""
+        table = RichTable(*self.header, title=self.caption, title_justify="left")
+        for row in self.rows:
+            table.add_row(*map(format_cell, row))
+        return table
+
     def _repr_markdown_(self) -> str:
-        """How a notebook shows it."""
-        lines = [self.head, ["---"] * len(self.head), *([short(x) for x in row] for row in self.rows)]
-        return f"{self.caption}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        """Return the table for a notebook."""
+        return f"{self.caption}\n\n{self.markdown()}"
 
 
 @dataclass
 class Figure:
-    """A picture with one sentence that says what it shows and how it was computed."""
+    """A picture; the caption describes its content and its computation."""
 
     caption: str
     png: str  # base64
 
     @classmethod
-    def of(cls, canvas: Canvas, caption: str) -> Figure:
-        """A drawing as it is."""
+    def of(cls, canvas: Canvas, caption: str = "", dpi: int = 100) -> Figure:
+        """Draw a matplotlib figure."""
         file = io.BytesIO()
-        canvas.savefig(file, format="png", dpi=100)
+        canvas.savefig(file, format="png", dpi=dpi)
         return cls(caption, base64.b64encode(file.getvalue()).decode())
 
     def _repr_png_(self) -> bytes:
-        """How a notebook shows it, without the sentence."""
+        """Return the picture without its caption, as bytes of a PNG."""
         return base64.b64decode(self.png)
 
 
 @dataclass
 class Film:
-    """A film with one sentence that says what it shows."""
+    """A film and its caption."""
 
     caption: str
     mp4: str  # base64
@@ -55,16 +69,17 @@ class Film:
 
 @dataclass
 class Section:
-    """`numbers` go into report.json under the part's name."""
+    """A title with text, figures, films and tables. `numbers` are the section's entry in report.json."""
 
     title: str
-    numbers: dict[str, Any]
+    numbers: dict[str, Any] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     films: list[Film] = field(default_factory=list)
+    text: str = ""
 
     def _ipython_display_(self) -> None:
-        """How a notebook shows it, without the films."""
+        """Display the section in a notebook, without its films."""
         from IPython.display import Markdown, display
 
         display(Markdown(f"### {self.title}"))
@@ -73,11 +88,11 @@ class Section:
         for table in self.tables:
             display(table)
 
-
-def canvas(panels: int = 1, width: float = 4.2, height: float = 3.0) -> tuple[Canvas, list[Any]]:
-    """A drawing of panels in a row (inches each), and their axes; pyplot's global state is left alone."""
-    drawing = Canvas(figsize=(width * panels, height), layout="constrained")
-    axes = drawing.subplots(1, panels, squeeze=False)[0]
-    for axis in axes:
-        axis.grid(alpha=0.3)
-    return drawing, list(axes)
+    def write(self, folder: Path) -> None:
+        """Write a section of one table and one figure as table.csv, table.md (with the text as notes) and plot.png."""
+        (table,), (figure,) = self.tables, self.figures
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "table.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([table.header, *table.rows])
+        (folder / "table.md").write_text(f"**{table.caption}**\n\n{table.markdown()}\n\n{self.text}\n")
+        (folder / "plot.png").write_bytes(figure._repr_png_())

@@ -1,4 +1,4 @@
-"""1 - error / error of no change, with its interval."""
+"""Skill of predictions: 1 - error / error of predicting no change, with its interval."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from worldmodel.analysis.statistics import ratio_interval
 
 
 def skill(error: np.ndarray, base: np.ndarray, episode: np.ndarray, seed: int) -> dict[str, Any]:
-    """Skill of predictions with squared errors `error` (n,) beside `base` (n,), those of the prediction that nothing
-    changes; the 95 % interval resamples the episodes (n,) that they come from. None without a finite sample."""
+    """Compute the skill from squared errors `error` (n,) and those of predicting no change, `base` (n,).
+
+    The 95 % interval resamples the episodes (n,). The skill is None without a finite sample.
+    """
     count = len(episode)
     if not count or not base.sum() or not np.isfinite(error.sum()):
         return {"skill": None, "ci": None, "samples": count}
@@ -24,5 +26,5 @@ def skill(error: np.ndarray, base: np.ndarray, episode: np.ndarray, seed: int) -
 
 
 def rounded(x: float | None) -> float | None:
-    """Six decimals, for the report; None for nan and infinities, which JSON lacks."""
+    """Round to six decimals for the report; None for nan and infinities, which JSON lacks."""
     return None if x is None or not np.isfinite(x) else round(float(x), 6)

@@ -1,4 +1,4 @@
-"""What is kept of every transition of the counted episodes."""
+"""Transitions of the counted episodes, without observations and latents."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from torch import Tensor
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
-POSITIONS = ("place", "agent_pos")  # keys of `Rollout.info`, the first that is told: where the agent is, (N, T+1, k)
+POSITIONS = ("place", "agent_pos")  # keys of `Rollout.info`, (N, T+1, k); the first that exists counts
 
 
 @dataclass
 class Transitions:
-    """n transitions, those of one episode in the order of time."""
+    """n transitions, sorted by episode and in the order of time within an episode."""
 
     episode: np.ndarray  # (n,) index
     act: np.ndarray  # (n, *act_shape)
     rew_ext: np.ndarray  # (n,)
-    rew_int: np.ndarray  # (n,) as it would be paid
+    rew_int: np.ndarray  # (n,) normalised and scaled
     end: np.ndarray  # (n,) bool
     trunc: np.ndarray  # (n,) bool
     skill_error: np.ndarray  # (n,) see `Outputs`
     skill_base: np.ndarray  # (n,)
     rew_hat: np.ndarray  # (n,) predicted reward, symlog
     end_hat: np.ndarray  # (n,) predicted probability of termination
-    place: np.ndarray  # (n, k) where the transition led to; k is 0 where the environment doesn't tell
+    place: np.ndarray  # (n, k) after the transition; k is 0 where the environment does not report it
 
     @classmethod
     def of(cls, roll: Rollout, out: Outputs, number: Tensor, counted: Tensor) -> Transitions:
-        """The counted ones of a scored rollout: number and counted (N, T)."""
+        """Counted transitions of a scored rollout; number and counted are (N, T)."""
 
         def take(x: Tensor) -> np.ndarray:
             return x[counted].cpu().numpy()
@@ -53,14 +53,14 @@ class Transitions:
 
     @classmethod
     def join(cls, parts: Sequence[Transitions]) -> Transitions:
-        """Those of several rollouts, in the order of time, sorted by episode."""
+        """Transitions of several rollouts, which are in the order of time, sorted by episode."""
         joined = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)}
         order = np.argsort(joined["episode"], kind="stable")
         return cls(**{k: x[order] for k, x in joined.items()})
 
     @property
     def age(self) -> np.ndarray:
-        """(n,) how many transitions of its episode came before each."""
+        """(n,) number of earlier transitions in the same episode."""
         first = np.searchsorted(self.episode, self.episode, side="left")
         return np.arange(len(self.episode)) - first
 

@@ -1,15 +1,15 @@
-"""The machine learning reproducibility checklist, answered from what really ran.
+"""The machine learning reproducibility checklist, answered from the records of the runs.
 
 Pineau et al. (2020), Improving reproducibility in machine learning research, version 2.0 of the list: the parts on
-experimental results, and on code. What no run can answer (theory, models' descriptions) is not asked here. An item that
-the records don't answer says so.
+experimental results and on code. The parts that no run can answer (theory, descriptions of models) are omitted. The
+answer to an item without a record is `not recorded`.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from worldmodel.experiments.benchmark.provenance import machine_words
+from worldmodel.experiments.benchmark.provenance import machine_text
 from worldmodel.experiments.benchmark.results import Results
 
 
@@ -22,7 +22,7 @@ class Item(NamedTuple):
 
 
 def checklist(results: Results, made: dict[str, Any] | None) -> list[Item]:
-    """The items, from results.csv and, where there is one, benchmark.json."""
+    """Answer the items from results.csv and, where it exists, benchmark.json."""
     counts = {(e, m): len(results.values("score", e, m)) for e in results.envs for m in results.methods}
     counts = {k: n for k, n in counts.items() if n}
     ended = sum(int(results.values("finished", e, m).sum()) for e, m in counts)
@@ -33,7 +33,7 @@ def checklist(results: Results, made: dict[str, Any] | None) -> list[Item]:
             "yes" if ended == runs else "partly",
             f"{runs} runs: {len(results.methods)} methods in {len(results.envs)} environments, "
             f"{_span(counts.values())} seeds each; {ended} ended as configured"
-            + ("" if ended == runs else ", the others count as they stand"),
+            + ("" if ended == runs else ", the others count with their last values"),
         ),
         Item(
             "The measure and the statistics used to report results, clearly defined",
@@ -71,13 +71,13 @@ def _recorded(made: dict[str, Any]) -> list[Item]:
     evaluation = made["evaluation"]
     answers = (
         ("yes", "Overrides of each method are listed below; each run folder's config.yaml has every value."),
-        ("no", "This benchmark searched none. How the defaults were found is not part of its record."),
+        ("no", "This benchmark has no search. The choice of the defaults is not part of its record."),
         ("yes", "None: scores are those of the training itself." if evaluation is None else
          f"One for each training run: {' '.join(evaluation) or 'defaults'}."),
         ("yes" if made["runs"] else "not recorded", f"{runtime}; one thread a process, several side by side."),
-        ("yes" if made["machines"] else "not recorded", machine_words(made)),
+        ("yes" if made["machines"] else "not recorded", machine_text(made)),
         ("partly" if dirty or not made["git"] else "yes",
-         f"{', '.join(made['git'])}" + (": uncommitted changes or none of git's words at some runs." if dirty else "")),
+         f"{', '.join(made['git'])}" + (": uncommitted changes or no git record at some runs." if dirty else "")),
         ("yes" if made["packages"] else "not recorded",
          "; ".join(", ".join(f"{k} {v}" for k, v in p.items()) for p in made["packages"])),
         ("yes", f"python -m worldmodel.benchmark suite={made['suite']}; a run folder's cell.json has its overrides."),

@@ -1,8 +1,7 @@
-"""Methods x environments x seeds, in parallel processes: `python -m worldmodel.benchmark suite=doorkey`."""
+"""Benchmark of methods x environments x seeds: `python -m worldmodel.benchmark suite=doorkey`."""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -10,12 +9,12 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
-from worldmodel.errors import ConfigError
+from worldmodel.errors import check_range
 from worldmodel.experiments.benchmark import tables
 from worldmodel.experiments.benchmark.provenance import provenance
 from worldmodel.experiments.benchmark.report import write_report
 from worldmodel.experiments.benchmark.results import Results, rows_of, write
-from worldmodel.experiments.benchmark.runner import Runner
+from worldmodel.experiments.benchmark.runner import Runner, cores
 from worldmodel.experiments.benchmark.suite import cells_of
 from worldmodel.files import write_json
 from worldmodel.training.callbacks.signals import RESUMABLE
@@ -24,13 +23,13 @@ from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 
 def benchmark(cfg: DictConfig) -> int:
-    """Run what is missing, then write results.csv and the report into `out`. Raises ConfigError for bad input.
+    """Run the unfinished cells, then write results.csv and the report into `out`. Raises ConfigError for bad input.
 
-    Returns the exit code: 0 done, 1 where a cell failed (the report counts it), 75 where a signal came between.
+    Returns:
+        The exit code: 0 done, 1 where a cell failed (the report includes it), 75 after a signal.
     """
     for key in ("seeds", "jobs"):
-        if cfg[key] is not None and (not isinstance(cfg[key], int) or cfg[key] < 1):
-            raise ConfigError(f"{key}={cfg[key]}: allowed are null and whole numbers from 1")
+        check_range(key, cfg[key], "[1, inf)", whole=True, null=True)
     if cfg.report is not None:
         show(write_report(Path(cfg.report)), Path(cfg.report))
         return 0
@@ -54,12 +53,8 @@ def benchmark(cfg: DictConfig) -> int:
     return int("failed" in runner.state.values())
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def show(results: Results, out: Path) -> None:
+    """Print the overview of each environment and the path of the report."""
     console = Console()
     for env in results.envs:
         console.print(tables.overview(results, env).rich())

@@ -1,4 +1,4 @@
-"""The comparison in pictures, from results.csv alone."""
+"""Figures of a benchmark from results.csv."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from worldmodel.analysis.report.canvas import panels
 from worldmodel.analysis.statistics import band, iqm_interval, performance_profile
 from worldmodel.experiments.benchmark.results import Results
 
@@ -17,7 +18,7 @@ STYLES = ("-", "--", ":")
 
 
 def learning_curves(results: Results, metric: str) -> Figure:
-    """A panel an environment: interquartile mean over seeds, and its bootstrap interval."""
+    """Draw the interquartile mean over seeds and its bootstrap interval, a panel for each environment."""
     envs = [e for e in results.envs if any((metric, e, m) in results.cells for m in results.methods)]
     figure, axes = panels(len(envs))
     for axis, env in zip(axes, envs, strict=True):
@@ -37,7 +38,7 @@ def learning_curves(results: Results, metric: str) -> Figure:
 
 
 def intervals(results: Results) -> Figure:
-    """Interquartile mean of the scores over all environments, and its interval, a line a method."""
+    """Draw the interquartile mean of the scores over all environments and its interval, a line for each method."""
     figure, (axis,) = panels(1, height=0.6 + 0.25 * len(results.methods))
     for i, (method, style) in enumerate(_styles(results)):
         middle, low, high = iqm_interval(results.scores(method, results.envs_of(method)))
@@ -50,7 +51,7 @@ def intervals(results: Results) -> Figure:
 
 
 def profiles(results: Results) -> Figure:
-    """Share of runs, over all environments, that score above a threshold."""
+    """Draw the share of runs, over all environments, that score above a threshold."""
     figure, axes = panels(1)
     thresholds = np.linspace(0, 1, 51)
     for method, style in _styles(results):
@@ -65,7 +66,7 @@ def profiles(results: Results) -> Figure:
 
 
 def seeds(results: Results) -> Figure:
-    """A point a run: how far the seeds of a method lie apart."""
+    """Draw a point for each run, which shows the spread of a method's seeds."""
     figure, axes = panels(len(results.envs), height=0.8 + 0.25 * len(results.methods))
     for axis, env in zip(axes, results.envs, strict=True):
         for i, (method, style) in enumerate(_styles(results)):
@@ -81,21 +82,8 @@ def _styles(results: Results) -> list[tuple[str, dict[str, str]]]:
     return [(m, {"color": f"C{i % 10}", "ls": STYLES[i // 10 % len(STYLES)]}) for i, m in enumerate(results.methods)]
 
 
-def panels(count: int, height: float = 3.6) -> tuple[Figure, np.ndarray]:
-    """A figure with `count` axes in rows of two."""
-    from matplotlib.figure import Figure  # without pyplot: no state, no display
-
-    columns = min(max(count, 1), 2)
-    rows = -(-max(count, 1) // columns)
-    figure = Figure(figsize=(6.5 * columns, height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes[count:]:
-        axis.set_axis_off()
-    return figure, axes[:count]
-
-
 def _legend(figure: Figure, axes: np.ndarray) -> None:
-    """One legend for all panels, of every method that is in any of them."""
+    """Draw one legend for all panels, of every method in any of them."""
     found = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     if found:
         figure.legend(found.values(), found.keys(), loc="outside right upper", fontsize=8)

@@ -1,4 +1,4 @@
-"""benchmark.json: how the figures were made, read off the cells' own records."""
+"""Provenance of the figures, from the records of the runs: benchmark.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worldmodel.experiments.benchmark.suite import Cell
 
 
 def provenance(suite: str, cells: Sequence[Cell]) -> dict[str, Any]:
-    """What ran, on what, with which code, for how long; nothing that the runs' records don't say."""
+    """Collect runs, machines, code versions and durations from the records of the runs."""
     records = [json.loads(f.read_text()) for c in cells if (f := c.folder / "run.json").exists()]
     speeds = [r["steps_per_s"] for r in records if r.get("steps_per_s")]
     methods: dict[str, dict[str, Any]] = {}  # a row for each method in each environment
@@ -31,8 +31,8 @@ def provenance(suite: str, cells: Sequence[Cell]) -> dict[str, Any]:
         "finished": sum(r["status"] == "done" for r in records),
         "methods": methods,
         "git": sorted({str(r["git"]) for r in records}),
-        "machines": _unlike(r["machine"] for r in records),
-        "packages": _unlike(r["packages"] for r in records),
+        "machines": _distinct(r["machine"] for r in records),
+        "packages": _distinct(r["packages"] for r in records),
         "wall_s": round(sum(r["wall_s"] for r in records), 1),
         "env_steps": sum(int(r["env_steps"]) - r.get("steps_before", 0) for r in records),
         "steps_per_s": float(np.median(speeds)) if speeds else None,
@@ -44,11 +44,11 @@ def provenance(suite: str, cells: Sequence[Cell]) -> dict[str, Any]:
     }
 
 
-def in_words(made: dict[str, Any]) -> str:
-    """One paragraph, for under a table."""
+def provenance_text(made: dict[str, Any]) -> str:
+    """Describe the provenance in one paragraph."""
     if not made["runs"]:
         return "No cell has run."
-    words = effort(made)
+    words = effort_text(made)
     if made["metric"] == "return_ext":
         words += "The return is the mean over the last 200 episodes of the sampling policy while it trains. "
     if made["stops_early"]:
@@ -59,11 +59,11 @@ def in_words(made: dict[str, Any]) -> str:
     )
 
 
-def effort(made: dict[str, Any]) -> str:
-    """One sentence: how many runs and steps, how long, on what, with which code."""
+def effort_text(made: dict[str, Any]) -> str:
+    """Describe runs, steps, duration, machines and code in one sentence."""
     words = (
         f"{made['runs']} runs of {made['cells']} cells, {made['env_steps']:,} environment steps, "
-        f"{made['wall_s'] / 60:.0f} minutes of single-threaded processes on {machine_words(made)}"
+        f"{made['wall_s'] / 60:.0f} minutes of single-threaded processes on {machine_text(made)}"
     )
     if made["steps_per_s"]:
         words += f", {made['steps_per_s']:.0f} steps/s a process at the median"
@@ -71,12 +71,13 @@ def effort(made: dict[str, Any]) -> str:
     return words + f"; code {', '.join(made['git'])}; torch {torch}. "
 
 
-def machine_words(made: dict[str, Any]) -> str:
+def machine_text(made: dict[str, Any]) -> str:
+    """Describe the machines of the runs."""
     return "; ".join(
         f"{m['cores']} cores of {m['cpu']}" + (f" with {m['gpu']}" if m.get("gpu") else "") for m in made["machines"]
     )
 
 
-def _unlike(records: Any) -> list[dict[str, Any]]:
-    """One of each, in the order in which they first appear."""
+def _distinct(records: Any) -> list[dict[str, Any]]:
+    """Return the distinct records, in the order of their first appearance."""
     return list({json.dumps(r, sort_keys=True): r for r in records}.values())

@@ -1,4 +1,4 @@
-"""results.csv: what the cells came to, and the only thing that a report needs."""
+"""Results of the cells in results.csv, the only input of a report."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.training.learning_curve import read_metrics
 
 CURVES = ("return_ext", "coverage", "coverage_episode", "rooms_episode", "tv_action_share", "tv_rew_int_share")
-"""Columns of metrics.csv that are kept as curves."""
+"""Columns of metrics.csv that results.csv has as curves."""
 FINALS = (*CURVES, "success", "length", "delta_skill", "entropy", "env_faults")
 EVALUATED = ("return_mean", "success")  # of each behaviour in report.json
 POINTS = 60  # of a curve, at most
 
 
 class Row(NamedTuple):
-    """One number. `env` is the suite's word for the environment; `env_steps` and `wall_s` are those of a curve's point,
-    or of the run's end."""
+    """One number. `env` is the suite's name of the environment.
+
+    `env_steps` and `wall_s` belong to a point of a curve, or to the end of the run.
+    """
 
     suite: str
     env: str
@@ -36,21 +38,20 @@ class Row(NamedTuple):
 
 
 def final_name(column: str) -> str:
-    """What the last value of a column of metrics.csv is called in results.csv."""
+    """Name in results.csv of the last value of a column of metrics.csv."""
     return "return_final" if column == "return_ext" else f"{column}_final"
 
 
 def rows_of(suite: str, cell: Cell) -> list[Row]:
-    """All numbers of a cell. One that left none counts at the bottom of its environment's range, it is never left out.
+    """Return all numbers of a cell. A cell without results counts at the bottom of its environment's range.
 
-    - `score`: the last value of the suite's metric, 0 and 1 where the suite's range says so.
+    - `score`: the last value of the suite's metric, scaled so that the suite's range is 0 to 1.
     - `<metric>_auc`: the mean of the suite's metric over the budget; a run that ended early keeps its last value, and
-      before the first value it counts at the bottom. After it those of the other curves,
-      from 0.
+      before the first value it counts at the bottom. It is followed by those of the other curves, whose bottom is 0.
     - `steps_to_threshold`, `seconds_to_threshold`: where the metric first reaches the threshold; inf if never.
-    - `finished`: 1 where the run ended as it should. `threshold`, `budget`: as configured.
-    - `evaluated_<behaviour>_…`: what the evaluation after the training said, where the suite asks for one.
-    - a last value of each column, and thinned curves under the columns' own names.
+    - `finished`: 1 where the run ended as configured. `threshold`, `budget`: as configured.
+    - `evaluated_<behaviour>_…`: results of the evaluation after the training, where the suite has one.
+    - a last value of each column, and thinned curves under the names of the columns.
     """
     path, record = cell.folder / "metrics.csv", cell.folder / "run.json"
     found = read_metrics(path) if path.exists() else {}
@@ -74,10 +75,10 @@ def rows_of(suite: str, cell: Cell) -> list[Row]:
     values |= {f"{k}_auc": area(steps, found[k], cell.budget, 0.0) for k in CURVES if k in found and k != cell.metric}
     report = cell.folder / "report.json"
     if cell.evaluate is not None and report.exists():
-        said: dict[str, Any] = json.loads(report.read_text())
-        played = said.get("returns") or {name: said[name] for name in ("greedy", "sampled") if name in said}
-        judged = {f"evaluated_{name}_{k}": x.get(k) for name, x in played.items() for k in EVALUATED}
-        values |= {name: x for name, x in judged.items() if x is not None}
+        content: dict[str, Any] = json.loads(report.read_text())
+        behaviours = content.get("returns") or {k: content[k] for k in ("greedy", "sampled") if k in content}
+        evaluated = {f"evaluated_{name}_{k}": x.get(k) for name, x in behaviours.items() for k in EVALUATED}
+        values |= {name: x for name, x in evaluated.items() if x is not None}
 
     def row(at: int, name: str, value: float) -> Row:
         return Row(suite, cell.world.name, cell.method, cell.seed, int(steps[at]), float(wall[at]), name, float(value))
@@ -92,7 +93,7 @@ def rows_of(suite: str, cell: Cell) -> list[Row]:
 
 
 def reached(steps: np.ndarray, wall: np.ndarray, metric: np.ndarray, threshold: float) -> tuple[float, float]:
-    """Environment steps and wall-clock seconds at which a metric first reaches a threshold; inf if never."""
+    """Return the environment steps and seconds at which a metric first reaches a threshold; inf if never."""
     where = np.flatnonzero(metric >= threshold)  # nan compares as False
     return (steps[where[0]], wall[where[0]]) if len(where) else (np.inf, np.inf)
 
@@ -104,18 +105,19 @@ def area(steps: np.ndarray, metric: np.ndarray, budget: int, bottom: float) -> f
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
+    """Write results.csv, with six significant digits."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(Row._fields)
-        writer.writerows([_short(x) if isinstance(x, float) else x for x in row] for row in rows)
+        writer.writerows([_rounded(x) if isinstance(x, float) else x for x in row] for row in rows)
 
 
-def _short(value: float) -> float:
+def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
 class Results:
-    """results.csv, by metric, environment, method and seed; in the order in which they stand there."""
+    """Rows of results.csv by metric, environment, method and seed, in the order of the file."""
 
     def __init__(self, rows: Iterable[Row]):
         self.cells: dict[tuple[str, str, str], dict[int, list[Row]]] = {}
@@ -131,7 +133,7 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """Raises ConfigError where there is no such file, or it isn't one of ours."""
+        """Read a file. Raises ConfigError where it does not exist or has other columns."""
         if not path.is_file():
             raise ConfigError(f"report={path.parent}: has no {path.name}")
         with path.open(newline="") as file:
@@ -143,11 +145,11 @@ class Results:
             if not any(row.metric == "score" for row in rows):
                 raise ValueError("there is no metric 'score' in it")
         except (ValueError, IndexError) as error:
-            raise ConfigError(f"report={path.parent}: {path.name} can't be read ({error})") from None
+            raise ConfigError(f"report={path.parent}: {path.name} cannot be read ({error})") from None
         return cls(rows)
 
     def values(self, metric: str, env: str, method: str) -> np.ndarray:
-        """(seeds,) of a metric that each seed has once; empty where there is none."""
+        """Values (seeds,) of a metric with one value for each seed; empty where there is none."""
         return np.array([rows[-1].value for rows in self.cells.get((metric, env, method), {}).values()])
 
     def scores(self, method: str, envs: Iterable[str]) -> list[np.ndarray]:
@@ -159,11 +161,13 @@ class Results:
         return [e for e in self.envs if all(("score", e, m) in self.cells for m in methods)]
 
     def curves(self, metric: str, env: str, method: str, grid: np.ndarray) -> np.ndarray:
-        """(seeds, points) on a grid of environment steps, between the known points by straight lines; a run that
-        ended early keeps its last value."""
+        """Curves (seeds, points), interpolated linearly on a grid of environment steps.
+
+        A run that ended early keeps its last value.
+        """
         seeds = self.cells.get((metric, env, method), {}).values()
         return np.array([np.interp(grid, [r.env_steps for r in rows], [r.value for r in rows]) for rows in seeds])
 
     def only(self, metric: str, env: str) -> float | None:
-        """A metric that is the same for all cells of an environment, such as the threshold."""
+        """Value of a metric that all cells of an environment share, such as the threshold."""
         return next((self.values(metric, env, m)[0] for m in self.methods if (metric, env, m) in self.cells), None)

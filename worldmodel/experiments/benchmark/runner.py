@@ -1,4 +1,4 @@
-"""Runs cells: processes of one thread each, side by side, stopped in order, never run twice."""
+"""Runner of cells in parallel processes of one thread each."""
 
 from __future__ import annotations
 
@@ -29,11 +29,16 @@ from worldmodel.training.run import find_checkpoint
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-ASKED = "cell.json"  # what the cell was asked to be, so that a folder is never taken for another cell's result
+ASKED = "cell.json"  # settings of the folder's cell, which a resumed one must share
+
+
+def cores() -> int:
+    """Return the number of cores available to this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def finished(cell: Cell) -> bool:
-    """Is there nothing left to do? Raises ConfigError where the folder is that of other overrides."""
+    """Return whether a cell has finished. Raises ConfigError where its folder has a run with other overrides."""
     asked = cell.folder / ASKED
     if asked.exists() and (before := json.loads(asked.read_text())["overrides"]) != list(cell.overrides):
         differ = sorted({*before} ^ {*cell.overrides}) or ["their order"]
@@ -42,15 +47,15 @@ def finished(cell: Cell) -> bool:
 
 
 def trained(cell: Cell) -> bool:
-    """Has the training ended as it should?"""
+    """Return whether the training of a cell has ended as configured."""
     record = cell.folder / "run.json"
     return record.exists() and json.loads(record.read_text())["status"] == "done"
 
 
 def command(cell: Cell) -> list[str]:
-    """What to run next for a cell: train, go on training from its newest checkpoint, or evaluate.
+    """Return the next command of a cell: train, resume from its newest checkpoint, or evaluate.
 
-    A run that goes on has its configuration in its checkpoint, so the overrides aren't repeated.
+    A resumed run has its configuration in the checkpoint, so the overrides are not repeated.
     """
     python = [sys.executable, "-m"]
     if trained(cell):
@@ -72,10 +77,10 @@ class Running:
 
 
 class Runner:
-    """Runs what isn't finished, `jobs` processes at a time.
+    """Runs the unfinished cells, `jobs` processes at a time.
 
-    SIGINT or SIGTERM asks each process to save and stop, waits for them, and starts no other; a second one kills them.
-    On Linux they are asked the same when this process dies.
+    After SIGINT or SIGTERM, each process saves and stops, and no other starts; a second signal kills them. On Linux
+    they also stop when this process dies.
     """
 
     def __init__(self, cells: Sequence[Cell], jobs: int, console: Console | None = None):
@@ -88,7 +93,7 @@ class Runner:
         self.began = time.perf_counter()
 
     def run(self, poll_s: float = 0.25) -> None:
-        """Until all was run or a signal came (`signalled`). A failed cell is told of and left for the next time."""
+        """Run all cells, or until a signal (`signalled`). A failed cell is reported, and runs again next time."""
         with self._signals(), self._live() as live:
             while self.running or (self.waiting and not self.signalled):
                 while self.waiting and len(self.running) < self.jobs and not self.signalled:
@@ -112,7 +117,7 @@ class Runner:
                 stdout=log,
                 stderr=log,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
-                start_new_session=True,  # a terminal's Ctrl-C comes here alone, to be handed on once
+                start_new_session=True,  # only this process receives a terminal's Ctrl-C, and passes it on once
                 preexec_fn=_follow_parent,
             )
         self.running.append(Running(cell, process))
@@ -162,7 +167,7 @@ class Runner:
             yield live
 
     def table(self) -> Table:
-        """Where each process is, and what is done and left of each method in each environment."""
+        """Return the progress of each process, and the number of cells by state."""
         states = list(self.state.values())
         counts = ", ".join(f"{states.count(s)} {s}" for s in ("done", "running", "waiting", "failed", "stopped"))
         title = f"{counts}  {time.perf_counter() - self.began:.0f} s"
@@ -179,18 +184,20 @@ class Runner:
 
 
 def last_row(path: Path) -> dict[str, str]:
-    """The last whole row of a metrics.csv that is being written; empty where there is none."""
+    """Return the last complete row of a metrics.csv that is being written; empty where there is none."""
     if not path.exists():
         return {}
     with path.open("rb") as file:
         head = file.readline().decode()
         file.seek(max(len(head), file.seek(0, os.SEEK_END) - 4096))
-        lines = file.read().decode(errors="ignore").split("\n")[:-1]  # what follows the last line break is half a row
+        lines = (
+            file.read().decode(errors="ignore").split("\n")[:-1]
+        )  # the text after the last line break is an incomplete row
     names, values = (next(csv.reader([x])) for x in (head, lines[-1] if lines else ""))
     return dict(zip(names, values, strict=True)) if len(names) == len(values) else {}
 
 
 def _follow_parent() -> None:
-    """In the child: be asked to stop when the parent dies (Linux's PR_SET_PDEATHSIG)."""
+    """In the child process: receive SIGTERM when the parent dies (Linux's PR_SET_PDEATHSIG)."""
     if LIBC:
         LIBC.prctl(1, signal.SIGTERM)

@@ -1,23 +1,19 @@
-"""From a suite's configuration to its cells."""
+"""Cells of a benchmark, from the configuration of a suite."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.errors import ConfigError
-from worldmodel.training.config import CONFIG_DIR
-from worldmodel.training.renamed_keys import refuse_renamed
+from worldmodel.training.compose import compose_config, composing
 
-# what a suite says, and what it need not say
+# optional keys of a suite
 DEFAULTS: dict[str, Any] = {
     "metric": "return_ext",
     "threshold": None,
@@ -32,12 +28,12 @@ METHOD_KEYS = ("seeds", "overrides")
 
 @dataclass(frozen=True)
 class World:
-    """An environment of a suite, and what counts there."""
+    """An environment of a suite, its threshold and its range of scores."""
 
-    name: str  # the suite's word for it, and its folder
+    name: str  # the suite's name for it, and its folder
     overrides: tuple[str, ...]
-    threshold: float | None  # of the suite's metric: reached means solved
-    score: tuple[float, float]  # values of the metric that are called 0 and 1
+    threshold: float | None  # of the suite's metric, at which the environment counts as solved
+    score: tuple[float, float]  # values of the metric with the scores 0 and 1
 
 
 @dataclass(frozen=True)
@@ -64,11 +60,18 @@ def cells_of(
     seeds: Sequence[int] | None = None,
     overrides: list[str] | tuple[str, ...] = (),
 ) -> list[Cell]:
-    """All cells of a suite, or those of some methods and environments: these `seeds` of each, or as many from 0 as the
-    suite says.
+    """Return the cells of a suite, after composing the configuration of every method.
 
-    Every method's configuration is composed, so that what is wrong with one is known before anything runs.
-    Raises ConfigError, naming the suite's key.
+    Args:
+        suite: configuration of the suite.
+        out: folder of the benchmark.
+        methods: names of methods. None: all.
+        envs: names of environments. None: all.
+        seeds: of each method. None: from 0, as many as the suite sets.
+        overrides: of every run, after those of the suite.
+
+    Raises:
+        ConfigError: names the suite's key. Every configuration is checked before a run starts.
     """
     plain = _plain(suite)
     worlds = [_world(name, node, plain) for name, node in plain["envs"].items()]
@@ -82,9 +85,9 @@ def cells_of(
         found = {}
         for world in worlds:
             for method in chosen:
-                said = plain["methods"][method].get("overrides", [])
-                changes = (*plain["common"], *world.overrides, *said, *overrides)
-                found[world.name, method] = changes, compose_run(f"{method} on {world.name}", changes)
+                own = plain["methods"][method].get("overrides", [])
+                changes = (*plain["common"], *world.overrides, *own, *overrides)
+                found[world.name, method] = changes, compose_config(changes, purpose=f"{method} on {world.name}")
     evaluate = None if plain["evaluate"] is None else tuple(plain["evaluate"])
     return [
         Cell(
@@ -104,25 +107,6 @@ def cells_of(
     ]
 
 
-@contextmanager
-def composing() -> Iterator[None]:
-    """Hydra ready to compose, within a Hydra job as well as outside of one."""
-    if GlobalHydra.instance().is_initialized():
-        yield
-    else:
-        with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-            yield
-
-
-def compose_run(what: str, overrides: tuple[str, ...]) -> DictConfig:
-    """The training configuration with these overrides. Raises ConfigError, saying `what` it was for."""
-    try:
-        refuse_renamed(overrides)
-        return compose("train", overrides=list(overrides))
-    except Exception as error:  # hydra's and omegaconf's own, which share no base
-        raise ConfigError(f"{what}: {' '.join(str(error).split())}") from None
-
-
 def _plain(suite: DictConfig) -> dict[str, Any]:
     plain: dict[str, Any] = OmegaConf.to_container(suite, resolve=True)
     for key in plain.keys() - {*DEFAULTS, *REQUIRED}:
@@ -134,7 +118,7 @@ def _plain(suite: DictConfig) -> dict[str, Any]:
 
 
 def _world(name: str, node: Any, suite: dict[str, Any]) -> World:
-    """An environment is a list of overrides, or a mapping with a threshold or a score range of its own besides."""
+    """Read an environment: a list of overrides, or a mapping with overrides, threshold and range of scores."""
     node = {"overrides": node} if isinstance(node, list) else node
     _check_node(f"suite.envs.{name}", node, WORLD_KEYS)
     low, high = node.get("score", suite["score"])

@@ -1,40 +1,21 @@
-"""The comparison in tables, from results.csv alone."""
+"""Tables of a benchmark from results.csv."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-from rich.table import Table as RichTable
 
+from worldmodel.analysis.report.cells import format_interval
+from worldmodel.analysis.report.section import Table
 from worldmodel.analysis.statistics import improvement, interval, iqm_interval, optimality_gap
 from worldmodel.experiments.benchmark.results import FINALS, Results, final_name
 
 PERCENT = "95 %"
 
 
-@dataclass
-class Table:
-    """Rows of words under a title, for Markdown, HTML and the terminal."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-
-    def markdown(self) -> str:
-        head, *body = (f"| {' | '.join(line)} |" for line in (self.header, *self.rows))
-        return "\n".join([head, "|---" * len(self.header) + "|", *body])
-
-    def rich(self) -> RichTable:
-        table = RichTable(*self.header, title=self.title, title_justify="left")
-        for row in self.rows:
-            table.add_row(*row)
-        return table
-
-
 def overview(results: Results, env: str) -> Table:
-    """Per method: seeds that reach the threshold, median steps and seconds to it, and the end's interquartile mean."""
+    """Seeds that reach the threshold, median steps and seconds to it, and the final interquartile mean, by method."""
     threshold = results.only("threshold", env)
     has = threshold is not None
     goal = [f"seeds ≥ {threshold:g}", "median steps to it", "median seconds"] if has else ["seeds"]
@@ -47,22 +28,21 @@ def overview(results: Results, env: str) -> Table:
         solved = f"{np.isfinite(steps).sum()} of {len(scores)}" if has else str(len(scores))
         times = [_count(np.median(steps)), _seconds(np.median(seconds))] if has else []
         last = results.values(final_name(results.metric), env, method)
-        rows.append([method, solved, *times, _interval(iqm_interval(last))])
+        rows.append([method, solved, *times, format_interval(*iqm_interval(last))])
     word = "return" if results.metric == "return_ext" else results.metric
     return Table(env, ["method", *goal, f"{word} at the end, IQM [{PERCENT}]"], rows)
 
 
 def aggregate(results: Results) -> Table:
-    """Scores over all environments that a method ran in."""
+    """Scores over all environments of a method."""
     rows = []
     for method in results.methods:
         envs = results.envs_of(method)
         scores = results.scores(method, envs)
         gap = interval(optimality_gap, scores)
         mean = interval(lambda x: x.mean(-1), scores)
-        rows.append(
-            [method, str(len(envs)), str(sum(map(len, scores))), *map(_interval, (iqm_interval(scores), mean, gap))]
-        )
+        spread = [format_interval(*x) for x in (iqm_interval(scores), mean, gap)]
+        rows.append([method, str(len(envs)), str(sum(map(len, scores))), *spread])
     header = ["method", "environments", "runs", *(f"{x} [{PERCENT}]" for x in ("IQM", "mean", "optimality gap"))]
     return Table("score over all environments", header, rows)
 
@@ -76,13 +56,14 @@ def improvements(results: Results) -> Table:
                 p, low, high = improvement(results.scores(x, envs), results.scores(y, envs), draws=2_000)
                 found[x, y], found[y, x] = (p, low, high), (1 - p, 1 - high, 1 - low)
     rows = [
-        [x, *(_interval(found[x, y], 2) if (x, y) in found else "–" for y in results.methods)] for x in results.methods
+        [x, *(format_interval(*found[x, y], digits=2) if (x, y) in found else "–" for y in results.methods)]
+        for x in results.methods
     ]
     return Table(f"P(row > column) [{PERCENT}]", ["", *results.methods], rows)
 
 
 def brittleness(results: Results, env: str) -> Table:
-    """How far the seeds lie apart, and how many of them failed."""
+    """Spread of the seeds, and the share of failed ones."""
     has = results.only("threshold", env) is not None
     rows = []
     for method in results.methods:
@@ -115,18 +96,18 @@ def to_threshold(results: Results, env: str) -> Table | None:
 
 
 def finals(results: Results, env: str) -> Table:
-    """Last values of everything that was logged, and areas under curves."""
+    """Last values of all logged metrics, and areas under curves."""
     return _means(results, env, [*(f"{k}_auc" for k in results.curve_names), *(final_name(k) for k in FINALS)])
 
 
 def evaluated(results: Results, env: str) -> Table | None:
-    """What the evaluation after the training said, by behaviour."""
+    """Results of the evaluation after the training, by behaviour."""
     table = _means(results, env, results.evaluated)
     return table if len(table.header) > 1 else None
 
 
 def _means(results: Results, env: str, names: list[str]) -> Table:
-    """Means over seeds and their standard deviations, of those metrics that there are."""
+    """Means over seeds and their standard deviations, of the metrics that exist."""
     names = [n for n in names if any(len(results.values(n, env, m)) for m in results.methods)]
     rows = []
     for method in results.methods:
@@ -139,7 +120,7 @@ def _means(results: Results, env: str, names: list[str]) -> Table:
 
 
 def coverage(results: Results, env: str) -> Table | None:
-    """Places visited by the end, on average over the budget, and within an episode; rooms, where they are told."""
+    """Places visited by the end, on average over the budget, and within an episode; rooms, where reported."""
     names = {
         "coverage_final": "at the end, IQM",
         "coverage_auc": "area under the curve / budget, IQM",
@@ -153,12 +134,12 @@ def coverage(results: Results, env: str) -> Table | None:
     for method in results.methods:
         values = [results.values(n, env, method) for n in names]
         if any(map(len, values)):
-            rows.append([method, *(_interval(iqm_interval(x)) if len(x) else "–" for x in values)])
+            rows.append([method, *(format_interval(*iqm_interval(x)) if len(x) else "–" for x in values)])
     return Table(env, ["method", *(f"{x} [{PERCENT}]" for x in names.values())], rows)
 
 
 def television(results: Results) -> Table | None:
-    """The noisy TV's share of the actions, where there is one to choose: at the end, and of all steps."""
+    """Share of the noisy TV's actions, where there are any: at the end, and of all steps."""
     envs = [e for e in results.envs if any(len(results.values("tv_action_share_auc", e, m)) for m in results.methods)]
     if not envs:
         return None
@@ -167,14 +148,9 @@ def television(results: Results) -> Table | None:
     for method in results.methods:
         values = [results.values(f"tv_action_share_{ending}", env, method) for env, ending, _ in columns]
         if any(map(len, values)):
-            rows.append([method, *(_interval(iqm_interval(x)) if len(x) else "–" for x in values)])
+            rows.append([method, *(format_interval(*iqm_interval(x)) if len(x) else "–" for x in values)])
     header = ["method", *(f"{env}, {words}" for env, _, words in columns)]
     return Table(f"share of the TV's actions, IQM [{PERCENT}]", header, rows)
-
-
-def _interval(found: tuple[float, ...], digits: int = 3) -> str:
-    middle, low, high = (f"{x:.{digits}f}" for x in found)
-    return f"{middle} [{low}, {high}]"
 
 
 def _count(value: float) -> str:

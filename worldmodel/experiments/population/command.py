@@ -11,19 +11,19 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from worldmodel.errors import ConfigError
-from worldmodel.experiments.benchmark.command import cores
-from worldmodel.experiments.benchmark.suite import compose_run, composing
+from worldmodel.errors import ConfigError, check_range
+from worldmodel.experiments.benchmark.runner import cores
 from worldmodel.experiments.population.member import Plan
 from worldmodel.experiments.population.report import write_report
 from worldmodel.experiments.population.space import by_key, spread
-from worldmodel.experiments.studies.runner import Lab, Stopped
+from worldmodel.experiments.study_runner import Stopped, StudyRunner
 from worldmodel.files import write_json
 from worldmodel.training.callbacks.signals import RESUMABLE, resumable_from_the_start
+from worldmodel.training.compose import compose_config
 from worldmodel.training.config import CONFIG_DIR, check_call
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 
-PLAN = "plan.json"  # what the folder's population is, so that it isn't gone on with as another
+PLAN = "plan.json"  # settings of the folder's population, which a resumed one must share
 SHARED = ("video=false", "logger=none", "threads=1")
 
 
@@ -43,23 +43,23 @@ def population(
     fixed: bool = False,
     jobs: int | None = None,
 ) -> Path:
-    """Train a population, or go on with that of the folder; see configs/population.yaml. Returns the folder.
+    """Train a population, or resume that of the folder, and return the folder; see configs/population.yaml.
 
-    Raises ConfigError for bad input, Stopped after a signal, RuntimeError where a member failed.
+    Raises:
+        ConfigError: for bad input.
+        Stopped: after a signal.
+        RuntimeError: where a member failed.
     """
-    for key, value, low in (("members", members, 2), ("interval", interval, 1), ("jobs", jobs or 1, 1)):
-        if value < low:
-            raise ConfigError(f"{key}={value}: allowed are whole numbers from {low}")
-    if not 0 < quantile <= 0.5:
-        raise ConfigError(f"quantile={quantile}: allowed is 0 < quantile <= 0.5")
-    if not 0 <= resample <= 1:
-        raise ConfigError(f"resample={resample}: allowed is 0 <= resample <= 1")
+    check_range("members", members, "[2, inf)", whole=True)
+    check_range("interval", interval, "[1, inf)", whole=True)
+    check_range("jobs", jobs, "[1, inf)", whole=True, null=True)
+    check_range("quantile", quantile, "(0, 0.5]")
+    check_range("resample", resample, "[0, 1]")
     ranges = by_key(space)
     plan = Plan(Path(out or "runs/population").resolve(), (*SHARED, *overrides), seed, interval, total_steps, metric)
     first = spread(ranges, members, seed)
-    with composing():
-        words = [f"{key}={value}" for key, value in first[0].items()]
-        cfg = compose_run("overrides", (*plan.overrides, *words))
+    words = [f"{key}={value}" for key, value in first[0].items()]
+    cfg = compose_config((*plan.overrides, *words), purpose="overrides")
     if interval < (update := cfg.env.num_envs * cfg.data.rollout_length) or total_steps < interval:
         raise ConfigError(f"interval={interval}: allowed is from an update, {update}, to total_steps={total_steps}")
     _claim(plan, {"space": ranges, "members": members, "quantile": quantile, "resample": resample, "factors": factors})
@@ -72,19 +72,19 @@ def population(
     )
     if failed:
         raise RuntimeError(f"members {failed} of {plan.out} failed, see members/*/log.txt and ray/*/error.txt")
-    lab = Lab("fixed", plan.out / "fixed", jobs or cores())
+    runner = StudyRunner("fixed", plan.out / "fixed", jobs or cores())
     cells = []
     for i, setting in enumerate(first if fixed else ()):
         words = [f"{key}={value}" for key, value in setting.items()]
         common = [*plan.overrides, f"total_steps={total_steps}"]
-        cells += lab.cells({f"fixed{i}": words}, common, [seed + i])
-    lab.train(cells)
+        cells += runner.cells({f"fixed{i}": words}, common, [seed + i])
+    runner.train(cells)
     Console().print(write_report(plan, ranges, members, [cell.folder for cell in cells]).rich())
     return plan.out
 
 
 def _claim(plan: Plan, about: dict[str, Any]) -> None:
-    """Say what the folder's population is. Raises ConfigError where it is another one already."""
+    """Record the population's settings in its folder. Raises ConfigError where the folder has other settings."""
     about |= {"overrides": list(plan.overrides), "seed": plan.seed, "interval": plan.interval}
     about |= {"total_steps": plan.total_steps, "metric": plan.metric, "factors": list(about["factors"])}
     path = plan.out / PLAN

@@ -1,4 +1,4 @@
-"""One member of a population: it trains an interval at a time, from its own checkpoint or from another member's."""
+"""Member of a population: trains an interval at a time from its own or another member's checkpoint."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from worldmodel.analysis.video import film
-from worldmodel.experiments.benchmark.suite import compose_run, composing
 from worldmodel.files import atomic_write
 from worldmodel.training.checkpoint import agent_state, read_checkpoint
+from worldmodel.training.compose import compose_config
 from worldmodel.training.learning_curve import read_metrics
 from worldmodel.training.run import continued, train
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What all members share. `interval` and `total_steps` are environment steps of one member."""
+    """Settings of all members. `interval` and `total_steps` are environment steps of one member."""
 
     out: Path
     overrides: tuple[str, ...]
@@ -36,12 +36,13 @@ class Plan:
 
     @property
     def intervals(self) -> int:
+        """Number of intervals of a member."""
         return -(-self.total_steps // self.interval)
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where an interval begins: the checkpoint, the steps in it, and whose it is (None: nobody's, it is the first)."""
+    """Start of an interval: the checkpoint, its steps, and the member it belongs to (None in the first interval)."""
 
     checkpoint: Path | None = None
     env_steps: int = 0
@@ -49,16 +50,16 @@ class Start:
 
     @classmethod
     def at(cls, checkpoint: Path) -> Start:
-        """From a file, which says itself which run it is of. Raises ConfigError."""
+        """Start from a checkpoint, whose configuration names its run. Raises ConfigError."""
         saved = read_checkpoint(checkpoint, to_go_on=True)
         return cls(checkpoint, int(agent_state(saved)["env_steps"]), int(Path(saved["config"]["run_dir"]).name))
 
 
 def advance(plan: Plan, member: int, hyperparameters: Mapping[str, Any], start: Start) -> dict[str, Any]:
-    """Train one interval in the member's folder; returns `intervals` (done so far), `env_steps` and the metric.
+    """Train one interval in the member's folder; return `intervals` (done so far), `env_steps` and the metric.
 
-    The run that goes on is built with the hyperparameters of now; what the checkpoint then brings back are weights,
-    moments and statistics, and no settings. So a perturbation can't be undone by the restore (ray #62173).
+    The run is built with the given hyperparameters; the checkpoint restores weights, moments and statistics, but no
+    settings. The restore therefore cannot undo a perturbation (ray #62173).
     """
     count = start.env_steps // plan.interval + 1
     steps = min(count * plan.interval, plan.total_steps)
@@ -66,8 +67,7 @@ def advance(plan: Plan, member: int, hyperparameters: Mapping[str, Any], start: 
     words = [f"{key}={value}" for key, value in hyperparameters.items()]
     words += [f"seed={plan.seed + member}", f"run_dir={folder}", f"total_steps={steps}"]
     words += [f"checkpoint={start.checkpoint}"] if start.checkpoint else []
-    with composing():
-        cfg = compose_run(f"member {member}", (*plan.overrides, *words))
+    cfg = compose_config((*plan.overrides, *words), purpose=f"member {member}")
     folder.mkdir(parents=True, exist_ok=True)
     with into(folder / "log.txt"):
         train(continued(cfg, words), film)
@@ -78,7 +78,7 @@ def advance(plan: Plan, member: int, hyperparameters: Mapping[str, Any], start: 
 
 
 def note(plan: Plan, member: int, hyperparameters: Mapping[str, Any], start: Start, found: Mapping[str, Any]) -> None:
-    """Add the interval to the member's lineage.csv, in place of what a killed attempt has left of it."""
+    """Add the interval to the member's lineage.csv, in place of the rows of a killed attempt."""
     path = plan.folder(member) / "lineage.csv"
     rows = [row for row in lineage(path) if int(row["from_steps"]) < start.env_steps]
     parent = "" if start.parent is None else start.parent
@@ -93,7 +93,7 @@ def note(plan: Plan, member: int, hyperparameters: Mapping[str, Any], start: Sta
 
 
 def lineage(path: Path) -> list[dict[str, Any]]:
-    """The intervals of a member so far, as in its lineage.csv."""
+    """Return the finished intervals of a member from its lineage.csv."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -102,7 +102,7 @@ def lineage(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def into(path: Path) -> Iterator[None]:
-    """What is printed meanwhile goes to the end of a file."""
+    """Append everything that is printed within the context to a file."""
     before = sys.stdout, sys.stderr
     with path.open("a", buffering=1, encoding="utf-8", errors="replace") as file:
         sys.stdout = sys.stderr = file

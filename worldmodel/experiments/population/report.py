@@ -1,4 +1,4 @@
-"""What became of a population: who went on from whom, with which hyperparameters, and how it compares."""
+"""Report of a population: lineage, hyperparameters, and comparison with fixed hyperparameters."""
 
 from __future__ import annotations
 
@@ -7,34 +7,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from worldmodel.experiments.benchmark.plots import panels
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.section import Figure, Section, Table
 from worldmodel.experiments.benchmark.results import area
-from worldmodel.experiments.benchmark.tables import Table
 from worldmodel.experiments.population.member import Plan, lineage
 from worldmodel.training.learning_curve import read_metrics
 
 
 def write_report(plan: Plan, space: Mapping[str, Mapping[str, Any]], members: int, fixed: Sequence[Path] = ()) -> Table:
-    """lineage.csv, table.csv, table.md and plot.png in the population's folder. `fixed`: run folders of each member's
-    first hyperparameters, kept to the end."""
+    """Write lineage.csv, table.csv, table.md and plot.png in the population's folder.
+
+    `fixed` are run folders of each member's first hyperparameters, without changes.
+    """
     rows = [row for member in range(members) for row in lineage(plan.folder(member) / "lineage.csv")]
     rows.sort(key=lambda row: (int(row["interval"]), int(row["member"])))
     _csv(plan.out / "lineage.csv", [list(rows[0]), *(list(row.values()) for row in rows)])
     table = _table(plan, list(space), rows, fixed)
-    _csv(plan.out / "table.csv", [table.header, *table.rows])
     copies = [row for row in rows if row["parent"] not in ("", row["member"])]
     words = "; ".join(f"{r['member']} from {r['parent']} at {int(r['from_steps']):,}" for r in copies) or "none"
-    (plan.out / "table.md").write_text(
-        f"**{table.title}**\n\n{table.markdown()}\n\n{members} members of {plan.total_steps:,} environment steps each "
-        f"({' '.join(plan.overrides)}), seeds {plan.seed} to {plan.seed + members - 1}; compared every "
-        f"{plan.interval:,} steps by {plan.metric}. Copies (member from member at steps): {words}.\n"
+    notes = (
+        f"{members} members of {plan.total_steps:,} environment steps each ({' '.join(plan.overrides)}), seeds "
+        f"{plan.seed} to {plan.seed + members - 1}; compared every {plan.interval:,} steps by {plan.metric}. Copies "
+        f"(member from member at steps): {words}."
     )
-    _plot(plan, space, members, rows, fixed).savefig(plan.out / "plot.png", dpi=110)
+    figure = Figure.of(_plot(plan, space, members, rows, fixed), dpi=110)
+    Section(table.caption, tables=[table], figures=[figure], text=notes).write(plan.out)
     return table
 
 
 def _table(plan: Plan, names: list[str], rows: list[dict[str, Any]], fixed: Sequence[Path]) -> Table:
-    """A line for each run: the metric at the end and on average over the budget, and the hyperparameters."""
+    """Return a line for each run: the final metric, its mean over the budget, and the hyperparameters."""
     lines, ends = [], {}
     for member in sorted({int(row["member"]) for row in rows}):
         last = [row for row in rows if int(row["member"]) == member][-1]
@@ -47,7 +49,7 @@ def _table(plan: Plan, names: list[str], rows: list[dict[str, Any]], fixed: Sequ
         mean = area(metrics["env_steps"], metrics[plan.metric], plan.total_steps, 0.0)
         lines.append([run, f"{metrics[plan.metric][-1]:.3f}", f"{mean:.3f}", *settings])
     header = ["run", f"{plan.metric} at the end", "mean over the budget", *names]
-    title = "a population, and its first hyperparameters kept to the end" if fixed else "a population"
+    title = "a population, and its first hyperparameters without changes" if fixed else "a population"
     return Table(title, header, lines)
 
 
@@ -70,13 +72,13 @@ def _plot(
                     axis.plot(int(row["from_steps"]), value, "o", color=f"C{i % 10}", mec=f"C{parent % 10}", mew=2)
     for i, folder in enumerate(fixed):
         metrics = read_metrics(folder / "metrics.csv")
-        label = "first hyperparameters kept" if i == 0 else None
+        label = "first hyperparameters" if i == 0 else None
         axes[0].plot(metrics["env_steps"], metrics[plan.metric], color=f"C{i % 10}", ls=":", label=label)
     axes[0].set(xlabel="environment steps of a member", ylabel=plan.metric)
     axes[0].legend(fontsize=8)
     for axis, (name, node) in zip(axes[1:], space.items(), strict=True):
         axis.set(xlabel="environment steps of a member", ylabel=name, yscale="log" if node.get("log") else "linear")
-        axis.set_title("a dot: goes on from the member of the rim's colour", fontsize=8)
+        axis.set_title("a dot: a copy of the member in the rim's colour", fontsize=8)
     for axis in axes:
         axis.grid(alpha=0.3)
     return figure

@@ -1,4 +1,4 @@
-"""The hyperparameters that a population may change: ranges and choices, by their keys in the configuration."""
+"""Hyperparameters that a population changes: ranges and choices by key."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ KINDS = ({"low", "high"}, {"low", "high", "log"}, {"choices"})
 
 
 def by_key(space: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The space by the hyperparameters' keys. Raises ConfigError unless each entry is a range (`low`, `high`, perhaps
-    `log`) or `choices`."""
+    """Return the space by the hyperparameters' keys.
+
+    Raises:
+        ConfigError: unless each entry is a range (`low`, `high`, perhaps `log`) or `choices`.
+    """
     if not space:
         raise ConfigError("space=[]: allowed is at least one hyperparameter")
     found: dict[str, dict[str, Any]] = {}
@@ -34,8 +37,10 @@ def by_key(space: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def spread(space: Mapping[str, Mapping[str, Any]], members: int, seed: int) -> list[dict[str, Any]]:
-    """A first setting for each member: of every range each takes another of `members` equal parts (a Latin hypercube,
-    McKay et al. 1979)."""
+    """Return a first setting for each member, from a Latin hypercube (McKay et al. 1979).
+
+    Every range is divided into `members` equal parts, one for each member.
+    """
     draw = np.random.default_rng(seed)
     found: list[dict[str, Any]] = [{} for _ in range(members)]
     for name, node in space.items():
@@ -54,12 +59,12 @@ def _at(node: Mapping[str, Any], share: float) -> Any:
 
 
 def is_whole(node: Mapping[str, Any]) -> bool:
-    """A range of whole numbers."""
+    """Return whether a node is a range of whole numbers."""
     return isinstance(node["low"], int) and isinstance(node["high"], int)
 
 
 def within(space: Mapping[str, Mapping[str, Any]], setting: dict[str, Any]) -> dict[str, Any]:
-    """A perturbed setting, brought back into the ranges, with four digits."""
+    """Clip a perturbed setting to the ranges and round it to four digits."""
     found = dict(setting)
     for name, node in space.items():
         if "choices" not in node:

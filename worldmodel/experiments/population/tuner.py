@@ -1,4 +1,4 @@
-"""Ray Tune's population-based training (Jaderberg et al. 2017, arXiv 1711.09846) over our training runs."""
+"""Population-based training (Jaderberg et al. 2017, arXiv 1711.09846) of training runs with Ray Tune."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ from worldmodel.experiments.population.space import is_whole, within
 from worldmodel.files import alias
 
 SETTINGS = {
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths stay those of the command
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths refer to the command's folder
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # Ray's workers would wait for whatever else the machine does
+    "RAY_worker_niceness": "0",  # a higher value would slow the workers down on a busy machine
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1",  # what a kill can cost
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",  # s of progress that a kill can lose
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "OMP_NUM_THREADS": "1",
 }
 
 
 class Synchronous(PopulationBasedTraining):
-    """Ray's scheduler, all members at the same interval, which knows after a restart where each member is.
+    """Ray's scheduler with all members at the same interval, also after a restart.
 
-    Ray saves trials and not schedulers: without this, members that had finished the interval in which the population
-    was killed would run a further one, and be compared with the others one interval ahead of them.
+    Ray saves trials but not schedulers. Without this class, members that had finished the interval in which the
+    population was killed would run a further one, and would be compared one interval ahead of the others.
     """
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_add(tune_controller, trial)
-        if self._time_attr in trial.last_result:  # of before the restart
+        if self._time_attr in trial.last_result:  # a result from before the restart
             state = self._trial_state[trial]
             self._save_trial_state(state, trial.last_result[self._time_attr], trial.last_result, trial)
             if trial.status == Trial.PENDING:
-                trial.set_status(Trial.PAUSED)  # it waits for its turn; pending ones start at once
+                trial.set_status(Trial.PAUSED)  # a paused trial waits for its turn, a pending one starts immediately
         done = [state.last_train_time for state in self._trial_state.values()]
         for state in self._trial_state.values():
             state.last_perturbation_time = min(done)
         self._next_perturbation_sync = min(done) + self._perturbation_interval
 
 
-class Words(tune.Callback):
-    """A line for each interval of a member."""
+class IntervalLog(tune.Callback):
+    """Prints a line for each interval of a member."""
 
     def __init__(self, metric: str):
         self.metric = metric
@@ -65,7 +65,7 @@ class Words(tune.Callback):
 
 
 def number(trial_id: str) -> int:
-    """Of the member: Ray's identifiers end with a count."""
+    """Return the number of a member from its trial's identifier, which ends with a count."""
     return int(trial_id.rpartition("_")[2])
 
 
@@ -79,12 +79,14 @@ def evolve(
     resample: float,
     factors: tuple[float, float],
 ) -> list[int]:
-    """Train the population to its end, `jobs` members at a time, or go on with one that was killed; returns the
-    members that failed. After each interval the worst `quantile` go on from checkpoints of the best one, with each
-    hyperparameter times one of `factors` (choices: the next one), or with probability `resample` drawn anew.
+    """Train the population, or resume a killed one, and return the members that failed.
+
+    After each interval, the worst `quantile` continue from checkpoints of the best `quantile`. Each of their
+    hyperparameters is multiplied by one of `factors` (choices: the next one), or resampled with probability `resample`.
+    `jobs` members train at a time.
     """
     os.environ.update(SETTINGS)
-    random.seed(plan.seed)  # which Ray draws from
+    random.seed(plan.seed)  # Ray uses this generator
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     ray.init(address="local", num_cpus=jobs, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
@@ -111,12 +113,12 @@ def evolve(
 def _tuner(
     plan: Plan, first: Sequence[Mapping[str, Any]], domains: Mapping[str, Any], scheduler: Synchronous
 ) -> tune.Tuner:
-    """A new one, or that of the folder."""
+    """Return a new tuner, or restore that of the folder."""
     folder = plan.out / "ray"
     trainable = _trainable(plan)
     if tune.Tuner.can_restore(str(folder)):
         tuner = tune.Tuner.restore(str(folder), trainable, resume_errored=True)
-        # Ray has written the scheduler as it was made; it is made anew, with what its trials say
+        # Ray stores the initial scheduler; the new one takes its state from the trials
         tuner._local_tuner._tune_config.scheduler = scheduler
         return tuner
     return tune.Tuner(
@@ -134,7 +136,7 @@ def _tuner(
             storage_path=str(plan.out.resolve()),
             stop={"intervals": plan.intervals},
             checkpoint_config=tune.CheckpointConfig(num_to_keep=3),
-            callbacks=[Words(plan.metric)],
+            callbacks=[IntervalLog(plan.metric)],
             verbose=0,
         ),
     )
@@ -144,9 +146,9 @@ def _trainable(plan: Plan) -> Callable[[dict[str, Any]], None]:
     path = list(sys.path)
 
     def member(config: dict[str, Any]) -> None:
-        sys.path[:] = path  # that of the command, so that the same code runs
+        sys.path[:] = path  # the command's path, so that the same code runs
         own = number(tune.get_context().get_trial_id())
-        given = tune.get_checkpoint()  # its own, or that of the member it goes on from
+        given = tune.get_checkpoint()  # its own checkpoint, or that of the copied member
         start = Start.at(Path(given.path) / "last.ckpt") if given else Start()
         while start.env_steps < plan.total_steps:
             found = advance(plan, own, config, start)

@@ -1,1 +1,1 @@
-"""Built-in studies: each trains what it needs, and leaves a table and a plot."""
+"""Studies: each trains its runs, and writes a table and a plot."""

@@ -1,19 +1,19 @@
-"""Does an agent learn a hard world by way of an easier one, and what must it have for that?"""
+"""Curriculum: agents learn one environment after another."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from worldmodel.experiments.benchmark.plots import panels
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.cells import format_mean_range
+from worldmodel.analysis.report.section import Table
 from worldmodel.experiments.benchmark.suite import Cell
-from worldmodel.experiments.benchmark.tables import Table
-from worldmodel.experiments.studies.random_against_policy import words
-from worldmodel.experiments.studies.runner import Lab
+from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.training.learning_curve import read_metrics
 
 
 def curriculum(
-    lab: Lab,
+    runner: StudyRunner,
     *,
     agents: dict[str, list[str]],
     lessons: dict[str, list[str]],
@@ -21,10 +21,15 @@ def curriculum(
     seeds: list[int],
     threshold: float,
 ) -> None:
-    """Each agent takes the lessons one after the other, and goes on from a lesson's end, whether it passed or not.
+    """Train each agent on the lessons in their order; each lesson resumes the one before, passed or not.
 
-    lessons: overrides by name; each must set `total_steps`, counted from the first lesson's beginning. A lesson ends
-    early once the return over the last episodes (`data.stats_window`) is `threshold`.
+    Args:
+        runner: trains the runs and writes the results.
+        agents: overrides by name.
+        lessons: overrides by name; each sets `total_steps`, counted from the beginning of the first lesson.
+        common: overrides of all runs.
+        seeds: of each agent.
+        threshold: return over the last episodes (`data.stats_window`) at which a lesson is passed and ends.
     """
     passing, rows = [*common, f"stop_return={threshold}"], []
     figure, axes = panels(len(lessons))
@@ -33,10 +38,10 @@ def curriculum(
     for (lesson, overrides), axis in zip(lessons.items(), axes, strict=True):
         cells = []
         for agent, has in agents.items():
-            for seed in seeds:  # a checkpoint brings the agent's and the common configuration along
+            for seed in seeds:  # a checkpoint contains the agent's and the common configuration
                 start = [_after(last[agent, seed])] if last else [*passing, *has]
-                cells += lab.cells({f"{agent}_{lesson}": [*start, *overrides]}, [], [seed])
-        lab.train(cells)
+                cells += runner.cells({f"{agent}_{lesson}": [*start, *overrides]}, [], [seed])
+        runner.train(cells)
         for agent in agents:
             taken = [c for c in cells if c.method == f"{agent}_{lesson}"]
             runs = [read_metrics(c.folder / "metrics.csv") for c in taken]
@@ -44,7 +49,7 @@ def curriculum(
             passed = [r["env_steps"][-1] for r in runs if r["return_ext"][-1] >= threshold]
             steps = f"{np.median(passed):,.0f} [{min(passed):,.0f}, {max(passed):,.0f}]" if passed else "–"
             ended = np.array([r["return_ext"][-1] for r in runs])
-            rows.append([lesson, agent, f"{len(passed)} of {len(runs)}", steps, words(ended)])
+            rows.append([lesson, agent, f"{len(passed)} of {len(runs)}", steps, format_mean_range(ended)])
             for i, r in enumerate(runs):
                 axis.plot(r["env_steps"], r["return_ext"], color=colors[agent], lw=1, label=None if i else agent)
         axis.axhline(threshold, color="gray", lw=0.8, ls=":")
@@ -56,14 +61,14 @@ def curriculum(
         "agent",
         f"seeds ≥ {threshold:g}",
         "steps of those, from the first lesson on",
-        "return at its end",
+        "final return",
     ]
-    lab.write(
+    runner.write(
         Table("one world after the other", header, rows),
         f"Steps: median [least, most]; return of the sampling policy while it trains: mean [lowest, highest]. Seeds "
         f"{', '.join(map(str, seeds))}.",
+        figure,
     )
-    lab.save(figure)
 
 
 def _after(cell: Cell) -> str:

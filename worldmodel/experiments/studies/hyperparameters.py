@@ -1,4 +1,4 @@
-"""Which hyper-parameters matter? Importances of an Optuna study."""
+"""Importance of hyperparameters, from an Optuna study."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.section import Table
 from worldmodel.errors import ConfigError
-from worldmodel.experiments.benchmark.plots import panels
 from worldmodel.experiments.benchmark.results import area
 from worldmodel.experiments.benchmark.suite import Cell
-from worldmodel.experiments.benchmark.tables import Table
-from worldmodel.experiments.studies.runner import Lab
+from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.training.learning_curve import read_metrics
 
 KEYS = ({"low", "high"}, {"low", "high", "log"}, {"choices"})
 
 
 def hyperparameters(
-    lab: Lab,
+    runner: StudyRunner,
     *,
     space: dict[str, dict[str, Any]],
     common: list[str],
@@ -28,19 +28,29 @@ def hyperparameters(
     batch: int = 2,
     metric: str = "return_ext",
 ) -> None:
-    """Search `space` with TPE for the largest mean of a metric over the budget, `batch` trials at a time, and say how
-    much of the metric's variance each parameter explains: functional ANOVA (Hutter et al. 2014) of a random forest over
-    the trials. Not by Hydra's own sweeper, which needs an Optuna below 3 and can't go on with a stopped search.
+    """Search `space` with TPE for the largest mean of a metric over the budget, and rank the parameters.
 
-    A parameter of the space is a range (`low`, `high`, perhaps `log`; whole numbers stay whole) or `choices`. The
-    search is a function of its arguments, so started again it goes on with the trials that have been run.
-    Raises ConfigError for a bad space, or where optuna isn't installed.
+    The importance of a parameter is its share of the metric's variance: functional ANOVA (Hutter et al. 2014) of a
+    random forest over the trials. Hydra's own sweeper needs an Optuna below 3 and cannot resume a search. The search is
+    a function of its arguments, so that a second start continues after the finished trials.
+
+    Args:
+        runner: trains the runs and writes the results.
+        space: a range (`low`, `high`, perhaps `log`; integers stay integers) or `choices` for each key.
+        common: overrides of all runs.
+        seeds: of each trial.
+        trials: number of trials.
+        batch: trials in parallel.
+        metric: column of metrics.csv.
+
+    Raises:
+        ConfigError: for a bad space, or where optuna is not installed.
     """
     try:
         import optuna
         from optuna.importance import FanovaImportanceEvaluator, get_param_importances
     except ImportError:
-        raise ConfigError("study=hyperparameters: needs optuna and scikit-learn, which are not installed") from None
+        raise ConfigError("study=hyperparameters: needs optuna, which is not installed") from None
     for name, node in space.items():
         if set(node) not in KEYS:
             raise ConfigError(f"study.space.{name}={dict(node)}: allowed are low, high and log, or choices")
@@ -51,8 +61,8 @@ def hyperparameters(
         chosen = [{name: _suggest(t, name, node) for name, node in space.items()} for t in asked]
         names = {f"trial{t.number}": t for t in asked}
         overrides = [[f"{k}={v}" for k, v in values.items()] for values in chosen]
-        cells = lab.cells(dict(zip(names, overrides, strict=True)), common, seeds)
-        lab.train(cells)
+        cells = runner.cells(dict(zip(names, overrides, strict=True)), common, seeds)
+        runner.train(cells)
         for name, t in names.items():
             search.tell(t, float(np.mean([_mean(c, metric) for c in cells if c.method == name])))
     values = [t.value for t in search.trials]
@@ -60,15 +70,7 @@ def hyperparameters(
     evaluator = FanovaImportanceEvaluator(seed=0)
     shares = get_param_importances(search, evaluator=evaluator) if varied else dict.fromkeys(space, float("nan"))
     best = search.best_trial
-    rows = [[name, f"{shares[name]:.3f}", _range(space[name]), _short(best.params[name])] for name in shares]
-    lab.write(
-        Table(f"what explains {metric}", ["parameter", "importance", "searched", "best"], rows),
-        f"{trials} trials (TPE) of {len(seeds)} seed{'s' * (len(seeds) > 1)} each ({', '.join(map(str, seeds))}); the "
-        f"objective is the mean of {metric} over the budget: best {max(values):.3f}, median {np.median(values):.3f}, "
-        f"worst {min(values):.3f}. Importance is the share of the variance of a random forest fitted to the trials "
-        "that the parameter alone explains (functional ANOVA; Optuna makes the shares sum to 1); with few trials it is "
-        "a rough guess.",
-    )
+    rows = [[name, f"{shares[name]:.3f}", _range(space[name]), _format(best.params[name])] for name in shares]
     figure, (left, right) = panels(2)
     left.barh(list(shares), list(shares.values()))
     left.invert_yaxis()
@@ -76,7 +78,15 @@ def hyperparameters(
     name = next(iter(shares))
     right.plot([t.params[name] for t in search.trials], values, "o")
     right.set(xlabel=name, ylabel=f"mean {metric}", xscale="log" if space[name].get("log") else "linear")
-    lab.save(figure)
+    runner.write(
+        Table(f"what explains {metric}", ["parameter", "importance", "searched", "best"], rows),
+        f"{trials} trials (TPE) of {len(seeds)} seed{'s' * (len(seeds) > 1)} each ({', '.join(map(str, seeds))}); the "
+        f"objective is the mean of {metric} over the budget: best {max(values):.3f}, median {np.median(values):.3f}, "
+        f"worst {min(values):.3f}. Importance is the share of the variance of a random forest fitted to the trials "
+        "that the parameter alone explains (functional ANOVA; Optuna makes the shares sum to 1); with few trials it is "
+        "a rough guess.",
+        figure,
+    )
 
 
 def _suggest(trial: Any, name: str, node: Mapping[str, Any]) -> Any:
@@ -100,5 +110,5 @@ def _range(node: Mapping[str, Any]) -> str:
     return f"{node['low']:g} to {node['high']:g}" + (" (log)" if node.get("log") else "")
 
 
-def _short(value: Any) -> str:
+def _format(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,19 +1,20 @@
-"""Does what was explored without reward help to learn the task, or stand in its way?"""
+"""Negative bias: effect of exploration without reward on learning the task."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.cells import format_mean_range
+from worldmodel.analysis.report.section import Table
 from worldmodel.analysis.statistics import band
-from worldmodel.experiments.benchmark.plots import panels
-from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
-from worldmodel.experiments.benchmark.tables import Table
-from worldmodel.experiments.studies.behaviour import COPIES, TEST_SEEDS
-from worldmodel.experiments.studies.random_against_policy import words
-from worldmodel.experiments.studies.runner import Lab
-from worldmodel.learner.run_episodes import Tally, freeze, play
+from worldmodel.experiments.behaviour import COPIES, TEST_SEEDS
+from worldmodel.experiments.benchmark.suite import Cell
+from worldmodel.experiments.study_runner import StudyRunner
+from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.training.build import build_env
+from worldmodel.training.compose import compose_config
 from worldmodel.training.config import bad_input
 from worldmodel.training.learning_curve import read_metrics
 from worldmodel.training.loading import load_agent
@@ -22,7 +23,7 @@ POINTS = 100  # of a learning curve
 
 
 def negative_bias(
-    lab: Lab,
+    runner: StudyRunner,
     *,
     common: list[str],
     pretraining: int,
@@ -32,35 +33,42 @@ def negative_bias(
     seeds: list[int],
     episodes: int,
 ) -> None:
-    """Three agents on the task for equally many `steps`, on so many `levels`, with sticky actions:
+    """Compare three agents on the task, on their training levels and on held-out levels.
 
-    pretrained   has explored for `pretraining` steps before, without reward for its policy or its reward head
-    scratch      has not
-    longer       has not, and its steps are those of both phases together
+    - `pretrained` has explored for `pretraining` steps, without reward for its policy and its reward head.
+    - `scratch` has not explored before.
+    - `longer` has not explored before, and trains for the steps of both phases together.
 
-    They are held against each other on the levels that they have seen and on others.
+    Args:
+        runner: trains the runs and writes the results.
+        common: overrides of all runs.
+        pretraining: environment steps of exploration.
+        steps: environment steps on the task.
+        levels: number of training levels.
+        sticky: probability that an action is repeated.
+        seeds: of each agent.
+        episodes: of each test.
     """
     world = [*common, f"env.levels={levels}", f"env.sticky={sticky}"]
-    with composing():
-        cfg = compose_run("study.common", tuple(world))
+    cfg = compose_config(world, purpose="study.common")
     methods = {
         "exploration": ["policy.objective.weight_ext=0.0", "weights.rew=0.0", f"total_steps={pretraining}"],
         "scratch": [f"total_steps={steps}"],
         "longer": [f"total_steps={pretraining + steps}"],
     }
-    cells = lab.cells(methods, world, seeds)
-    lab.train(cells)
+    cells = runner.cells(methods, world, seeds)
+    runner.train(cells)
     tuned = []
     for first in (c for c in cells if c.method == "exploration"):
-        # the checkpoint brings its configuration along; what exploration had changed is put back
+        # the checkpoint contains its configuration; the overrides of exploration are reverted
         task = [
             f"checkpoint={first.folder / 'checkpoints' / 'last.ckpt'}",
             f"total_steps={pretraining + steps}",
             f"policy.objective.weight_ext={cfg.policy.objective.weight_ext}",
             f"weights.rew={cfg.weights.rew}",
         ]
-        tuned += lab.cells({"pretrained": task}, [], [first.seed])
-    lab.train(tuned)
+        tuned += runner.cells({"pretrained": task}, [], [first.seed])
+    runner.train(tuned)
     runs = {"pretrained": tuned} | {m: [c for c in cells if c.method == m] for m in ("scratch", "longer")}
     figure, (axis,) = panels(1)
     rows = []
@@ -72,18 +80,18 @@ def negative_bias(
         (line,) = axis.plot(grid, middle, label=name)
         axis.fill_between(grid, low, high, color=line.get_color(), alpha=0.2, lw=0)
         seen, unseen = (np.array([_return(c, episodes, held_out) for c in trained]) for held_out in (False, True))
-        rows.append([name, f"{grid[-1]:,.0f}", *map(words, (curves.mean(-1), seen, unseen, seen - unseen))])
+        rows.append([name, f"{grid[-1]:,.0f}", *map(format_mean_range, (curves.mean(-1), seen, unseen, seen - unseen))])
     axis.set(xlabel="environment steps on the task", ylabel="return (last 200 episodes)")
     axis.grid(alpha=0.3)
     axis.legend()
     header = ["agent", "steps on the task", "mean return over them", "seen levels", "unseen levels", "difference"]
-    lab.write(
+    runner.write(
         Table("exploration without reward, then the task", header, rows),
         f"Mean [lowest, highest] over seeds {', '.join(map(str, seeds))}. {pretraining:,} steps of exploration, "
         f"{levels} levels, actions repeated with probability {sticky}. Levels: the sampled policy's return at the end, "
         f"over {episodes} episodes on each kind.",
+        figure,
     )
-    lab.save(figure)
 
 
 def _curve(cell: Cell, before: int, grid: np.ndarray) -> np.ndarray:
@@ -93,18 +101,18 @@ def _curve(cell: Cell, before: int, grid: np.ndarray) -> np.ndarray:
 
 
 def _return(cell: Cell, episodes: int, held_out: bool) -> float:
-    """Mean return of the sampled policy on levels of the training, or on others."""
-    module, cfg = load_agent(cell.folder / "checkpoints" / "last.ckpt")
-    freeze(module, COPIES)
+    """Mean return of the sampled policy on training levels, or on held-out ones."""
+    agent, cfg = load_agent(cell.folder / "checkpoints" / "last.ckpt")
+    freeze(agent, COPIES)
     torch.manual_seed(cell.seed)
     with bad_input():
         env = build_env(cfg, seed=TEST_SEEDS + cell.seed, num_envs=COPIES, held_out=held_out)
-    tally = Tally(episodes)
+    stats = EpisodeStats(episodes)
     try:
-        for _ in play(
-            module, env, tally, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False
+        for _ in run_episodes(
+            agent, env, stats, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False
         ):
             pass
     finally:
         env.close()
-    return float(tally.ret.mean())
+    return float(stats.ret.mean())

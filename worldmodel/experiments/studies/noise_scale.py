@@ -1,26 +1,32 @@
-"""How large a batch is worth its while, and how that changes while an agent learns: the gradient noise scale."""
+"""Critical batch size over training, from the gradient noise scale."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.section import Table
 from worldmodel.errors import ConfigError
-from worldmodel.experiments.benchmark.plots import panels
-from worldmodel.experiments.benchmark.suite import Cell, compose_run, composing
-from worldmodel.experiments.benchmark.tables import Table
-from worldmodel.experiments.studies.runner import Lab
+from worldmodel.experiments.benchmark.suite import Cell
+from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.training.callbacks.noise_scale import PARTS
+from worldmodel.training.compose import compose_config
 from worldmodel.training.learning_curve import read_metrics
 
 
-def noise_scale(lab: Lab, *, common: list[str], seeds: list[int], shares: list[float]) -> None:
-    """The critical batch size of the world model and of the policy over training, in sequences, as the callback
-    NoiseScale estimates it (McCandlish et al. 2018, arXiv 1812.06162); a line of the table for each part, with medians
-    over seeds around these `shares` of training. Raises ConfigError for shares outside of (0, 1]."""
+def noise_scale(runner: StudyRunner, *, common: list[str], seeds: list[int], shares: list[float]) -> None:
+    """Estimate the critical batch size of the world model and of the policy over training, in sequences.
+
+    The callback NoiseScale estimates it (McCandlish et al. 2018, arXiv 1812.06162). The table has a line for each part,
+    with medians over seeds around the `shares` of training.
+
+    Raises:
+        ConfigError: for shares outside (0, 1], or runs without the callback.
+    """
     if not shares or any(not 0 < share <= 1 for share in shares):
         raise ConfigError(f"study.shares={shares}: allowed are numbers above 0 and up to 1")
-    cells = lab.cells({"run": []}, common, seeds)
-    lab.train(cells)
+    cells = runner.cells({"run": []}, common, seeds)
+    runner.train(cells)
     runs = [read_metrics(cell.folder / "metrics.csv") for cell in cells]
     if missing := {f"noise_scale_{part}" for part in PARTS} - runs[0].keys():
         raise ConfigError(
@@ -31,13 +37,13 @@ def noise_scale(lab: Lab, *, common: list[str], seeds: list[int], shares: list[f
     rows = []
     for axis, part in zip(axes, PARTS, strict=False):
         at = [[_around(run, f"noise_scale_{part}", share) for share in shares] for run in runs]
-        rows.append([part.replace("model", "world model"), str(sizes[part]), *map(_words, _median(np.array(at)))])
+        rows.append([part.replace("model", "world model"), str(sizes[part]), *map(_format, _median(np.array(at)))])
         for run, cell in zip(runs, cells, strict=True):
             axis.plot(run["env_steps"], run[f"noise_scale_{part}"], label=f"seed {cell.seed}")
         axis.axhline(sizes[part], color="black", ls=":", label="batch of the run")
         axis.set(title=rows[-1][0], xlabel="environment steps", ylabel="critical batch, sequences", yscale="log")
     returns = np.array([[_around(run, "return_ext", share) for share in shares] for run in runs])
-    rows.append(["return", "", *map(_words, _median(returns))])
+    rows.append(["return", "", *map(_format, _median(returns))])
     for run in runs:
         axes[-1].plot(run["env_steps"], run["return_ext"])
     axes[-1].set(title="return", xlabel="environment steps")
@@ -45,25 +51,24 @@ def noise_scale(lab: Lab, *, common: list[str], seeds: list[int], shares: list[f
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     header = ["", "batch of the run", *(f"at {share:.0%}" for share in shares)]
-    lab.write(
+    runner.write(
         Table("critical batch size over training, in sequences", header, rows),
         f"{' '.join(common)}; medians over seeds {', '.join(map(str, seeds))} of the updates around each share of "
-        "training (a tenth of it). The critical batch is the simple noise scale tr(Sigma) / |G|^2 of the gradient that "
-        "reaches the part; a sequence counts as one sample. '-': the gradient couldn't be told from noise.",
+        "training (a tenth of it). The critical batch is the simple noise scale tr(Sigma) / |G|^2 of the part's "
+        "gradient; a sequence counts as one sample. '-': the gradient is not distinguishable from noise.",
+        figure,
     )
-    lab.save(figure)
 
 
 def batches(cell: Cell) -> dict[str, int]:
     """Sequences in a minibatch of each part."""
-    with composing():
-        data = compose_run(cell.method, cell.overrides).data
+    data = compose_config(cell.overrides, purpose=cell.method).data
     fresh = data.model_batch if data.model_batch is not None else data.batch * data.model_every
     return {"model": fresh + data.replay_batch, "policy": data.batch}
 
 
 def _around(run: dict[str, np.ndarray], key: str, share: float) -> float:
-    """The median over the tenth of the run that ends at `share` of it; nan where there is no number."""
+    """Median over the tenth of the run that ends at `share` of it; nan without a number."""
     end = share * run["env_steps"][-1]
     near = run[key][(run["env_steps"] > end - 0.1 * run["env_steps"][-1]) & (run["env_steps"] <= end)]
     near = near[np.isfinite(near)]
@@ -71,10 +76,10 @@ def _around(run: dict[str, np.ndarray], key: str, share: float) -> float:
 
 
 def _median(values: np.ndarray) -> list[float]:
-    """(seeds, shares) -> the median over those seeds that have a number."""
+    """Median of values (seeds, shares) over the seeds with a number."""
     found = [column[np.isfinite(column)] for column in values.T]
     return [float(np.median(x)) if len(x) else np.nan for x in found]
 
 
-def _words(value: float) -> str:
+def _format(value: float) -> str:
     return f"{value:.3g}" if np.isfinite(value) else "-"

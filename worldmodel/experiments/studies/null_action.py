@@ -1,20 +1,20 @@
-"""How fast does the predictor learn when nothing is done, against acting?"""
+"""Learning speed of the predictor without actions, in comparison with acting."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.cells import format_mean_range
+from worldmodel.analysis.report.section import Table
 from worldmodel.analysis.statistics import band
-from worldmodel.experiments.benchmark.plots import panels
-from worldmodel.experiments.benchmark.tables import Table
-from worldmodel.experiments.studies.behaviour import skills, train_on
-from worldmodel.experiments.studies.random_against_policy import words
-from worldmodel.experiments.studies.runner import Lab
+from worldmodel.experiments.behaviour import skills, train_on
+from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.training.learning_curve import read_metrics
 
 
 def null_action(
-    lab: Lab,
+    runner: StudyRunner,
     *,
     behaviours: dict[str, list[str]],
     common: list[str],
@@ -22,11 +22,19 @@ def null_action(
     episodes: int,
     threshold: float,
 ) -> None:
-    """Train a predictor on each behaviour's data: its skill on fresh rollouts over steps, and on the other's episodes.
+    """Train a predictor on each behaviour's data; compare skills on fresh rollouts and on the other's episodes.
 
-    The skill on a fresh rollout is taken before the model learns from it, so it is a forecast.
+    The skill on a fresh rollout is measured before the model learns from it.
+
+    Args:
+        runner: trains the runs and writes the results.
+        behaviours: overrides by name.
+        common: overrides of all runs.
+        seeds: of each behaviour.
+        episodes: of each test.
+        threshold: skill for the column of steps.
     """
-    trained = train_on(lab, behaviours, common, seeds)
+    trained = train_on(runner, behaviours, common, seeds)
     found, names = skills(trained, episodes), list(behaviours)
     figure, (axis,) = panels(1)
     rows = []
@@ -39,14 +47,21 @@ def null_action(
         axis.fill_between(grid, low, high, color=line.get_color(), alpha=0.2, lw=0)
         first = [grid[np.argmax(c >= threshold)] if (c >= threshold).any() else np.inf for c in curves]
         steps = f"{np.median(first):,.0f}" if np.isfinite(np.median(first)) else "never"
-        rows.append([name, steps, words(curves[:, -1]), *(words(found[i, j]) for j in range(len(names)))])
+        rows.append(
+            [
+                name,
+                steps,
+                format_mean_range(curves[:, -1]),
+                *(format_mean_range(found[i, j]) for j in range(len(names))),
+            ]
+        )
     axis.set(xlabel="environment steps", ylabel="one-step skill on fresh rollouts", ylim=(-0.2, 1.02))
     axis.grid(alpha=0.3)
     axis.legend()
     header = ["trained on", f"steps to skill {threshold:g}", "skill at the end, own data", *(f"on {b}" for b in names)]
-    lab.write(
-        Table("predictors of what is done, and of doing nothing", header, rows),
+    runner.write(
+        Table("predictors trained with and without actions", header, rows),
         f"Steps: median over seeds {', '.join(map(str, seeds))}; skills: mean [lowest, highest] over them. On other "
         f"behaviour: {episodes} episodes. Each skill is relative to predicting no change in the same data.",
+        figure,
     )
-    lab.save(figure)

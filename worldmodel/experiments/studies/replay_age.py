@@ -1,4 +1,4 @@
-"""Does a step of the learner cost more as the run grows old? Cost, memory and disk by the number of stored steps."""
+"""Duration of an optimiser step, memory and disk by the number of steps in the replay."""
 
 from __future__ import annotations
 
@@ -13,36 +13,39 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.section import Table
 from worldmodel.errors import ConfigError
 from worldmodel.experience.replay import CuriousReplayPriority, Replay
-from worldmodel.experiments.benchmark.plots import panels
-from worldmodel.experiments.benchmark.suite import compose_run, composing
-from worldmodel.experiments.benchmark.tables import Table
-from worldmodel.experiments.studies.runner import Lab
+from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.training.build import build_agent, build_data, build_module, env_spec
+from worldmodel.training.compose import compose_config
 from worldmodel.training.module import TrainingModule
 from worldmodel.types import Minibatch, ScoredRollout, concatenate
 
 KINDS = {"memory, uniform": (False, False), "disk, uniform": (True, False), "disk, curious": (True, True)}
 
 
-def replay_age(lab: Lab, *, common: list[str], steps: list[int], repeats: int, rehearsed: int, seed: int) -> None:
-    """Fill replays with copies of one rollout up to each number of `steps`, and time whole steps of the learner:
-    tell the replay the last losses, draw `rehearsed` sequences beside a fresh one, learn from them.
+def replay_age(
+    runner: StudyRunner, *, common: list[str], steps: list[int], repeats: int, rehearsed: int, seed: int
+) -> None:
+    """Fill replays with copies of one rollout up to each number of `steps`, and time optimiser steps.
 
-    All sizes are held at once and take turns, one step each, `repeats` times, so that whatever else the machine does
-    meets all of them alike. Raises ConfigError where there is no room.
+    A step samples `rehearsed` sequences beside a fresh one, learns from them, and updates the replay's priorities. All
+    sizes are in memory at the same time and take turns, one step each, `repeats` times, so that other load of the
+    machine affects them equally.
+
+    Raises:
+        ConfigError: for fewer than two sizes or repeats.
     """
     if steps != sorted(set(steps)) or len(steps) < 2 or repeats < 2:
         raise ConfigError("study.steps and study.repeats: allowed are at least two, rising, and at least 2")
     torch.manual_seed(seed)
-    with composing():
-        cfg = compose_run(
-            "replay_age", (*common, f"seed={seed}", f"data.replay_batch={rehearsed}", "data.model_every=1")
-        )
+    overrides = (*common, f"seed={seed}", f"data.replay_batch={rehearsed}", "data.model_every=1")
+    cfg = compose_config(overrides, purpose="replay_age")
     module, roll = _module(cfg)
-    lab.out.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="replay", dir=lab.out))
+    runner.out.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="replay", dir=runner.out))
     try:
         rows = []
         for kind, (on_disk, curious) in KINDS.items():
@@ -54,13 +57,6 @@ def replay_age(lab: Lab, *, common: list[str], steps: list[int], repeats: int, r
         "replay", "stored steps", "step, ms", "of it the replay, ms", "against the smallest", "added, us a step",
         "memory, MB", "disk, MB",
     ]  # fmt: skip
-    lab.write(
-        Table("a step of the learner as the replay grows", header, [[*map(_words, row)] for row in rows]),
-        f"Medians over {repeats} steps of the optimiser on {rehearsed} old sequences and one fresh one, sizes taking "
-        "turns; 'against the smallest' is the median of the ratios of the steps of one turn. Memory: growth of the "
-        "resident set while filling (disk: the page cache is not in it). The stored sequences are copies of one "
-        f"rollout of {cfg.env.id}.",
-    )
     figure, axes = panels(3)
     for kind in KINDS:
         mine = [row for row in rows if row[0] == kind]
@@ -70,7 +66,14 @@ def replay_age(lab: Lab, *, common: list[str], steps: list[int], repeats: int, r
         axis.set(xlabel="stored steps", ylabel=name, xscale="log", ylim=(0, None))
         axis.grid(alpha=0.3)
     axes[0].legend()
-    lab.save(figure)
+    runner.write(
+        Table("a step of the learner as the replay grows", header, [[*map(_format, row)] for row in rows]),
+        f"Medians over {repeats} steps of the optimiser on {rehearsed} old sequences and one fresh one, sizes taking "
+        "turns; 'against the smallest' is the median of the ratios of the steps of one turn. Memory: growth of the "
+        "resident set while filling (disk: the page cache is not in it). The stored sequences are copies of one "
+        f"rollout of {cfg.env.id}.",
+        figure,
+    )
 
 
 def _module(cfg: Any) -> tuple[TrainingModule, ScoredRollout]:
@@ -115,7 +118,7 @@ def _measure(
             replay.update_priorities(numbers, outputs["replayed"])
             learnt = time.perf_counter()
             whole[turn, i], own[turn, i] = learnt - start, drawn - start
-    whole, own = whole[2:] * 1e3, own[2:] * 1e3  # the first ones warm up
+    whole, own = whole[2:] * 1e3, own[2:] * 1e3  # the first two turns are a warm-up
     ratios = np.median(whole / whole[:, :1], 0)
     rows = []
     for i, replay in enumerate(replays):
@@ -127,7 +130,7 @@ def _measure(
 
 
 def _filled(capacity: int, roll: ScoredRollout, priority: CuriousReplayPriority | None, folder: Path | None) -> Replay:
-    """As many sequences as fit, each time the whole rollout."""
+    """Return a replay filled with copies of the rollout."""
     replay = Replay(capacity, priority, folder)
     while len(replay) < capacity:
         replay.add(roll[: capacity - len(replay)])
@@ -135,9 +138,9 @@ def _filled(capacity: int, roll: ScoredRollout, priority: CuriousReplayPriority 
 
 
 def _resident() -> int:
-    """Bytes of this process in memory."""
+    """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _words(value: str | float) -> str:
+def _format(value: str | float) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What a bigger memory buys: bits, skill and seconds of several widths and depths on the very same data."""
+"""Scaling of the memory: bits, skill and seconds of several widths and depths on the same data."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from worldmodel.analysis.probes.scaling import draw_law, fit_power_law
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.cells import format_mean_range
+from worldmodel.analysis.report.section import Table
 from worldmodel.errors import ConfigError
-from worldmodel.experiments.benchmark.plots import panels
 from worldmodel.experiments.benchmark.suite import Cell
-from worldmodel.experiments.benchmark.tables import Table
-from worldmodel.experiments.studies.runner import Lab, cpu_seconds, report_of
+from worldmodel.experiments.study_runner import StudyRunner, cpu_seconds, report_of
 from worldmodel.training.loading import load_agent
 
 
-class Judged(NamedTuple):
+class ScalingResult(NamedTuple):
     """A trained memory."""
 
     parameters: int  # of the memory alone, without embeddings and heads
@@ -26,11 +27,11 @@ class Judged(NamedTuple):
     optimum: float  # bits, of an ideal observer on the same tokens
     skill: float  # one step ahead, of the latent delta
     belief: float  # held-out R² of an affine map from h to the exact belief
-    seconds: float  # that cores spent on training
+    seconds: float  # of CPU time for training
 
 
 def scaling(
-    lab: Lab,
+    runner: StudyRunner,
     *,
     widths: Sequence[int],
     depths: Sequence[int],
@@ -38,11 +39,14 @@ def scaling(
     seeds: list[int],
     episodes: int,
 ) -> None:
-    """Train a memory of each width and depth for equally many steps, and hold its predictions against the optimum.
+    """Train a memory of each width and depth with equal steps, and compare its predictions with the optimum.
 
-    In a world whose tokens no action changes, and whose best possible prediction is known (Mess3), a seed gives every
-    model the same tokens, and the floor of the fitted law E + A N^-alpha is known too. The heads' hidden layer is twice
-    as wide as the memory. Raises ConfigError where the world has no known answer or there are fewer than three sizes.
+    In an environment whose tokens do not depend on actions and whose optimal prediction is known (Mess3), every model
+    of a seed reads the same tokens, and the floor of the fitted law E + A N^-alpha is known. The hidden layer of the
+    heads is twice as wide as the memory.
+
+    Raises:
+        ConfigError: where the environment has no known answer, or for fewer than three sizes.
     """
     sizes = list(product(widths, depths))
     if len(set(sizes)) < 3:
@@ -52,9 +56,9 @@ def scaling(
         for width, depth in sizes
     }
     asked = ["parts=[prediction,known_answer]", f"episodes={episodes}", "horizons=[1]"]
-    cells = lab.cells(overrides, common, seeds, asked)
-    lab.train(cells)
-    found = {name: [judge(c) for c in cells if c.method == name] for name in overrides}
+    cells = runner.cells(overrides, common, seeds, asked)
+    runner.train(cells)
+    found = {name: [result_of(c) for c in cells if c.method == name] for name in overrides}
     size = np.array([runs[0].parameters for runs in found.values()])
     bits = np.array([[run.bits for run in runs] for runs in found.values()])
     law, optimum = (
@@ -62,7 +66,7 @@ def scaling(
         float(np.mean([x.optimum for runs in found.values() for x in runs])),
     )
     rows = [
-        [str(width), str(depth), f"{runs[0].parameters:,}", *(_words(runs, key) for key in COLUMNS)]
+        [str(width), str(depth), f"{runs[0].parameters:,}", *(_format(runs, key) for key in COLUMNS)]
         for (width, depth), runs in zip(sizes, found.values(), strict=True)
     ]
     figure, axes = panels(3)
@@ -76,7 +80,7 @@ def scaling(
         axis.set(xscale="log", xlabel="parameters of the memory", ylabel=label)
         axis.grid(alpha=0.3)
     axes[1].legend(fontsize=8)
-    lab.write(
+    runner.write(
         Table(
             "bits, skill and seconds by the memory's size", ["width", "depth", "parameters", *COLUMNS.values()], rows
         ),
@@ -84,9 +88,9 @@ def scaling(
         "episodes; within a seed all models read the same tokens. Bits are of the cross-entropy with the exact "
         f"distribution of the next token; the optimum is {optimum:.4f} bits a token. Law of the mean bits: "
         f"{law.floor:.4f} + {law.scale:.2g} (N / {law.reference:,.0f})^-{law.exponent:.2f}, residual {law.rmse:.1g}. "
-        "Seconds are those that one core spent on the run, wall-clock on a machine with nothing else to do.",
+        "Seconds are CPU seconds of the run on one core.",
+        figure,
     )
-    lab.save(figure)
 
 
 COLUMNS = {
@@ -97,14 +101,14 @@ COLUMNS = {
 }
 
 
-def judge(cell: Cell) -> Judged:
-    """A trained cell by its report. Raises ConfigError."""
+def result_of(cell: Cell) -> ScalingResult:
+    """Return the result of a trained cell from its report. Raises ConfigError."""
     memory = load_agent(cell.folder / "checkpoints" / "last.ckpt")[0].model.memory
     report = report_of(cell)
     known: dict[str, Any] | None = report.get("known_answer")
     if known is None:
-        raise ConfigError("study.common: its world has no known answer, allowed is e.g. experiment=mess3")
-    return Judged(
+        raise ConfigError("study.common: its environment has no known answer, allowed is e.g. experiment=mess3")
+    return ScalingResult(
         parameters=sum(p.numel() for p in memory.parameters()),
         bits=known["cross_entropy_nats"] / math.log(2),
         optimum=known["optimal_nats"] / math.log(2),
@@ -114,15 +118,14 @@ def judge(cell: Cell) -> Judged:
     )
 
 
-def _values(runs: Sequence[Judged], key: str) -> list[float]:
+def _values(runs: Sequence[ScalingResult], key: str) -> list[float]:
     return [run.bits - run.optimum if key == "excess" else getattr(run, key) for run in runs]
 
 
-def _mean(runs: Sequence[Judged], key: str) -> float:
+def _mean(runs: Sequence[ScalingResult], key: str) -> float:
     return float(np.mean(_values(runs, key)))
 
 
-def _words(runs: Sequence[Judged], key: str) -> str:
+def _format(runs: Sequence[ScalingResult], key: str) -> str:
     values, digits = _values(runs, key), {"excess": 5, "seconds": 0}.get(key, 3)
-    words = f"{np.mean(values):.{digits}f}"
-    return words if len(values) == 1 else f"{words} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+    return format_mean_range(values, digits) if len(values) > 1 else f"{values[0]:.{digits}f}"

@@ -1,4 +1,4 @@
-"""Does a figure of the checkpoint's report hold on every seed?"""
+"""Figures of checkpoint reports over seeds."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from worldmodel.analysis.report.canvas import panels
+from worldmodel.analysis.report.section import Table
 from worldmodel.analysis.statistics import iqm_interval
 from worldmodel.errors import ConfigError
-from worldmodel.experiments.benchmark.plots import panels
 from worldmodel.experiments.benchmark.suite import Cell
-from worldmodel.experiments.benchmark.tables import Table
-from worldmodel.experiments.studies.runner import Lab, cpu_seconds, report_of
+from worldmodel.experiments.study_runner import StudyRunner, cpu_seconds, report_of
 
 CPU = "CPU seconds of training"
 
 
-def judged(
-    lab: Lab,
+def seed_summary(
+    runner: StudyRunner,
     *,
     agents: dict[str, list[str]],
     common: list[str],
@@ -27,14 +27,23 @@ def judged(
     figures: dict[str, str],
     episodes: int,
 ) -> None:
-    """Each agent's figures over the seeds: interquartile mean with a bootstrap interval, and the extremes.
+    """Summarise figures of each agent over seeds: interquartile mean with a bootstrap interval, and the extremes.
 
-    agents: overrides by name. part: of `worldmodel.evaluate`. figures: by the words for them, where each stands in that
-    part of report.json, with a dot between keys; "a / b" is a quotient. episodes: of the evaluation, whose seed is the
-    run's. Raises ConfigError where the part has nothing to say of a run, or not that figure.
+    Args:
+        runner: trains the runs and writes the results.
+        agents: overrides by name.
+        common: overrides of all runs.
+        seeds: of each agent.
+        part: of `worldmodel.evaluate`.
+        figures: label and path of each figure in this part of report.json, with a dot between keys; "a / b" is a
+            quotient.
+        episodes: of the evaluation, which has the seed of the run.
+
+    Raises:
+        ConfigError: where a report has no such part or figure.
     """
-    cells = lab.cells(agents, common, seeds, [f"parts=[{part}]", f"episodes={episodes}"])
-    lab.train(cells)
+    cells = runner.cells(agents, common, seeds, [f"parts=[{part}]", f"episodes={episodes}"])
+    runner.train(cells)
     found: dict[str, np.ndarray] = {}
     for name in agents:
         runs = [c for c in cells if c.method == name]
@@ -42,23 +51,23 @@ def judged(
     header, rows = [*figures, CPU], []
     drawing, axes = panels(len(figures), height=0.9 + 0.3 * len(agents))
     for i, (name, values) in enumerate(found.items()):  # values (seeds, figures)
-        rows.append([name, *(words(column) for column in values.T)])
+        rows.append([name, *(format_summary(column) for column in values.T)])
         for axis, column in zip(axes, values.T, strict=False):
             axis.plot(column, np.full(len(column), i), "o", ms=5, alpha=0.6, color=f"C{i}")
     for axis, label in zip(axes, figures, strict=True):
         axis.set(xlabel=label, yticks=range(len(agents)), yticklabels=list(agents), ylim=(len(agents) - 0.5, -0.5))
         axis.grid(alpha=0.3)
     about = "; ".join(f"{name}: {' '.join([*common, *overrides])}" for name, overrides in agents.items())
-    lab.write(
+    runner.write(
         Table(f"{part.replace('_', ' ')}, seed by seed", ["agent", *header], rows),
-        f"Interquartile mean [95 % of its bootstrap], least to most; seeds {', '.join(map(str, seeds))}, each judged "
-        f"on {episodes} episodes of its own. {about}.",
+        f"Interquartile mean [95 % of its bootstrap], least to most; seeds {', '.join(map(str, seeds))}, each "
+        f"evaluated on {episodes} episodes of its own. {about}.",
+        drawing,
     )
-    lab.save(drawing)
 
 
 def figure(cell: Cell, part: str, path: str) -> float:
-    """What a cell's report says at a path. Raises ConfigError."""
+    """Return the figure of a cell's report at a path. Raises ConfigError."""
     report = report_of(cell)
     if part not in report:
         raise ConfigError(f"study.part={part}: {cell.folder / 'report.json'} has no such part")
@@ -66,8 +75,8 @@ def figure(cell: Cell, part: str, path: str) -> float:
     return values[0] if len(values) == 1 else values[0] / values[1]
 
 
-def words(values: Sequence[float]) -> str:
-    """Five digits, since some of these figures differ from their optimum in the third."""
+def format_summary(values: Sequence[float]) -> str:
+    """Format a summary with five digits; some figures differ from their optimum in the third."""
     middle, low, high = iqm_interval(np.asarray(values))
     return f"{middle:.5g} [{low:.5g}, {high:.5g}], {min(values):.5g} to {max(values):.5g}"
 

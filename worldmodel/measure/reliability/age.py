@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodel.experiments.studies.replay_age import replay_age
-from worldmodel.experiments.studies.runner import Lab
+from worldmodel.experiments.study_runner import StudyRunner
 
 
 def aged(folder: Path, scale: float) -> dict[str, Any]:
@@ -17,8 +17,8 @@ def aged(folder: Path, scale: float) -> dict[str, Any]:
     and 3 GB of disk.
     """
     stored = max(20_000, round(10_000_000 * scale))
-    lab, repeats = Lab("replay_age", folder, 1), max(20, round(200 * scale))
-    replay_age(lab, common=["experiment=doorkey"], steps=[10_000, stored], repeats=repeats, rehearsed=1, seed=100)
+    runner, repeats = StudyRunner("replay_age", folder, 1), max(20, round(200 * scale))
+    replay_age(runner, common=["experiment=doorkey"], steps=[10_000, stored], repeats=repeats, rehearsed=1, seed=100)
     with (folder / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     ratios = {row["replay"]: float(row["against the smallest"]) for row in rows if int(row["stored steps"]) > 11_000}

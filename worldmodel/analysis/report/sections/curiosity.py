@@ -1,4 +1,4 @@
-"""Where, when and for what curiosity is paid."""
+"""Intrinsic reward by place, time and event."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from worldmodel.analysis.report.context import Study
-from worldmodel.analysis.report.section import Figure, Section, Table, canvas
+from worldmodel.analysis.report.canvas import canvas
+from worldmodel.analysis.report.context import EvaluationContext
+from worldmodel.analysis.report.section import Figure, Section, Table
 from worldmodel.analysis.report.skill import rounded
 from worldmodel.analysis.report.transitions import Transitions
 from worldmodel.analysis.statistics import ratio_interval
@@ -20,20 +21,20 @@ TENTHS = 10
 POINTS = 50  # of a curve, at most
 
 
-def curiosity(study: Study) -> Section:
-    """Of the sampled policy, whose behaviour it shapes; the random one beside it."""
-    own, random = study.play("sampled").steps, study.play("random").steps
+def curiosity(context: EvaluationContext) -> Section:
+    """Intrinsic reward of the sampled policy, beside that of the random one."""
+    own, random = context.episode_set("sampled").steps, context.episode_set("random").steps
     numbers: dict[str, Any] = {
         name: {
             "rew_int": rounded(steps.rew_int.mean()),
-            "rew_int_ci": _interval(steps, study.seed),
-            "by_event": by_event(steps, study.act_space),
+            "rew_int_ci": _interval(steps, context.seed),
+            "by_event": by_event(steps, context.act_space),
             "in_episode": in_episode(steps),
             "places": places(steps),
         }
         for name, steps in (("sampled", own), ("random", random))
     }
-    numbers["over_training"] = over_training(study.checkpoint)
+    numbers["over_training"] = over_training(context.checkpoint)
     figures = [_timeline(own)]
     if own.place.shape[1] in (1, 2):
         figures.append(heat_map({"sampled behaviour": own, "random behaviour": random}))
@@ -42,8 +43,10 @@ def curiosity(study: Study) -> Section:
 
 
 def by_event(steps: Transitions, space: gym.Space) -> dict[str, Any]:
-    """For each event: the share of transitions that have it, their mean rew_int, and their share of all rew_int above
-    0. Events may coincide; those of actions exist where actions are one discrete number."""
+    """For each event: its share of transitions, their mean rew_int, and their share of all positive rew_int.
+
+    Events may coincide. Events of actions exist where actions are one discrete number.
+    """
     events = {"rewarded": steps.rew_ext != 0, "end": steps.end, "truncated": steps.trunc}
     if isinstance(space, gym.spaces.Discrete):
         events |= {f"action {a}": steps.act == a for a in range(int(space.n))}
@@ -62,7 +65,7 @@ def by_event(steps: Transitions, space: gym.Space) -> dict[str, Any]:
 
 
 def first_visits(steps: Transitions) -> np.ndarray:
-    """(n,) bool: the transition led to a place where no transition of the episode had led before."""
+    """(n,) bool: the first transition of its episode to this place."""
     rows = np.column_stack([steps.episode, steps.place])
     first = np.zeros(len(steps), dtype=bool)
     first[np.unique(rows, axis=0, return_index=True)[1]] = True
@@ -70,7 +73,7 @@ def first_visits(steps: Transitions) -> np.ndarray:
 
 
 def in_episode(steps: Transitions) -> list[float | None]:
-    """Mean rew_int in each tenth of the longest episode's length."""
+    """Return the mean rew_int in each tenth of the longest episode's length."""
     age = steps.age
     which = np.minimum(age * TENTHS // (age.max() + 1), TENTHS - 1)
     count, total = (np.bincount(which, w, TENTHS) for w in (None, steps.rew_int))
@@ -78,7 +81,7 @@ def in_episode(steps: Transitions) -> list[float | None]:
 
 
 def places(steps: Transitions) -> list[dict[str, Any]] | None:
-    """For each place that transitions led to: how often, and their mean rew_int; None where places aren't told."""
+    """Return visits and mean rew_int of each place; None where the environment does not report places."""
     if not steps.place.shape[1]:
         return None
     cells, which, count = np.unique(steps.place, axis=0, return_inverse=True, return_counts=True)
@@ -90,7 +93,7 @@ def places(steps: Transitions) -> list[dict[str, Any]] | None:
 
 
 def over_training(checkpoint: Path) -> dict[str, list[float | None]] | None:
-    """What training logged, thinned to `POINTS` rows up to the checkpoint's folder's last; None without metrics.csv."""
+    """Return curves of the training run, thinned to `POINTS` rows; None without metrics.csv."""
     path = run_dir_of(checkpoint) / "metrics.csv"
     metrics = read_metrics(path) if path.is_file() else {}
     if not metrics:
@@ -100,7 +103,7 @@ def over_training(checkpoint: Path) -> dict[str, list[float | None]] | None:
 
 
 def _interval(steps: Transitions, seed: int) -> list[float | None] | None:
-    """Of the mean rew_int a step, over episodes."""
+    """Interval of the mean rew_int of a step, over episodes."""
     found = ratio_interval(np.bincount(steps.episode, steps.rew_int), np.bincount(steps.episode), seed)
     return found and [rounded(x) for x in found]
 
@@ -112,7 +115,7 @@ def _event_table(numbers: dict[str, Any]) -> Table:
         for name, x in own.items()
     ]
     head = ["event", "share of steps", "mean rew_int", "share of rew_int", "random: share of steps", "of rew_int"]
-    words = "What curiosity is paid for: how often an event happens, and its share of all intrinsic reward above 0."
+    words = "Intrinsic reward by event: the event's share of steps, and its share of all positive intrinsic reward."
     return Table(words, head, rows)
 
 
@@ -128,19 +131,18 @@ def _timeline(steps: Transitions) -> Figure:
         axis.legend(handles.values(), handles.keys(), fontsize=8)
     axis.set(xlabel="step of the episode", ylabel="rew_int")
     return Figure.of(
-        drawing, "The intrinsic reward along the first counted episode of the sampled policy, as the agent was paid."
+        drawing, "The intrinsic reward, normalised and scaled, along the first counted episode of the sampled policy."
     )
 
 
 def heat_map(found: dict[str, Transitions]) -> Figure:
-    """Mean rew_int by place, a panel for each entry, all over the same places; every entry tells one or two numbers of
-    where it is."""
+    """Mean rew_int by place, a panel for each entry, over the same places. A place has one or two coordinates."""
     drawing, axes = canvas(len(found), width=3.8, height=3.4)
     at = {name: np.pad(steps.place, ((0, 0), (0, 2 - steps.place.shape[1]))) for name, steps in found.items()}
     low, high = (f([f(x, axis=0) for x in at.values()], axis=0) for f in (np.min, np.max))
     whole = (high - low).max() < 100 and all(np.issubdtype(x.dtype, np.integer) for x in at.values())
     size = (high - low + 1).astype(int) if whole else np.array([32, 32])
-    half = 0.5 if whole else 0.0  # cells lie about their coordinates
+    half = 0.5 if whole else 0.0  # a cell is centred on its coordinates
     bounds = [(a - half, b + half) for a, b in zip(low, high, strict=True)]
     for axis, (name, steps) in zip(axes, found.items(), strict=True):
         x, y = at[name].T.astype(float)
@@ -155,8 +157,8 @@ def heat_map(found: dict[str, Transitions]) -> Figure:
         axis.grid(False)
     return Figure.of(
         drawing,
-        "Where curiosity is paid: the mean intrinsic reward of the transitions that led to each place, over all "
-        "counted episodes, whatever their levels; white where none led.",
+        "Intrinsic reward by place: the mean over the transitions that end there, over all episodes and levels; "
+        "white where there are none.",
     )
 
 
@@ -177,6 +179,6 @@ def _decline(numbers: dict[str, Any]) -> Figure:
     right.set(xlabel="environment steps of training")
     return Figure.of(
         drawing,
-        "Does curiosity fade? Left: the mean intrinsic reward by the time in the episode; right: what training logged, "
-        "as paid (blue) and raw (orange), empty where the run left no metrics.csv.",
+        "Decline of the intrinsic reward. Left: its mean by the time in the episode; right: its curve over training, "
+        "normalised (blue) and raw (orange), empty without metrics.csv.",
     )

@@ -1,8 +1,7 @@
-"""What every study needs: cells that are run once, a table, a plot."""
+"""Runner of a study: it trains cells once, and writes a table and a plot."""
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from worldmodel.experiments.benchmark.provenance import effort, provenance
+from worldmodel.analysis.report.section import Figure as ReportFigure
+from worldmodel.analysis.report.section import Section, Table
+from worldmodel.experiments.benchmark.provenance import effort_text, provenance
 from worldmodel.experiments.benchmark.runner import Runner
 from worldmodel.experiments.benchmark.suite import Cell, cells_of
-from worldmodel.experiments.benchmark.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 class Stopped(Exception):
-    """A signal came; the runs can go on."""
+    """A signal stopped the study; its runs can be resumed."""
 
 
-class Lab:
-    """Trains into `out` with `jobs` processes of one thread each, and keeps what a study found there."""
+class StudyRunner:
+    """Train into `out` with `jobs` processes of one thread each, and write the study's results there."""
 
     def __init__(self, name: str, out: Path, jobs: int):
         self.name, self.out, self.jobs = name, out, jobs
@@ -38,8 +38,17 @@ class Lab:
         seeds: Sequence[int],
         evaluate: Sequence[str] | None = None,
     ) -> list[Cell]:
-        """One cell for each method (its overrides on top of `common`) and seed, judged with the overrides `evaluate`
-        and its own seed after its training where they are given. Raises ConfigError."""
+        """Return one cell for each method and seed.
+
+        Args:
+            methods: overrides by name.
+            common: overrides of all methods, before their own.
+            seeds: of each method.
+            evaluate: overrides of an evaluation after the training, which runs with the cell's seed.
+
+        Raises:
+            ConfigError: for bad overrides.
+        """
         suite = {
             "name": self.name,
             "common": ["video=false", "logger=none", *common],
@@ -53,7 +62,7 @@ class Lab:
         return found
 
     def train(self, cells: Sequence[Cell]) -> None:
-        """Run those that aren't finished. Raises Stopped after a signal, RuntimeError where one failed."""
+        """Run the cells that are not finished. Raises Stopped after a signal, RuntimeError where one failed."""
         runner = Runner(cells, self.jobs)
         runner.run()
         if runner.signalled:
@@ -61,24 +70,21 @@ class Lab:
         if failed := [str(folder) for folder, state in runner.state.items() if state == "failed"]:
             raise RuntimeError(f"{failed[0]}: failed, see its log.txt")
 
-    def write(self, table: Table, notes: str) -> None:
-        """table.csv and table.md; the notes say how the figures came about, and what ran for them is added."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        with (self.out / "table.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([table.header, *table.rows])
-        if self.asked and (made := provenance(self.name, self.asked))["runs"]:
-            notes += f" {effort(made).strip()}"
-        (self.out / "table.md").write_text(f"**{table.title}**\n\n{table.markdown()}\n\n{notes}\n")
+    def write(self, table: Table, notes: str, figure: Figure) -> None:
+        """Write table.csv, table.md and plot.png.
 
-    def save(self, figure: Figure) -> None:
-        figure.savefig(self.out / "plot.png", dpi=110)
+        The notes describe the computation; the provenance of the runs is appended to them.
+        """
+        if self.asked and (made := provenance(self.name, self.asked))["runs"]:
+            notes += f" {effort_text(made).strip()}"
+        Section(table.caption, tables=[table], figures=[ReportFigure.of(figure, dpi=110)], text=notes).write(self.out)
 
 
 def cpu_seconds(cell: Cell) -> float:
-    """What cores spent on a run's training."""
+    """Return the CPU seconds of a run's training."""
     return json.loads((cell.folder / "run.json").read_text())["cpu_s"]
 
 
 def report_of(cell: Cell) -> dict[str, Any]:
-    """What the evaluation of a cell wrote."""
+    """Return the report.json of a cell's evaluation."""
     return json.loads((cell.folder / "report.json").read_text())

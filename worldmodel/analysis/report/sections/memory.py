@@ -1,4 +1,4 @@
-"""What the memory is worth: the same checkpoint with its context cut."""
+"""Value of the memory: the same checkpoint with its context cut."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from torch import Tensor
 
 from worldmodel.analysis.probes.linear import Score
 from worldmodel.analysis.probes.memory import horizon_figure, memory_horizon
-from worldmodel.analysis.report.context import Study
-from worldmodel.analysis.report.recorded import Kept, spread
-from worldmodel.analysis.report.section import Figure, Section, Table, canvas
+from worldmodel.analysis.report.canvas import canvas
+from worldmodel.analysis.report.context import EvaluationContext
+from worldmodel.analysis.report.cut_memory import cut
+from worldmodel.analysis.report.recorded import RecordedRollouts, spread
+from worldmodel.analysis.report.section import Figure, Section, Table
 from worldmodel.analysis.report.skill import rounded, skill
 from worldmodel.model.world_model import WorldModel
 
 STARTS = 1024  # about as many transitions
-ROWS, LEAST = 20_000, 200  # steps that the linear maps are fitted and judged on: at most, at least
-WIDEST = 1024  # numbers of a latent that is read off
+ROWS, LEAST = 20_000, 200  # steps of the linear maps' fit and test: at most, at least
+WIDEST = 1024  # numbers of a latent that is decoded
 
 
-def memory(study: Study) -> Section:
-    """One-step skill on the sampled policy's behaviour, by how many steps before the present one are seen."""
-    kept, model = study.play("sampled").kept, study.module.model
-    contexts = doubling(study.cfg.data.context)
-    starts = spread(kept, STARTS)
-    study.say("memory: skill by context")
+def memory(context: EvaluationContext) -> Section:
+    """One-step skill on the sampled policy's behaviour by context length, and the reach of the memory."""
+    recorded, model = context.episode_set("sampled").recorded, context.agent.model
+    starts = spread(recorded, STARTS)
+    context.progress("memory: skill by context")
     by_context = {}
-    for context in contexts:
-        found = [errors(model, part, starts, cut(model, part, starts, context)) for part in kept]
+    for steps in doubling(context.cfg.data.context):
+        found = [errors(model, part, starts, cut(model, part, starts, steps)) for part in recorded]
         error, base = (np.concatenate(x) for x in zip(*found, strict=True))
-        episode = np.concatenate([part.number[:, starts][part.real[:, starts]].cpu().numpy() for part in kept])
-        by_context[str(context)] = skill(error, base, episode, study.seed)
-    study.say("memory: how far back it reaches")
-    curves = horizon(kept, study.cfg.data.context, study.seed)
+        episode = np.concatenate([part.number[:, starts][part.real[:, starts]].cpu().numpy() for part in recorded])
+        by_context[str(steps)] = skill(error, base, episode, context.seed)
+    context.progress("memory: linear maps to earlier latents")
+    curves = horizon(recorded, context.cfg.data.context, context.seed)
     numbers: dict[str, Any] = {"skill_by_context": by_context, "horizon": None}
     figures = [_picture(by_context)]
     if curves is not None:
@@ -43,7 +44,7 @@ def memory(study: Study) -> Section:
             for name, curve in curves.items()
         }
         words = (
-            "How far back the memory reaches: the R², on held-out episodes of the sampled policy, of a linear map from "
+            "Reach of the memory: the R², on held-out episodes of the sampled policy, of a linear map from "
             "the memory h[t] to the latent z[t - k], beside one from the present latent alone; dotted: the same with "
             "shuffled latents."
         )
@@ -58,44 +59,32 @@ def memory(study: Study) -> Section:
 
 
 def doubling(most: int) -> list[int]:
-    """0, 1, 2, 4, … and `most`."""
+    """Return 0, 1, 2, 4, … and `most`."""
     below = [0, *(2**k for k in range(most.bit_length()))] if most else [0]
     return sorted({c for c in below if c < most} | {most})
 
 
 @torch.no_grad()
-def cut(model: WorldModel, kept: Kept, starts: list[int], context: int) -> Tensor:
-    """h (N, S, D) before the transitions `starts` (S,), of a memory that reads only `context` rows before the present
-    one; other episodes' rows are hidden from it as always."""
-    window = kept.window
-    at = torch.tensor(starts, device=window.z.device) + window.z.shape[1] - window.y.shape[1]  # K more
-    rows = at[:, None] + torch.arange(-context, 1, device=at.device)  # (S, context + 1)
-
-    def windows(x: Tensor) -> Tensor:
-        return x[:, rows].flatten(0, 1)  # (N * S, context + 1, ...)
-
-    h = model.encode_sequence(windows(window.z), window.seq.map(windows))[:, -1]
-    return h.unflatten(0, (-1, len(starts)))
-
-
-@torch.no_grad()
-def errors(model: WorldModel, kept: Kept, starts: list[int], h: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Squared errors (n,) of those transitions that count, predicted from h (N, S, D), and those of predicting no
-    change."""
+def errors(
+    model: WorldModel, recorded: RecordedRollouts, starts: list[int], h: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return squared errors (n,) of counted transitions, predicted from h (N, S, D), and those of no change."""
     at = torch.tensor(starts, device=h.device)
-    act = kept.window.seq.act[:, -kept.window.new - 1 : -1][:, at]
-    y = kept.window.y[:, torch.stack([at, at + 1], 1)].flatten(0, 1)  # (N * S, 2, *latent)
+    act = recorded.window.seq.new_steps(recorded.window.seq.act)[:, at]
+    y = recorded.window.y[:, torch.stack([at, at + 1], 1)].flatten(0, 1)  # (N * S, 2, *latent)
     out = model.predict_and_compare(h.flatten(0, 1)[:, None], act.flatten(0, 1)[:, None], y, y)
-    real = kept.real[:, at].flatten()
+    real = recorded.real[:, at].flatten()
     return tuple(x[:, 0][real].cpu().numpy() for x in (out.skill_error, out.skill_base))
 
 
-def horizon(kept: list[Kept], most: int, seed: int) -> dict[str, dict[int, Score]] | None:
-    """How well the latent of k steps ago is read off the memory, and off the present latent alone, by k up to `most`;
-    None where no two episodes are long enough to tell. The latent is z, or y where z is wider than `WIDEST`."""
-    streams = max(1, ROWS // kept[0].window.new)
-    rolls = Kept.join(kept)
-    new = rolls.window.new
+def horizon(recorded: list[RecordedRollouts], most: int, seed: int) -> dict[str, dict[int, Score]] | None:
+    """Score linear maps from the memory, and from the present latent alone, to the latent of k steps ago, k to `most`.
+
+    None where fewer than two episodes are long enough. The latent is z, or y where z is wider than `WIDEST`.
+    """
+    streams = max(1, ROWS // recorded[0].window.num_new)
+    rolls = RecordedRollouts.join(recorded)
+    new = rolls.window.num_new
     h, episode = rolls.h[:streams], rolls.number[:streams]
     z = rolls.window.z[:streams, -new - 1 : -1].flatten(2)
     if z.shape[2] > WIDEST:
@@ -113,16 +102,18 @@ def horizon(kept: list[Kept], most: int, seed: int) -> dict[str, dict[int, Score
 
 @torch.no_grad()
 def horizon_by_context(
-    kept: list[Kept], model: WorldModel, contexts: list[int], seed: int
+    recorded: list[RecordedRollouts], model: WorldModel, contexts: list[int], seed: int
 ) -> dict[int, dict[int, Score]]:
-    """How well the latent of k steps ago is read off a memory that reads only so many steps before the present one:
-    {steps of context: {lag: score}}, one checkpoint, the same rows and lags (up to twice the longest context) for all.
+    """Score linear maps from a memory with cut context to the latent of k steps ago: {steps of context: {lag: score}}.
 
-    Beyond its context a memory can only know what the latents themselves tell of their past. Raises ValueError where
-    no lag has enough rows.
+    All contexts share one checkpoint, rows and lags (up to twice the longest context). Beyond its context, a memory
+    can only use what the latents themselves carry of their past.
+
+    Raises:
+        ValueError: where no lag has enough rows.
     """
-    rolls = Kept.join(kept)
-    new = rolls.window.new
+    rolls = RecordedRollouts.join(recorded)
+    new = rolls.window.num_new
     z = rolls.window.z[:, -new - 1 : -1].flatten(2)
     lags = doubling(min(2 * max(contexts), new - 1))
     while lags and not _enough(rolls.number, lags[-1]):
@@ -134,7 +125,7 @@ def horizon_by_context(
 
 
 def _enough(episode: Tensor, lag: int) -> bool:
-    """Are there `LEAST` rows, from two episodes or more, with so long a past?"""
+    """Return whether `LEAST` rows, from at least two episodes, have `lag` earlier rows."""
     late = episode[:, lag:]
     late = late[late == episode[:, : episode.shape[1] - lag]]
     return len(late) >= LEAST and len(late.unique()) > 1

@@ -9,29 +9,31 @@ import torch
 from omegaconf import DictConfig
 
 from worldmodel.experiments.benchmark.suite import Cell
-from worldmodel.experiments.studies.runner import Lab
+from worldmodel.experiments.study_runner import StudyRunner
 from worldmodel.learner.curious_agent import CuriousAgent
-from worldmodel.learner.run_episodes import Tally, freeze, play
+from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.training.build import build_env
 from worldmodel.training.config import bad_input
 from worldmodel.training.loading import load_agent
 
-TEST_SEEDS = 3_000_000  # of environments that no training has seen
+TEST_SEEDS = 3_000_000  # seeds of environments that no training uses
 COPIES = 8
 
 
 def train_on(
-    lab: Lab, behaviours: Mapping[str, Sequence[str]], common: Sequence[str], seeds: Sequence[int]
+    runner: StudyRunner, behaviours: Mapping[str, Sequence[str]], common: Sequence[str], seeds: Sequence[int]
 ) -> dict[str, list[Cell]]:
-    """Trained cells by behaviour, in the order of the seeds."""
-    cells = lab.cells(behaviours, common, seeds)
-    lab.train(cells)
+    """Train a cell for each behaviour and seed; return the cells by behaviour, in the order of the seeds."""
+    cells = runner.cells(behaviours, common, seeds)
+    runner.train(cells)
     return {name: [c for c in cells if c.method == name] for name in behaviours}
 
 
 def skills(trained: Mapping[str, Sequence[Cell]], episodes: int) -> np.ndarray:
-    """Skill of a model trained on A's behaviour and tested on B's: (A, B, seeds). Within a seed, models meet the very
-    same episodes of B."""
+    """Skill (A, B, seeds) of a model trained on A's behaviour and tested on B's.
+
+    Within a seed, all models are tested on the same episodes of B.
+    """
     by_seed = zip(*trained.values(), strict=True)  # one cell of each behaviour
     found = []
     for cells in by_seed:
@@ -42,29 +44,29 @@ def skills(trained: Mapping[str, Sequence[Cell]], episodes: int) -> np.ndarray:
 
 @torch.no_grad()
 def cross_skill(agents: Sequence[tuple[CuriousAgent, DictConfig]], episodes: int, seed: int) -> np.ndarray:
-    """(A, B): skill of each agent's model on the episodes that each agent plays.
+    """Skill (A, B) of the model of agent A on the episodes of agent B.
 
     Skill is 1 - error / error of predicting no change, one step ahead, of the predicted mean: both errors are squared,
     in units of the standard deviation of A's latent deltas, and summed over all steps of the episodes that count.
     """
-    for module, _ in agents:
-        freeze(module, COPIES)
+    for agent, _ in agents:
+        freeze(agent, COPIES)
     error, base = np.zeros((2, len(agents), len(agents)))
     for b, (actor, cfg) in enumerate(agents):
         torch.manual_seed(seed)
         with bad_input():
             env = build_env(cfg, seed=TEST_SEEDS + seed, num_envs=COPIES)
-        tally = Tally(episodes)
+        stats = EpisodeStats(episodes)
         try:
-            for roll, _ in play(
-                actor, env, tally, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False
+            for roll, _ in run_episodes(
+                actor, env, stats, context=cfg.data.context, rollout_length=cfg.data.rollout_length, greedy=False
             ):
-                _, counted = tally.number(roll)
-                for a, (module, _) in enumerate(agents):
-                    out = module.model(roll)
+                _, counted = stats.number(roll)
+                for a, (agent, _) in enumerate(agents):
+                    out = agent.model(roll)
                     error[a, b] += float((out.skill_error * counted).sum())
                     base[a, b] += float((out.skill_base * counted).sum())
         finally:
             env.close()
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(base > 0, 1 - error / base, np.nan)  # where nothing ever changes there is nothing to predict
+        return np.where(base > 0, 1 - error / base, np.nan)  # without any change, the skill is undefined

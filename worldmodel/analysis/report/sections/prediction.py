@@ -1,4 +1,4 @@
-"""What the world model foresees: by horizon, by action, with what confidence, and where."""
+"""Predictions of the world model: skill by horizon and by action, calibration, reward and end."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import gymnasium as gym
 import numpy as np
 
 from worldmodel.analysis.report.baselines import WIDEST, Affine
-from worldmodel.analysis.report.context import Played, Study
+from worldmodel.analysis.report.canvas import canvas
+from worldmodel.analysis.report.context import EpisodeSet, EvaluationContext
 from worldmodel.analysis.report.head_metrics import end_head, reward_head
 from worldmodel.analysis.report.open_loop import Errors, imagines_latents, open_loop
 from worldmodel.analysis.report.recorded import grouped, spread
-from worldmodel.analysis.report.section import Figure, Section, Table, canvas
+from worldmodel.analysis.report.section import Figure, Section, Table
 from worldmodel.analysis.report.skill import skill
 from worldmodel.analysis.report.transitions import Transitions
 
@@ -20,21 +21,21 @@ BEHAVIOURS = ("sampled", "greedy", "random")
 STARTS = 512  # about as many starts of open-loop predictions
 
 
-def prediction(study: Study, horizons: list[int]) -> Section:
-    """Of the agent's own behaviour, sampled and greedy, and of random behaviour."""
-    numbers: dict[str, Any] = {"open_loop_latent": "imagined" if imagines_latents(study.module.model) else "unknown"}
-    space = study.act_space
+def prediction(context: EvaluationContext, horizons: list[int]) -> Section:
+    """Predictions of the agent's behaviour, sampled and greedy, and of random behaviour."""
+    numbers: dict[str, Any] = {"open_loop_latent": "imagined" if imagines_latents(context.agent.model) else "unknown"}
+    space = context.act_space
     for name in BEHAVIOURS:
-        played = study.play(name)
-        study.say(f"{name}: predictions")
-        errors = by_horizon(study, played, horizons)
+        episode_set = context.episode_set(name)
+        context.progress(f"{name}: predictions")
+        errors = by_horizon(context, episode_set, horizons)
         numbers[name] = {
-            "open_loop": {str(h): skills(e, study.seed) for h, e in errors.items()},
-            "calibration": played.calibration.numbers(),
-            "reward_head": reward_head(played.steps),
-            "end_head": end_head(played.steps),
-            "actions": by_action(played.steps, space, study.seed),
-            "null_action": null_action(played.steps, study.null_action, space, study.seed),
+            "open_loop": {str(h): skills(e, context.seed) for h, e in errors.items()},
+            "calibration": episode_set.calibration.to_dict(),
+            "reward_head": reward_head(episode_set.steps),
+            "end_head": end_head(episode_set.steps),
+            "actions": by_action(episode_set.steps, space, context.seed),
+            "null_action": null_action(episode_set.steps, context.null_action, space, context.seed),
         }
     tables = [_horizon_table(numbers), _head_table(numbers)]
     if numbers["sampled"]["actions"]:
@@ -42,19 +43,19 @@ def prediction(study: Study, horizons: list[int]) -> Section:
     return Section("Prediction", numbers, tables, [_skill_picture(numbers), _calibration_picture(numbers)])
 
 
-def by_horizon(study: Study, played: Played, horizons: list[int]) -> dict[int, Errors]:
-    """Open-loop errors from about `STARTS` starts, evenly over the rollouts kept, of the model and the baselines."""
-    model, kept = study.module.model, played.kept
-    baselines = {"mean": Affine(model, study.act_space, linear=False).fit(kept)}
+def by_horizon(context: EvaluationContext, episode_set: EpisodeSet, horizons: list[int]) -> dict[int, Errors]:
+    """Compute open-loop errors of model and baselines from about `STARTS` starts at even distances."""
+    model, recorded = context.agent.model, episode_set.recorded
+    baselines = {"mean": Affine(model, context.act_space, linear=False).fit(recorded)}
     if int(np.prod(model.target.shape)) <= WIDEST:
-        baselines["linear"] = Affine(model, study.act_space, linear=True).fit(kept)
-    starts = spread(kept, STARTS)
-    parts = [open_loop(model, k.window, starts, horizons, k.number, k.counted, baselines) for k in grouped(kept)]
+        baselines["linear"] = Affine(model, context.act_space, linear=True).fit(recorded)
+    starts = spread(recorded, STARTS)
+    parts = [open_loop(model, k.window, starts, horizons, k.number, k.counted, baselines) for k in grouped(recorded)]
     return {h: Errors.join([part[h] for part in parts]) for h in horizons}
 
 
 def skills(errors: Errors, seed: int) -> dict[str, Any]:
-    """Skill of each predictor over one horizon; `error_still` is what they are measured by: the mean squared change."""
+    """Compute the skill of each predictor over one horizon; `error_still` is the mean squared change."""
     by = {name: x for name, x in errors.by.items() if name != "still"}
     found = {name: skill(x, errors.by["still"], errors.episode, seed) for name, x in by.items()}
     count = len(errors.episode)
@@ -64,8 +65,7 @@ def skills(errors: Errors, seed: int) -> dict[str, Any]:
 
 
 def by_action(steps: Transitions, space: gym.Space, seed: int) -> dict[str, Any] | None:
-    """One-step skill of the transitions of each action, and how often it was taken; None unless actions are one
-    discrete number."""
+    """Compute the one-step skill and the frequency of each action; None unless actions are one discrete number."""
     if not isinstance(space, gym.spaces.Discrete):
         return None
     found = {}
@@ -78,7 +78,7 @@ def by_action(steps: Transitions, space: gym.Space, seed: int) -> dict[str, Any]
 
 
 def null_action(steps: Transitions, null: int | None, space: gym.Space, seed: int) -> dict[str, Any] | None:
-    """One-step errors where the agent did nothing, beside all others: what changes by itself, and is it foreseen?"""
+    """Compute the one-step skill of transitions without an action; None where no action does nothing."""
     if null is None or not isinstance(space, gym.spaces.Discrete):
         return None
     own = steps[steps.act == null]
@@ -102,8 +102,8 @@ def _horizon_table(numbers: dict[str, Any]) -> Table:
     return Table(
         "Skill by horizon, open loop: 1 - squared error of the predicted latent / that of predicting no change. The "
         f"latent of imagined steps is {numbers['open_loop_latent']} to the memory. The linear model is a ridge "
-        "regression of the delta on (latent, action), applied step upon step; it and the mean delta are fitted on the "
-        "episodes of other parity.",
+        "regression of the delta on (latent, action), applied recursively; it and the mean delta are fitted on the "
+        "episodes of the other parity.",
         ["steps ahead", "sampled", "95 %", "linear", "mean delta", "greedy", "random", "samples"],
         rows,
     )
@@ -128,7 +128,7 @@ def _action_table(numbers: dict[str, Any]) -> Table:
     own, random = (numbers[name]["actions"] for name in ("sampled", "random"))
     rows = [[a, x["share"], x["skill"], x["ci"], random[a]["skill"]] for a, x in own.items()]
     return Table(
-        "One-step skill by action: how often the sampled policy took it, and how well its outcome was foreseen.",
+        "One-step skill by action: its share of the sampled policy's steps, and the skill of their predictions.",
         ["action", "share", "skill, sampled", "95 %", "skill, random"],
         rows,
     )
@@ -173,7 +173,7 @@ def _calibration_picture(numbers: dict[str, Any]) -> Figure:
     right.set(xlabel="predicted standard deviation", ylabel="root mean squared error")
     return Figure.of(
         drawing,
-        "Is the predicted variance right? Left: the share of one-step errors, over all dimensions, inside the central "
-        "interval of a given probability under the predicted Gaussian; right: the size of errors by the predicted "
-        "standard deviation; the black lines are perfect calibration.",
+        "Calibration of the predicted variance. Left: the share of one-step errors, over all dimensions, inside the "
+        "central interval of a given probability under the predicted Gaussian; right: root mean squared error by the "
+        "predicted standard deviation; the black lines are perfect calibration.",
     )

@@ -1,0 +1,1 @@
+"""Sections of a checkpoint's report, one file each. No section imports another."""
