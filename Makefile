@@ -3,8 +3,9 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.complete
 DOCS := .venv/.docs
+TRACKERS := .venv-trackers/bin/python
 
-.PHONY: setup train test test-slow lint docs benchmark notebooks reliability clean
+.PHONY: setup train test test-slow test-trackers lint docs benchmark notebooks reliability clean
 
 setup: $(STAMP)
 
@@ -18,10 +19,17 @@ train: setup
 	$(PY) -m worldmodel.train $(ARGS)
 
 test: setup
-	OMP_NUM_THREADS=1 $(PY) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest --durations=10 $(ARGS)
 
 test-slow: setup
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow $(ARGS)
+
+# W&B, MLflow, trackio and Sacred, without a network, in an environment of their own: they require older packages.
+test-trackers:
+	test -x $(TRACKERS) || $(PYTHON) -m venv .venv-trackers
+	$(TRACKERS) -m pip install --quiet --constraint constraints.txt --editable ".[envs,dev]"
+	$(TRACKERS) -m pip install --quiet --constraint constraints-trackers.txt --editable ".[trackers]"
+	OMP_NUM_THREADS=1 $(TRACKERS) -m pytest tests/training/test_trackers.py $(ARGS)
 
 lint: setup
 	$(PY) -m ruff check .
@@ -50,4 +58,4 @@ reliability: setup
 	$(PY) -m worldmodel.reliability $(ARGS)
 
 clean:
-	rm -rf .venv build dist site docs/reference *.egg-info
+	rm -rf .venv .venv-trackers build dist site docs/reference *.egg-info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,10 +10,12 @@ from typing import NamedTuple
 import pytest
 import torch
 from helpers.runs import run_main
-from helpers.tiny import EASY, TINY, fitting, tiny_agent
+from helpers.tiny import EASY, REPO, TINY, fitting, tiny_agent
 
 from worldmodel import train
 from worldmodel.analysis.report.context import EvaluationContext
+
+os.environ["PYTHONPATH"] = str(REPO)  # processes that tests start import this checkout, from any folder
 
 
 class Ended(NamedTuple):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import sqrt
 
 import pytest
 import torch
-from helpers.by_hand import ACTS, ROLL, Same, Stub, rollout
+from helpers.by_hand import ROLL, SPEC, Same, Stub, rollout
 from torch import nn
 
 from worldmodel.curiosity import BYOLExplore
@@ -32,7 +33,7 @@ class Line(Same):
     ],
 )
 def test_errors_of_all_predictions_of_a_row_are_summed(horizon: int, num_new: int, mask: list, count: list) -> None:
-    signal = BYOLExplore(make_encoder=Same, act_space=ACTS, dim=2, hidden=4, horizon=horizon)
+    signal = BYOLExplore(SPEC, dim=2, hidden=4, horizon=horizon)
     signal.predictor = Stub(lambda x: x.new_tensor([3.0, 0.0]).expand(*x.shape[:-1], 2))
     signal.slow = Stub(lambda obs: torch.tensor([0.0, 5.0]).expand_as(obs))  # at right angles: each error is 2
     roll = rollout(torch.randn(6, 2).tolist(), [0, 1, 2, 3, 0], [bool(x) for x in mask], num_new)
@@ -42,7 +43,7 @@ def test_errors_of_all_predictions_of_a_row_are_summed(horizon: int, num_new: in
 
 def test_errors_one_prediction_at_a_time() -> None:
     torch.manual_seed(0)
-    signal = BYOLExplore(make_encoder=Same, act_space=ACTS, dim=2, hidden=4, horizon=3)
+    signal = BYOLExplore(SPEC, dim=2, hidden=4, horizon=3)
     mask = [True, True, False, True, True, True, True]
     roll = rollout(torch.randn(8, 2).tolist(), [0, 3, 1, 2, 0, 1, 3], mask, 5)
     obs, act, code = roll.obs[0], roll.act[0], signal.code(roll.act)[0]
@@ -66,7 +67,7 @@ def test_errors_one_prediction_at_a_time() -> None:
 
 
 def test_the_reward_is_the_error_above_the_average() -> None:
-    signal = BYOLExplore(make_encoder=Same, act_space=ACTS, dim=2, hidden=4)
+    signal = BYOLExplore(SPEC, dim=2, hidden=4)
     errors = iter([torch.tensor([[1.0, 3.0]]), torch.tensor([[5.0, 5.0]])])
     signal.errors = lambda roll: next(errors)
     torch.testing.assert_close(signal.reward(ROLL, None), torch.tensor([[0.0, 1.0]]))  # std 1, mean 2
@@ -77,7 +78,7 @@ def test_the_reward_is_the_error_above_the_average() -> None:
 
 
 def test_the_slow_copy_follows() -> None:
-    signal = BYOLExplore(make_encoder=lambda dim: Line(), act_space=ACTS, dim=2, hidden=4, decay=0.75)
+    signal = BYOLExplore(replace(SPEC, make_encoder=lambda dim: Line()), dim=2, hidden=4, decay=0.75)
     signal.encoder.encoder.weight.data.fill_(4.0)
     signal.update()
     assert float(signal.slow.net.encoder.weight.detach()) == 0.75 * 0.0 + 0.25 * 4.0

@@ -10,21 +10,21 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from helpers.by_hand import SPEC
 from helpers.tiny import tiny_agent, tiny_config
 from helpers.worlds import rollout, views
 
-from worldmodel.curiosity import Curiosity, Product, WeightedSum
+from worldmodel.curiosity import AgentSpec, Curiosity, Product, WeightedSum
 from worldmodel.policy import RandomPolicy
 from worldmodel.training.build import build_agent, env_spec
 from worldmodel.training.checkpoint import read_checkpoint
-from worldmodel.training.config import fill
 
 
 class Fixed(Curiosity):
     """A signal with given rewards."""
 
-    def __init__(self, rew: list[float], name: str):
-        super().__init__()
+    def __init__(self, spec: AgentSpec, rew: list[float], name: str):
+        super().__init__(spec)
         self.rew, self.name, self.updates = torch.tensor([rew]), name, 0
 
     def reward(self, roll, out):
@@ -42,29 +42,29 @@ ROLL = rollout(views([[0, 1, 2, 3]]), [[0, 0, 0, 1]])  # the last step is masked
 
 
 def combine(kind, **options) -> Curiosity:
-    parts = {"one": partial(Fixed, ONE, "a"), "two": partial(Fixed, TWO, "a")}
-    return kind(parts, complete=fill, **options)
+    parts = {"one": partial(Fixed, rew=ONE, name="a"), "two": partial(Fixed, rew=TWO, name="a")}
+    return kind(SPEC, parts=parts, **options)
 
 
 def test_weighted_sum_by_hand() -> None:
-    plain = combine(WeightedSum, num_envs=1, weights={"one": 1.0, "two": 0.5}, normalise=False)
+    plain = combine(WeightedSum, weights={"one": 1.0, "two": 0.5}, normalise=False)
     assert plain.reward(ROLL, None).tolist() == [[3.0, 2.0, 0.0]]
-    scaled = combine(WeightedSum, num_envs=1, weights={"one": 1.0, "two": 0.5}, gamma=0.5)
+    scaled = combine(WeightedSum, weights={"one": 1.0, "two": 0.5}, gamma=0.5)
     # discounted sums 1, 2.5 and 4, 2
     expected = torch.tensor([[1 / 0.75 + 2.0, 2 / 0.75, 0.0]])
     torch.testing.assert_close(scaled.reward(ROLL, None), expected)
     with pytest.raises(ValueError, match=r"curiosity.weights=\{'one': 1.0\}: allowed is one for each of one, two"):
-        combine(WeightedSum, num_envs=1, weights={"one": 1.0})
+        combine(WeightedSum, weights={"one": 1.0})
 
 
 def test_product_by_hand() -> None:
     assert combine(Product).reward(ROLL, None).tolist() == [[4.0, 0.0, 12.0]]
     with pytest.raises(ValueError, match=r"curiosity.parts"):
-        Product({}, complete=fill)
+        Product(SPEC, parts={})
 
 
 def test_parts_learn_and_are_reset() -> None:
-    both = combine(WeightedSum, num_envs=1, weights={"one": 1.0, "two": 0.5})
+    both = combine(WeightedSum, weights={"one": 1.0, "two": 0.5})
     assert {k: x.tolist() for k, x in both.losses(ROLL, None).items()} == {"one_a": [ONE], "two_a": [TWO]}
     both.update()
     assert [part.updates for part in both.parts.values()] == [1, 1]

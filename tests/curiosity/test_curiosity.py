@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from helpers.by_hand import SPEC
 from helpers.experience import collected
 from helpers.rollouts import hand_made
 from helpers.tiny import EASY, tiny_config
@@ -36,13 +37,13 @@ ROLL = hand_made(rew_ext=torch.zeros(1, 3))
 
 def test_surprise_by_hand() -> None:
     # (1/1 + 9/4.5) / 2 - 1 and (4/.1 + 0/1) / 2 - 1
-    plain, bounded = (Surprise(margin=0.0, low=-1.0, high=high) for high in (100.0, 10.0))
+    plain, bounded = (Surprise(SPEC, margin=0.0, low=-1.0, high=high) for high in (100.0, 10.0))
     torch.testing.assert_close(plain.reward(ROLL, OUT), torch.tensor([[0.5, 19.0]]))
     torch.testing.assert_close(bounded.reward(ROLL, OUT), torch.tensor([[0.5, 10.0]]))
-    beyond = Surprise(margin=2.0, low=0.0, high=100.0)
+    beyond = Surprise(SPEC, margin=2.0, low=0.0, high=100.0)
     torch.testing.assert_close(beyond.reward(ROLL, OUT), torch.tensor([[0.0, 17.0]]))
     with pytest.raises(ValueError, match=r"curiosity.low=3"):
-        Surprise(low=3.0, high=2.0)
+        Surprise(SPEC, low=3.0, high=2.0)
 
 
 def test_expected_noise_is_no_surprise() -> None:
@@ -50,19 +51,19 @@ def test_expected_noise_is_no_surprise() -> None:
     std = torch.tensor([0.1, 1.0, 10.0, 100.0]).repeat(16)
     error = torch.randn(1, 4000, 64) * std
     out = Outputs(*[None] * 3, Prediction(error, 2 * std.log().expand_as(error), None, None), error, None, None)
-    assert Surprise(margin=0.0, low=-1.0).reward(ROLL, out).mean().abs() < 0.01
-    assert Error().reward(ROLL, out).mean() > 2000
+    assert Surprise(SPEC, margin=0.0, low=-1.0).reward(ROLL, out).mean().abs() < 0.01
+    assert Error(SPEC).reward(ROLL, out).mean() > 2000
 
 
 def test_error_and_none_by_hand() -> None:
-    torch.testing.assert_close(Error().reward(ROLL, OUT), torch.tensor([[5.0, 2.0]]))
-    assert torch.equal(NoCuriosity().reward(ROLL, OUT), torch.zeros(1, 2))
+    torch.testing.assert_close(Error(SPEC).reward(ROLL, OUT), torch.tensor([[5.0, 2.0]]))
+    assert torch.equal(NoCuriosity(SPEC).reward(ROLL, OUT), torch.zeros(1, 2))
 
 
 def test_maps_are_averaged_over_positions() -> None:
     error = torch.randn(1, 2, 3, 4, 5)
     out = Outputs(*[None] * 3, Prediction(error, torch.zeros_like(error), None, None), error, None, None)
-    torch.testing.assert_close(Error().reward(ROLL, out), error.square().mean((2, 3, 4)))
+    torch.testing.assert_close(Error(SPEC).reward(ROLL, out), error.square().mean((2, 3, 4)))
 
 
 def test_scale_by_the_spread_of_discounted_sums() -> None:
@@ -150,7 +151,7 @@ def test_familiar_transitions_have_smaller_rewards() -> None:
     agent, (old, new) = collected("data.rollout_length=16", "env.num_envs=8", "data.context=0", "memory.dim=32", *EASY)
     new.obs[..., 0] = (new.obs[..., 0] + 3) % 11  # a world with other observations
     agent.model.score_rollout(old)
-    signals = [Surprise(margin=0.0, low=-1.0), Error()]
+    signals = [Surprise(SPEC, margin=0.0, low=-1.0), Error(SPEC)]
 
     @torch.no_grad()
     def score(roll: Rollout) -> Tensor:

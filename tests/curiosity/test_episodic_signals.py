@@ -16,7 +16,7 @@ from helpers.worlds import pay, rollout, signal, views
 
 from worldmodel.curiosity import DEIR, E3B, ETD, NGU, RIDE, Count, Curiosity, NovelD, PerEnvState
 from worldmodel.curiosity.etd import quasimetric
-from worldmodel.learner.run_episodes import Tally, freeze, play
+from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.masked import masked_mean
 from worldmodel.running_stats import RunningMeanStd
 from worldmodel.training.build import build_env
@@ -181,11 +181,11 @@ def test_repeated_evaluations_have_equal_rewards(name: str) -> None:
     before = {k: v.clone() for k, v in agent.curiosity.state_dict().items()}
     paid = []
     for _ in range(2):
-        tally, env = Tally(3), build_env(tiny_config(*EASY), seed=100, num_envs=3)
+        stats, env = EpisodeStats(3), build_env(tiny_config(*EASY), seed=100, num_envs=3)
         torch.manual_seed(0)
-        list(play(agent, env, tally, context=4, rollout_length=8, greedy=False))
+        list(run_episodes(agent, env, stats, context=4, rollout_length=8, greedy=False))
         env.close()
-        paid.append(tally.rew_int_raw)
+        paid.append(stats.rew_int_raw)
     np.testing.assert_array_equal(*paid)
     assert (paid[0] > 0).any()
     memories = [k for k, module in agent.curiosity.named_modules() if isinstance(module, PerEnvState)]

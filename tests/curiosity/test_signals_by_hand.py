@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import e, exp, log, pi
 
 import pytest
 import torch
-from helpers.by_hand import ACTS, OBS, ROLL, SIZES, Same, Stub, outputs, rollout, shift
+from helpers.by_hand import OBS, ROLL, SPEC, Stub, outputs, rollout, shift
 from torch import Tensor, nn
 
 from worldmodel.curiosity import (
@@ -26,7 +27,7 @@ from worldmodel.model.heads.dynamics import bound_logvar
 
 
 def test_rnd() -> None:
-    signal = RND(**SIZES)
+    signal = RND(SPEC, dim=2)
     signal.distillation.predictor = Stub(lambda x: 2 * x)
     signal.distillation.target = Stub(lambda x: x)
     expected = torch.tensor([[1.0, 13.0]])  # of where a transition led: (1 + 1) / 2, (25 + 1) / 2
@@ -45,7 +46,7 @@ def test_rnd_agrees_with_torchrl() -> None:
     from torchrl.envs.transforms.rnd import RunningMeanStd
 
     torch.manual_seed(0)
-    signal, roll = RND(**(SIZES | {"dim": 16})), rollout(torch.randn(33, 2).tolist(), [0] * 32)
+    signal, roll = RND(SPEC, dim=16), rollout(torch.randn(33, 2).tolist(), [0] * 32)
     reward = signal.reward(roll, None)
     networks = signal.distillation
     statistics = RunningMeanStd((2,), epsilon=0.0)
@@ -58,7 +59,7 @@ def test_rnd_agrees_with_torchrl() -> None:
 
 
 def test_icm() -> None:
-    signal = ICM(make_encoder=Same, act_space=ACTS, dim=2)
+    signal = ICM(SPEC, dim=2)
     signal.model = Stub(shift)
     for layer in signal.features.head.net[::2]:
         nn.init.zeros_(layer.weight)
@@ -70,16 +71,16 @@ def test_icm() -> None:
     torch.testing.assert_close(losses["icm_inverse"], torch.full((1, 2), 0.8 * log(4)))
 
 
-def test_the_forward_loss_of_icm_shapes_the_features_unless_told_otherwise() -> None:
+def test_the_forward_loss_of_icm_shapes_the_features_by_default() -> None:
     for stop in (False, True):
-        signal = ICM(make_encoder=Same, act_space=ACTS, dim=2, stop_gradient=stop)
+        signal = ICM(SPEC, dim=2, stop_gradient=stop)
         signal.features.features = nn.Linear(2, 2)
         signal.losses(ROLL, None)["icm_forward"].sum().backward()
         assert (signal.features.features.weight.grad is None) == stop
 
 
 def test_random_features() -> None:
-    signal = RandomFeatureError(**SIZES, act_space=ACTS)
+    signal = RandomFeatureError(SPEC, dim=2)
     signal.model = Stub(shift)
     expected = torch.tensor([[(1.0 + 1) / 2, (16.0 + 0) / 2]])  # (0, 0) - (1, 1) and (1, 1) - (5, 1)
     torch.testing.assert_close(signal.reward(ROLL, None), expected)
@@ -89,7 +90,7 @@ def test_random_features() -> None:
 
 
 def test_disagreement() -> None:
-    signal = Disagreement(**SIZES, act_space=ACTS, members=2, drop=0.0)
+    signal = Disagreement(SPEC, dim=2, members=2, drop=0.0)
     signal.model = Stub(lambda phi, act: torch.stack([phi, phi + 2 * act[..., None]]))
     torch.testing.assert_close(signal.reward(ROLL, None), torch.tensor([[1.0, 0.0]]))  # -1 and 1 about their mean
     # 4 and 0; 8 twice
@@ -124,7 +125,7 @@ def test_jensen_renyi_by_integration() -> None:
 
 
 def test_max() -> None:
-    signal = MAX((1,), ACTS, members=2, hidden=4)
+    signal = MAX(replace(SPEC, target_shape=(1,)), members=2, hidden=4)
     mean = torch.tensor([0.0, 2.0]).view(2, 1, 1, 1).expand(2, 1, 2, 1)
     logvar = torch.tensor([-1.0, -3.0]).view(1, 1, 2, 1).expand(2, 1, 2, 1)
     signal.predict = lambda y, act: (mean, logvar)
@@ -139,7 +140,7 @@ def test_max() -> None:
 
 
 def test_max_keeps_its_variances_within_bounds() -> None:
-    signal = MAX((1,), ACTS, members=2, hidden=4)
+    signal = MAX(replace(SPEC, target_shape=(1,)), members=2, hidden=4)
     bias = signal.ensemble.layers[-1].bias
     nn.init.constant_(bias, 1e3)
     for sign, bound in ((1, -1.0), (-1, -5.0)):
@@ -149,7 +150,7 @@ def test_max_keeps_its_variances_within_bounds() -> None:
 
 
 def test_plan2explore() -> None:
-    signal = Plan2Explore(3, (2,), ACTS, members=2, hidden=4)
+    signal = Plan2Explore(SPEC, members=2, hidden=4)
     signal.predict = lambda h, y, act: torch.stack([y, y + torch.tensor([2.0, 4.0]) * act[..., None]])
     out = outputs([[0.0, 0.0], [1.0, 1.0], [1.0, 3.0]])
     # halved: (1 + 1) / 2 and (1 + 9) / 2; (0 + 4) / 2 twice
@@ -161,7 +162,7 @@ def test_plan2explore() -> None:
 
 
 def test_ama() -> None:
-    signal = AMA(**SIZES, act_space=ACTS, eta=0.5)
+    signal = AMA(SPEC, dim=2, eta=0.5)
     signal.model = Stub(lambda phi, act: torch.cat([shift(phi, act), torch.zeros_like(phi)[None]], -1))
     logvar = float(bound_logvar(torch.zeros(())))
     expected = torch.tensor([[2.0, 16.0]]) - 0.5 * 2 * exp(logvar)
@@ -171,7 +172,7 @@ def test_ama() -> None:
 
 
 def test_curiosity_critic() -> None:
-    signal = CuriosityCritic(3, (2,), ACTS, hidden=4)
+    signal = CuriosityCritic(SPEC, hidden=4)
     out = outputs(OBS, [[1.0, 3.0], [2.0, 0.0]])
     torch.testing.assert_close(signal.reward(ROLL, out), torch.tensor([[5.0, 2.0]]))  # at first, plain error
     nn.init.constant_(signal.critic[-1].bias, 0.5)
@@ -192,7 +193,7 @@ class Moved(nn.Module):
 
 
 def test_learning_progress() -> None:
-    signal = LearningProgress(**SIZES, act_space=ACTS)
+    signal = LearningProgress(SPEC, dim=2)
     signal.model, signal.past.net = Moved(), Moved()
     nn.init.zeros_(signal.expected[-1].weight)
     nn.init.constant_(signal.expected[-1].bias, 3.0)
@@ -211,13 +212,13 @@ def test_learning_progress() -> None:
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: RND(**SIZES, proportion=0.0), "curiosity.proportion=0.0"),
-        (lambda: Disagreement(**SIZES, act_space=ACTS, members=1), "curiosity.members=1"),
-        (lambda: Disagreement(**SIZES, act_space=ACTS, drop=1.0), "curiosity.drop=1.0"),
-        (lambda: Plan2Explore(3, (2,), ACTS, members=1), "curiosity.members=1"),
-        (lambda: MAX((2,), ACTS, decay=2.0), "curiosity.decay=2.0"),
-        (lambda: BYOLExplore(Same, ACTS, horizon=0), "curiosity.horizon=0"),
-        (lambda: AMA(**SIZES, act_space=ACTS, blocks=-1), "curiosity.blocks=-1"),
+        (lambda: RND(SPEC, dim=2, proportion=0.0), "curiosity.proportion=0.0"),
+        (lambda: Disagreement(SPEC, dim=2, members=1), "curiosity.members=1"),
+        (lambda: Disagreement(SPEC, dim=2, drop=1.0), "curiosity.drop=1.0"),
+        (lambda: Plan2Explore(SPEC, members=1), "curiosity.members=1"),
+        (lambda: MAX(SPEC, decay=2.0), "curiosity.decay=2.0"),
+        (lambda: BYOLExplore(SPEC, horizon=0), "curiosity.horizon=0"),
+        (lambda: AMA(SPEC, dim=2, blocks=-1), "curiosity.blocks=-1"),
     ],
 )
 def test_bad_input(build, words: str) -> None:

@@ -114,7 +114,7 @@ def test_table_equals_its_one_hot_matrix_and_gradient():
     torch.testing.assert_close(table.bias.grad, grad.sum(0))
 
 
-def test_grid_tells_every_channel_of_every_cell_apart():
+def test_grid_distinguishes_every_channel_of_every_cell():
     torch.manual_seed(0)
     for options in ({}, {"channels": (8,)}, {"spatial": True}):
         encoder = encoders.Grid(VIEW, dim=16, **options)

@@ -22,7 +22,7 @@ def test_by_hand() -> None:
     found = metric.summary()
     assert found["coverage"] == 4 and found["coverage_auc"] == (6 + 4 + 4 + 0) / 6
     assert found["coverage_episode"] == 3  # 0, 1, 7
-    # copy 0 begins with the terminal row that was counted; copy 1 ends where it has been, then sees 9
+    # copy 0 begins with the terminal row that was counted; copy 1 ends at an old place, then visits 9
     metric.add(rollout([[7, 0, 0, 2], [1, 0, 0, 9]], [[0, 0, 0], [0, 1, 0]]))
     found = metric.summary()
     assert found["coverage"] == 6 and found["coverage_auc"] == (12 + 10 + 10 + 6 + 0 + 0) / 12

@@ -256,7 +256,7 @@ def test_state(engine, vectorization):
 
     env, other, stranger = new(0), new(0), new(9)
     acts = random_actions(env, 40)
-    run(env, acts[:6])  # the last step ends the episodes: the state must know that the next one is ignored
+    run(env, acts[:6])  # the last step ends the episodes: the state includes that the next one is ignored
     state = env.state_dict()
     torch.save(state, buffer := io.BytesIO())
     state = torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)  # plain data

@@ -18,7 +18,7 @@ NO = torch.zeros(1, dtype=torch.bool)
 
 
 class Corridor:
-    """One copy that walks by a script: its cell, what it sees straight ahead (object, state), is the episode new?"""
+    """One environment with a script of steps: cell, object and state of the cell ahead, whether the episode is new."""
 
     num_envs, null_action, resumable = 1, None, False
     obs_space, act_space = Box(0, 255, (7, 7, 3), np.uint8), Discrete(7)
@@ -46,7 +46,7 @@ def test_by_hand() -> None:
     script = [
         (1, closed, False), (1, opened, False), (1, opened, False),  # opens it, waits
         (2, floor, False), (3, floor, False),  # stands in the doorway, goes on
-        (3, opened, False), (3, floor, False),  # sees another open door, turns away: not passed
+        (3, opened, False), (3, floor, False),  # faces another open door and turns away: not passed
         (4, floor, False), (4, opened, False), (1, opened, True), (2, floor, False),  # a new episode is no step
     ]  # fmt: skip
     env = Rooms(Corridor(script))

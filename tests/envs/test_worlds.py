@@ -59,7 +59,7 @@ def lorenz(state: np.ndarray) -> np.ndarray:
     return np.stack([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z], -1)
 
 
-def test_lyapunov_exponents_that_are_known() -> None:
+def test_published_lyapunov_exponents() -> None:
     saddle = lyapunov_exponent(lambda s: s * np.array([0.7, -1.0]), np.zeros((2, 2)), 0.01, 50, warm_up=100)
     assert saddle[0] == pytest.approx(0.7, abs=1e-6)
     start = rk4(lorenz, np.random.default_rng(0).normal([1, 1, 20], 1, (32, 3)), 0.01, 500)
@@ -113,7 +113,7 @@ def test_scales_are_set_apart() -> None:
     assert gaps[0] < 1e-3 < gaps[-1]  # they come apart
 
 
-def test_a_state_is_what_its_six_numbers_tell() -> None:
+def test_six_numbers_determine_a_state() -> None:
     state = sample_states(np.random.default_rng(0), 50, 1.0)
     np.testing.assert_allclose(state_of(outputs_of(state)), state, atol=1e-12)
     np.testing.assert_allclose(outputs_of(np.array([np.pi / 2, 0.0, 3.0, 4.0])), [1, -1, 1, 0, 3, 4], atol=1e-12)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helpers.rollouts import hand_made
+from helpers.specs import agent_spec
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
@@ -65,7 +66,7 @@ def outputs(y: list, error: list | None = None) -> Outputs:
 
 
 ROLL = rollout(OBS, [1, 0])
-SIZES = {"make_encoder": Same, "obs_space": PLANE, "encoder": Same(), "dim": 2}
+SPEC = agent_spec(Same, PLANE, ACTS)  # of an agent in the plane
 
 
 def shift(phi: Tensor, act: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import encoders
 from helpers.rollouts import hand_made
+from helpers.specs import agent_spec
 from worldmodel.curiosity import Curiosity
-from worldmodel.training.config import fill
 from worldmodel.types import Rollout
 
 VIEW = Box(0, 255, (7, 7, 3), np.uint8)
@@ -41,8 +41,7 @@ def signal(kind: type[Curiosity], space: gym.Space = VIEW, encoder: Any = None, 
     def make_encoder(space: gym.Space = space, **changes: Any) -> Any:
         return kind_of(space, **changes)
 
-    known = {"obs_space": space, "act_space": ACTS, "num_envs": envs, "encoder": make_encoder()}
-    return fill(partial(kind, **options), make_encoder=make_encoder, **known)
+    return kind(agent_spec(make_encoder, space, ACTS, num_envs=envs), **options)
 
 
 def vectors(*points: tuple[float, ...]) -> Tensor:

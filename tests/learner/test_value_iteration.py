@@ -5,6 +5,7 @@ from __future__ import annotations
 import gymnasium as gym
 import pytest
 import torch
+from helpers.by_hand import SPEC
 from helpers.experience import CHAIN, DREAM
 from helpers.tiny import tiny_agent
 
@@ -23,7 +24,7 @@ def planner(*overrides: str):
     agent, stream, _ = tiny_agent(*CHAIN, *PLAN, "reward.normalise=none", "reward.scale=1.0", *overrides)
     agent.model.imagine = lambda h, act, obs: (obs + 2 * act - 1).clamp(0, 5)
     torch.nn.init.zeros_(agent.model.heads["dynamics"].outcome.weight)
-    agent.model.heads["dynamics"].outcome.bias.data = torch.tensor([0.0, -50.0])  # pays nothing, doesn't end
+    agent.model.heads["dynamics"].outcome.bias.data = torch.tensor([0.0, -50.0])  # no reward, no end
     roll = agent.score(stream.collector.collect())
     stream.replay.add(roll)
     past, _ = stream.replay.sample(16, agent.device)
@@ -37,7 +38,7 @@ def test_action_values_by_hand(monkeypatch) -> None:
     agent, past = planner(
         "policy.objective.gamma_int=0.9", "policy.objective.gamma_ext=0.8", "policy.objective.weight_ext=2.0"
     )
-    # pays 3, ends every other time
+    # a reward of 3, and an end with a probability of 1/2
     agent.model.heads["dynamics"].outcome.bias.data = torch.tensor([torch.tensor(3.0).log1p(), 0.0])
     # all to the right is new
     monkeypatch.setattr(agent.curiosity, "predict_reward", lambda roll, out: roll.act[:, :1].float())
@@ -96,13 +97,15 @@ def test_the_policy_goes_where_it_pays(monkeypatch) -> None:
 
     monkeypatch.setattr(agent.curiosity, "predict_reward", predict_reward)
     agent.curiosity.max_reward = 1.0
-    optimizer = torch.optim.Adam(agent.policy.parameters(), lr=3e-3)
-    for _ in range(600):
+    optimizer = torch.optim.Adam(agent.policy.parameters(), lr=1e-2)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=300)
+    for _ in range(300):
         roll = agent.imagination.rollout(agent, past)
         losses = agent.objective.losses(agent.policy, roll.h, roll.z, roll)
         optimizer.zero_grad()
         (losses["policy"] + losses["value"]).mean().backward()
         optimizer.step()
+        decay.step()
     with torch.no_grad():
         params, values = agent.policy(torch.zeros(6, roll.h.shape[-1]), agent.policy.see(torch.arange(6), None))
     torch.testing.assert_close(values[:, 1], 0.9 ** torch.arange(5.0, -1, -1), atol=0.15, rtol=0)
@@ -128,7 +131,7 @@ def test_bad_settings(overrides: list[str], words: str) -> None:
 
 def test_continuous_actions_are_refused() -> None:
     with pytest.raises(ValueError, match=r"policy=planned with actions Box.*: allowed are Discrete"):
-        ImaginedValueIteration().check(gym.spaces.Box(-1, 1, (2,)), NoCuriosity())
+        ImaginedValueIteration().check(gym.spaces.Box(-1, 1, (2,)), NoCuriosity(SPEC))
 
 
 def test_a_signal_without_an_upper_limit_is_refused() -> None:

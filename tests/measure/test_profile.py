@@ -199,7 +199,7 @@ def test_speeds_follow_from_the_parts(report: tuple[dict[str, Any], Path]):
     assert flops["environment"] == 0 < flops["acting"]
 
 
-def test_what_it_leaves(report: tuple[dict[str, Any], Path]):
+def test_files_of_a_profile(report: tuple[dict[str, Any], Path]):
     found, folder = report
     assert {p.name for p in folder.iterdir()} == {"profile.json", "profile.png"}
     assert json.loads((folder / "profile.json").read_text()) == found

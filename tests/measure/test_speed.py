@@ -40,7 +40,7 @@ def test_trainer_learns():
     assert not model.weight.equal(before)
 
 
-def test_acting_measures_what_it_says():
+def test_ratios_of_acting_follow_from_its_times():
     row = acting(depth=1, kv_heads=1, rounds=1, envs=2, dim=8)
     assert row["ratio"] == pytest.approx(row["step_256_us"] / row["step_32_us"])
     assert row["window_over_step"] == pytest.approx(row["window_ms"] * 1e3 / row["step_256_us"])

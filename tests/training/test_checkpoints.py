@@ -139,7 +139,7 @@ def full_at(monkeypatch):
     return install
 
 
-def test_training_goes_on_while_the_disk_is_full(cli, tmp_path: Path, full_at, monkeypatch) -> None:
+def test_training_continues_while_the_disk_is_full(cli, tmp_path: Path, full_at, monkeypatch) -> None:
     full_at(2, 3)
     run, seen = tmp_path / "run", []
     save = Checkpoints.save

@@ -36,7 +36,7 @@ def test_an_old_key_in_a_file_is_refused_with_its_new_name() -> None:
     cfg = tiny_config()
     OmegaConf.set_struct(cfg, False)
     cfg.policy.ppo = {"clip": 0.1}
-    with pytest.raises(ConfigError, match="^policy.ppo=.*: renamed, use policy.objective="):
+    with pytest.raises(ConfigError, match=r"^policy.ppo=.*: renamed, use policy.objective="):
         check(cfg)
 
 
@@ -53,6 +53,6 @@ def test_new_names_exist(new: str) -> None:
 def test_the_key_of_a_nested_part_is_the_one_that_the_user_sets() -> None:
     overrides = ["curiosity=product", "curiosity.parts.lifelong.proportion=2"]
     cfg = tiny_config(*overrides)
-    with pytest.raises(ConfigError, match=r"^curiosity.parts.lifelong.proportion=2: allowed are numbers above 0 to 1$"):
-        with bad_input(cfg):
-            build_agent(cfg, env_spec(cfg))
+    expected = r"^curiosity.parts.lifelong.proportion=2: allowed are numbers above 0 to 1$"
+    with pytest.raises(ConfigError, match=expected), bad_input(cfg):
+        build_agent(cfg, env_spec(cfg))

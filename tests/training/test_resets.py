@@ -36,7 +36,7 @@ def made(parts: list[str], **settings) -> tuple:
 
 
 @pytest.mark.parametrize(
-    ("parts", "begins"),
+    ("parts", "prefixes"),
     [
         (["policy_head"], ["policy.actor.", "policy.critic."]),
         (["predictor", "policy"], ["model.heads.", "policy."]),
@@ -47,13 +47,13 @@ def made(parts: list[str], **settings) -> tuple:
         ),
     ],
 )
-def test_only_these_parts_are_reset(parts: list[str], begins: list[str]) -> None:
+def test_only_these_parts_are_reset(parts: list[str], prefixes: list[str]) -> None:
     agent, optimizer, resets, roll = made(parts)
     before = {k: v.clone() for k, v in agent.state_dict().items()}
     parameters, draws = dict(agent.named_parameters()), torch.get_rng_state()
     resets.reset(agent, [optimizer])
     assert torch.equal(draws, torch.get_rng_state())
-    gone = {n for n, p in parameters.items() if p.requires_grad and n.startswith(tuple(begins))}
+    gone = {n for n, p in parameters.items() if p.requires_grad and n.startswith(tuple(prefixes))}
     assert gone
     for name, value in agent.state_dict().items():
         if name not in gone:
@@ -117,13 +117,13 @@ def test_resets_within_a_run_and_after_a_restart(cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["resets.parts=[head]"], "resets.parts=['head']: allowed are lists of policy_head, "),
         (["resets.every=null"], "resets.every=None, resets.patience=None: allowed is null for one of them"),
         (["resets.every=0"], "resets.every=0: allowed are null and whole numbers from 1"),
     ],
 )
-def test_bad_settings(cli, words: list[str], told: str) -> None:
+def test_bad_settings(cli, words: list[str], message: str) -> None:
     ended = cli("resets=periodic", *words)
-    assert ended.code == 2 and told in ended.err
+    assert ended.code == 2 and message in ended.err

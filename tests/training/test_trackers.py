@@ -29,7 +29,7 @@ def test_mlflow_files_hold_the_rows(cli, tmp_path: Path) -> None:
     assert [v for v, _ in written] == pytest.approx([r["loss_delta"] for r in expected], rel=1e-5)
 
 
-def test_wandb_offline_a_run_of_its_own_for_each_of_a_sweep(cli, tmp_path: Path, monkeypatch) -> None:
+def test_wandb_has_one_offline_run_per_run_of_a_sweep(cli, tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
     for name in ("one", "two"):
@@ -65,24 +65,24 @@ def test_sacred_files_hold_the_rows_and_the_configuration(cli, tmp_path: Path) -
 def test_sacred_into_mongodb(monkeypatch) -> None:
     """The observer receives the URL and the metrics in its own format; no server is needed."""
     observers = sacred("sacred.observers")
-    told = []
+    events = []
 
     class Observer:
         def __init__(self, url: str, db_name: str):
-            told.append((url, db_name))
+            events.append((url, db_name))
 
         def __getattr__(self, event: str):
-            return lambda *arguments: told.append((event, *arguments))
+            return lambda *arguments: events.append((event, *arguments))
 
     monkeypatch.setattr(observers, "MongoObserver", Observer)
     logger = Sacred("unused", url="mongodb://there:27017", database="mine")
     logger.log_metrics({"loss": 0.5}, step=32)
     logger.finalize("failed")
-    assert told[0] == ("mongodb://there:27017", "mine")
-    assert [event for event, *_ in told[1:]] == [
+    assert events[0] == ("mongodb://there:27017", "mine")
+    assert [event for event, *_ in events[1:]] == [
         "started_event", "log_metrics", "heartbeat_event", "failed_event", "join",
     ]  # fmt: skip
-    entry = told[2][1]["loss"]
+    entry = events[2][1]["loss"]
     assert entry["steps"] == [32] and entry["values"] == [0.5] and isinstance(entry["timestamps"][0], datetime)
 
 

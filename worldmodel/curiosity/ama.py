@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import gymnasium as gym
 from torch import Tensor
 
-from encoders import Encoder
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.features import RandomFeatures
 from worldmodel.curiosity.blocks.forward_model import ForwardModel
 from worldmodel.model.heads.dynamics import bound_logvar
@@ -28,20 +24,17 @@ class AMA(Curiosity):
 
     def __init__(
         self,
-        make_encoder: Callable[..., Encoder],
-        obs_space: gym.Space,
-        act_space: gym.Space,
-        encoder: Encoder,
+        spec: AgentSpec,
         *,
         dim: int = 128,
         hidden: int = 256,
         blocks: int = 4,
         eta: float = 1.0,
     ):
-        super().__init__()
-        self.features = RandomFeatures(make_encoder, obs_space, encoder, dim=dim)
+        super().__init__(spec)
+        self.features = RandomFeatures(spec, dim=dim)
         width = self.features.width
-        self.model = ForwardModel(width, act_space, hidden=hidden, blocks=blocks, outputs=2 * width)
+        self.model = ForwardModel(width, spec.act_space, hidden=hidden, blocks=blocks, outputs=2 * width)
         self.eta = eta
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gymnasium as gym
 from torch import Tensor, nn
 
+from encoders.encoder import Encoder
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentSpec:
+    """Spaces, sizes and encoders of the agent that a signal belongs to; the first argument of every signal."""
+
+    obs_space: gym.Space  # of stored observations
+    act_space: gym.Space
+    num_envs: int  # N, environments of a rank
+    encoder: Encoder  # the main encoder
+    make_encoder: Callable[..., Encoder]  # a new one of the same configuration; keywords override it, also `space=`
+    target_shape: tuple[int, ...]  # of the target latent y
+    memory_dim: int  # D, the width of h
 
 
 class Curiosity(nn.Module):
     """Base class of intrinsic rewards: rollout -> raw reward, minibatch -> losses of the signal's own networks.
 
-    A constructor names any of the following arguments, and receives those that it names: `obs_space`, `act_space`,
-    `num_envs`, `encoder` (the main encoder), `make_encoder` (builds a new encoder of the same configuration; keywords
-    override the configuration, `space=` sets another space of the same kind), `target_shape`, `dim` (the width of h)
-    and `complete` (builds a part from a partial constructor, with these same arguments).
+    Args:
+        spec: what the signal can build on.
 
     max_reward: the predicted reward of a transition of which nothing is known; None without an upper limit.
     """
 
     max_reward: float | None = None
+
+    def __init__(self, spec: AgentSpec):
+        super().__init__()
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         """Return the raw intrinsic reward (B, T) of the transitions t -> t+1, under the frozen model that acted.

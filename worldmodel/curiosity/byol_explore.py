@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
-import gymnasium as gym
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import Encoder
 from encoders.encoder import perceptron
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.features import Flat
 from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.distributed import sum_over_ranks, world_size
@@ -43,8 +40,7 @@ class BYOLExplore(Curiosity):
 
     def __init__(
         self,
-        make_encoder: Callable[..., Encoder],
-        act_space: gym.Space,
+        spec: AgentSpec,
         *,
         dim: int = 128,
         hidden: int = 128,
@@ -52,13 +48,13 @@ class BYOLExplore(Curiosity):
         decay: float = 0.99,
         reward_decay: float = 0.7,
     ):
-        super().__init__()
+        super().__init__(spec)
         check_range("curiosity.horizon", horizon, "[1, inf)", whole=True)
         check_range("curiosity.decay", decay, "[0, 1]")
         check_range("curiosity.reward_decay", reward_decay, "[0, 1)")
-        self.encoder = Flat(make_encoder(dim=dim))
+        self.encoder = Flat(spec.make_encoder(dim=dim))
         self.slow = StopGradient(copy.deepcopy(self.encoder))
-        self.code = ActionCode(act_space)
+        self.code = ActionCode(spec.act_space)
         self.token = nn.Linear(self.encoder.width + self.code.width, hidden)
         self.belief = GRU(hidden, depth=1)
         self.ahead = nn.GRUCell(self.code.width, hidden)

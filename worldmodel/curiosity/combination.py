@@ -8,7 +8,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.reward_normalizer import RewardNormalizer
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
@@ -22,11 +22,11 @@ class Combination(Curiosity):
     Raises ValueError if `parts` is empty.
     """
 
-    def __init__(self, parts: dict[str, Callable[..., Curiosity]], complete: Callable[..., Curiosity]):
-        super().__init__()
+    def __init__(self, spec: AgentSpec, *, parts: dict[str, Callable[[AgentSpec], Curiosity]]):
+        super().__init__(spec)
         if not parts:
             raise ValueError("curiosity.parts={}: allowed is one signal or more")
-        self.parts = nn.ModuleDict({name: complete(part) for name, part in parts.items()})
+        self.parts = nn.ModuleDict({name: part(spec) for name, part in parts.items()})
 
     def rewards(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
         """Return the raw rewards (N, T) of the parts, by name."""
@@ -51,22 +51,21 @@ class WeightedSum(Combination):
 
     def __init__(
         self,
-        parts: dict[str, Callable[..., Curiosity]],
-        complete: Callable[..., Curiosity],
-        num_envs: int,
+        spec: AgentSpec,
         *,
+        parts: dict[str, Callable[[AgentSpec], Curiosity]],
         weights: dict[str, float],
         normalise: bool = True,
         gamma: float = 0.99,
         horizon: float = 3e4,
     ):
-        super().__init__(parts, complete)
+        super().__init__(spec, parts=parts)
         if weights.keys() != self.parts.keys():
             raise ValueError(f"curiosity.weights={dict(weights)}: allowed is one for each of {', '.join(self.parts)}")
         self.weights = dict(weights)
         mode = "return" if normalise else "none"
         self.scales = nn.ModuleDict(
-            {name: RewardNormalizer(num_envs, normalise=mode, gamma=gamma, horizon=horizon) for name in self.parts}
+            {name: RewardNormalizer(spec.num_envs, normalise=mode, gamma=gamma, horizon=horizon) for name in self.parts}
         )
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
-import gymnasium as gym
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from encoders import Encoder
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.episodic import EpisodicVisits
 from worldmodel.distributed import sum_over_ranks, world_size
 from worldmodel.errors import check_choice
@@ -35,19 +32,16 @@ class Count(Curiosity):
 
     def __init__(
         self,
-        make_encoder: Callable[..., Encoder],
-        obs_space: gym.Space,
-        encoder: Encoder,
-        num_envs: int,
+        spec: AgentSpec,
         *,
         scope: Literal["episodic", "lifelong", "product"] = "episodic",
         bits: int = 32,
         capacity: int = 1024,
         buckets: int = 2**17,
     ):
-        super().__init__()
+        super().__init__(spec)
         check_choice("curiosity.scope", scope, ("episodic", "lifelong", "product"))
-        self.visits = EpisodicVisits(make_encoder, obs_space, encoder, num_envs, bits=bits, capacity=capacity)
+        self.visits = EpisodicVisits(spec, bits=bits, capacity=capacity)
         self.lifelong = None if scope == "episodic" else LifelongVisits(buckets)
         self.scope = scope
 

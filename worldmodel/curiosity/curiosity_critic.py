@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from math import prod
 
-import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
 from encoders.encoder import perceptron
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.world_model import Outputs
 from worldmodel.running_stats import RunningMeanStd
@@ -27,12 +26,12 @@ class CuriosityCritic(Curiosity):
     Loss: curiosity_critic, (c - e)^2 / 2.
     """
 
-    def __init__(self, dim: int, target_shape: tuple[int, ...], act_space: gym.Space, *, hidden: int = 256):
-        super().__init__()
-        width = prod(target_shape)
+    def __init__(self, spec: AgentSpec, *, hidden: int = 256):
+        super().__init__(spec)
+        width = prod(spec.target_shape)
         self.state = RunningMeanStd((width,))
-        self.code = ActionCode(act_space)
-        self.critic = perceptron([dim + width + self.code.width, hidden, hidden, 1])
+        self.code = ActionCode(spec.act_space)
+        self.critic = perceptron([spec.memory_dim + width + self.code.width, hidden, hidden, 1])
         nn.init.zeros_(self.critic[-1].weight)
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import gymnasium as gym
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import Encoder
 from encoders.encoder import perceptron
-from worldmodel.curiosity.base import Curiosity, PerEnvState
+from worldmodel.curiosity.base import AgentSpec, Curiosity, PerEnvState
 from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances
 from worldmodel.curiosity.blocks.features import Flat, new_obs, next_obs
 from worldmodel.model.action_embedding import ActionCode
@@ -43,22 +39,20 @@ class DEIR(Curiosity):
 
     def __init__(
         self,
-        make_encoder: Callable[..., Encoder],
-        act_space: gym.Space,
-        num_envs: int,
+        spec: AgentSpec,
         *,
         dim: int = 64,
         hidden: int = 256,
         capacity: int = 1024,
     ):
-        super().__init__()
-        self.features = Flat(make_encoder(dim=dim))
+        super().__init__(spec)
+        self.features = Flat(spec.make_encoder(dim=dim))
         width = self.features.width
         self.gru = GRU(width, depth=1)
-        self.code = ActionCode(act_space)
+        self.code = ActionCode(spec.act_space)
         self.head = perceptron([2 * width + self.code.width, hidden, 1])
-        self.trajectory = Trajectory(num_envs, width)
-        self.memory = EpisodicMemory(num_envs, (2 * width,), capacity)
+        self.trajectory = Trajectory(spec.num_envs, width)
+        self.memory = EpisodicMemory(spec.num_envs, (2 * width,), capacity)
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         e, episode = self.features(new_obs(roll)), roll.new_rows(roll.episode)

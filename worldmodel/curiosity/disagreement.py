@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import gymnasium as gym
 from torch import Tensor
 from torch.nn import functional as F
 
-from encoders import Encoder
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.features import RandomFeatures
 from worldmodel.curiosity.blocks.forward_model import ForwardModel
 from worldmodel.errors import check_range
@@ -32,10 +28,7 @@ class Disagreement(Curiosity):
 
     def __init__(
         self,
-        make_encoder: Callable[..., Encoder],
-        obs_space: gym.Space,
-        act_space: gym.Space,
-        encoder: Encoder,
+        spec: AgentSpec,
         *,
         members: int = 5,
         dim: int = 128,
@@ -43,11 +36,11 @@ class Disagreement(Curiosity):
         blocks: int = 4,
         drop: float = 0.2,
     ):
-        super().__init__()
+        super().__init__(spec)
         check_range("curiosity.members", members, "[2, inf)", whole=True)
         check_range("curiosity.drop", drop, "[0, 1)")
-        self.features = RandomFeatures(make_encoder, obs_space, encoder, dim=dim)
-        self.model = ForwardModel(self.features.width, act_space, hidden=hidden, blocks=blocks, count=members)
+        self.features = RandomFeatures(spec, dim=dim)
+        self.model = ForwardModel(self.features.width, spec.act_space, hidden=hidden, blocks=blocks, count=members)
         self.drop = drop
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import gymnasium as gym
 import torch
 from torch import Tensor
 
-from encoders import Encoder
-from worldmodel.curiosity.base import Curiosity, PerEnvState
+from worldmodel.curiosity.base import AgentSpec, Curiosity, PerEnvState
 from worldmodel.curiosity.blocks.features import InverseFeatures
 from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
@@ -30,20 +26,18 @@ class E3B(Curiosity):
 
     def __init__(
         self,
-        make_encoder: Callable[..., Encoder],
-        act_space: gym.Space,
-        num_envs: int,
+        spec: AgentSpec,
         *,
         dim: int = 64,
         hidden: int = 256,
         ridge: float = 0.1,
     ):
-        super().__init__()
+        super().__init__(spec)
         check_range("curiosity.ridge", ridge, "(0, inf)")
-        self.features = InverseFeatures(make_encoder, act_space, dim=dim, hidden=hidden)
+        self.features = InverseFeatures(spec, dim=dim, hidden=hidden)
         if self.features.width > WIDEST:
             raise ValueError(f"curiosity.dim={dim}: makes {self.features.width} features, allowed are {WIDEST} in all")
-        self.ellipse = Ellipse(num_envs, self.features.width, ridge)
+        self.ellipse = Ellipse(spec.num_envs, self.features.width, ridge)
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return self.ellipse(self.features(roll), roll.new_rows(roll.episode))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import Encoder
 from encoders.encoder import perceptron
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.episodic import EpisodicMemory
 from worldmodel.curiosity.blocks.features import Flat, new_obs
 from worldmodel.errors import check_range
@@ -37,8 +35,7 @@ class ETD(Curiosity):
 
     def __init__(
         self,
-        make_encoder: Callable[..., Encoder],
-        num_envs: int,
+        spec: AgentSpec,
         *,
         dim: int = 128,
         hidden: int = 256,
@@ -48,15 +45,15 @@ class ETD(Curiosity):
         pairs: int = 256,
         capacity: int = 1024,
     ):
-        super().__init__()
+        super().__init__(spec)
         check_range("curiosity.gamma", gamma, "(0, 1)")
         if width < 2 or width % 2:
             raise ValueError(f"curiosity.width={width}: allowed are even numbers from 2")
         check_range("curiosity.pairs", pairs, "[2, inf)", whole=True)
-        self.features = Flat(make_encoder(dim=dim))
+        self.features = Flat(spec.make_encoder(dim=dim))
         self.embed = nn.Sequential(nn.ReLU(), perceptron([self.features.width, hidden, width]))
         self.potential = nn.Sequential(nn.ReLU(), perceptron([self.features.width, hidden, 1]))
-        self.memory = EpisodicMemory(num_envs, (width,), capacity)
+        self.memory = EpisodicMemory(spec.num_envs, (width,), capacity)
         self.gamma, self.logsumexp, self.pairs = gamma, logsumexp, pairs
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import gymnasium as gym
 from torch import Tensor
 
-from encoders import Encoder
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.features import InverseFeatures
 from worldmodel.curiosity.blocks.forward_model import ForwardModel
 from worldmodel.model.world_model import Outputs
@@ -27,8 +23,7 @@ class ICM(Curiosity):
 
     def __init__(
         self,
-        make_encoder: Callable[..., Encoder],
-        act_space: gym.Space,
+        spec: AgentSpec,
         *,
         dim: int = 128,
         hidden: int = 256,
@@ -36,9 +31,9 @@ class ICM(Curiosity):
         forward_weight: float = 0.2,
         stop_gradient: bool = False,
     ):
-        super().__init__()
-        self.features = InverseFeatures(make_encoder, act_space, dim=dim, hidden=hidden)
-        self.model = ForwardModel(self.features.width, act_space, hidden=hidden, blocks=0)
+        super().__init__(spec)
+        self.features = InverseFeatures(spec, dim=dim, hidden=hidden)
+        self.model = ForwardModel(self.features.width, spec.act_space, hidden=hidden, blocks=0)
         self.inverse_weight, self.forward_weight = inverse_weight, forward_weight
         self.stop_gradient = stop_gradient
 

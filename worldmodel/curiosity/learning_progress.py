@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
-import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from encoders import Encoder
 from encoders.encoder import perceptron
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.features import RandomFeatures
 from worldmodel.curiosity.blocks.forward_model import ForwardModel
 from worldmodel.curiosity.blocks.stop_gradient import StopGradient
@@ -36,21 +33,18 @@ class LearningProgress(Curiosity):
 
     def __init__(
         self,
-        make_encoder: Callable[..., Encoder],
-        obs_space: gym.Space,
-        act_space: gym.Space,
-        encoder: Encoder,
+        spec: AgentSpec,
         *,
         dim: int = 128,
         hidden: int = 256,
         blocks: int = 4,
     ):
-        super().__init__()
-        self.features = RandomFeatures(make_encoder, obs_space, encoder, dim=dim)
+        super().__init__(spec)
+        self.features = RandomFeatures(spec, dim=dim)
         width = self.features.width
-        self.model = ForwardModel(width, act_space, hidden=hidden, blocks=blocks)
+        self.model = ForwardModel(width, spec.act_space, hidden=hidden, blocks=blocks)
         self.past = StopGradient(copy.deepcopy(self.model))
-        self.code = ActionCode(act_space)
+        self.code = ActionCode(spec.act_space)
         self.expected = perceptron([width + self.code.width, hidden, hidden, 1])
         self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from math import exp, log, prod
 
-import gymnasium as gym
 import torch
 from torch import Tensor
 
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.ensemble import Ensemble
 from worldmodel.errors import check_range
 from worldmodel.model.action_embedding import ActionCode
@@ -32,20 +31,19 @@ class MAX(Curiosity):
 
     def __init__(
         self,
-        target_shape: tuple[int, ...],
-        act_space: gym.Space,
+        spec: AgentSpec,
         *,
         members: int = 8,
         hidden: int = 128,
         layers: int = 4,
         decay: float = 0.1,
     ):
-        super().__init__()
+        super().__init__(spec)
         check_range("curiosity.decay", decay, "[0, 1]")
         check_range("curiosity.layers", layers, "[1, inf)", whole=True)
-        width = prod(target_shape)
+        width = prod(spec.target_shape)
         self.state, self.delta = RunningMeanStd((width,)), RunningMeanStd((width,))
-        self.code = ActionCode(act_space)
+        self.code = ActionCode(spec.act_space)
         self.ensemble = Ensemble(members, [width + self.code.width, *[hidden] * layers, 2 * width])
         self.decay = decay
         self.max_reward = log(members)

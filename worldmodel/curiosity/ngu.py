@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import gymnasium as gym
 import torch
 from torch import Tensor
 
-from encoders import Encoder
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances
 from worldmodel.curiosity.blocks.features import InverseFeatures, next_obs
 from worldmodel.curiosity.rnd import Distillation
@@ -37,11 +33,7 @@ class NGU(Curiosity):
 
     def __init__(
         self,
-        make_encoder: Callable[..., Encoder],
-        obs_space: gym.Space,
-        act_space: gym.Space,
-        encoder: Encoder,
-        num_envs: int,
+        spec: AgentSpec,
         *,
         dim: int = 32,
         hidden: int = 256,
@@ -56,12 +48,12 @@ class NGU(Curiosity):
         rnd_dim: int = 128,
         rnd_clip: float = 5.0,
     ):
-        super().__init__()
+        super().__init__(spec)
         check_range("curiosity.neighbours", neighbours, "[1, inf)", whole=True)
         check_range("curiosity.limit", limit, "[1, inf)")
-        self.features = InverseFeatures(make_encoder, act_space, dim=dim, hidden=hidden)
-        self.memory = EpisodicMemory(num_envs, (self.features.width,), capacity)
-        self.distillation = Distillation(make_encoder, obs_space, encoder, dim=rnd_dim, clip=rnd_clip)
+        self.features = InverseFeatures(spec, dim=dim, hidden=hidden)
+        self.memory = EpisodicMemory(spec.num_envs, (self.features.width,), capacity)
+        self.distillation = Distillation(spec, dim=rnd_dim, clip=rnd_clip)
         self.nearest = RunningMeanStd(horizon=horizon, centred=False)  # of d_i, so that its second moment is m
         self.novelty = RunningMeanStd(horizon=horizon)
         self.neighbours, self.eps, self.cluster, self.c = neighbours, eps, cluster, c

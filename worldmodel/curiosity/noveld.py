@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import gymnasium as gym
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from encoders import Encoder
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.episodic import EpisodicVisits
 from worldmodel.curiosity.blocks.features import new_obs, next_obs
 from worldmodel.curiosity.rnd import Distillation
@@ -31,10 +27,7 @@ class NovelD(Curiosity):
 
     def __init__(
         self,
-        make_encoder: Callable[..., Encoder],
-        obs_space: gym.Space,
-        encoder: Encoder,
-        num_envs: int,
+        spec: AgentSpec,
         *,
         dim: int = 128,
         clip: float = 5.0,
@@ -42,10 +35,10 @@ class NovelD(Curiosity):
         bits: int = 32,
         capacity: int = 1024,
     ):
-        super().__init__()
+        super().__init__(spec)
         check_range("curiosity.alpha", alpha, "[0, inf)")
-        self.distillation = Distillation(make_encoder, obs_space, encoder, dim=dim, clip=clip)
-        self.visits = EpisodicVisits(make_encoder, obs_space, encoder, num_envs, bits=bits, capacity=capacity)
+        self.distillation = Distillation(spec, dim=dim, clip=clip)
+        self.visits = EpisodicVisits(spec, bits=bits, capacity=capacity)
         self.dim, self.alpha = dim, alpha
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:

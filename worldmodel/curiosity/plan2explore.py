@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from math import prod
 
-import gymnasium as gym
 import torch
 from torch import Tensor
 
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.ensemble import Ensemble
 from worldmodel.errors import check_range
 from worldmodel.model.action_embedding import ActionCode
@@ -29,20 +28,18 @@ class Plan2Explore(Curiosity):
 
     def __init__(
         self,
-        dim: int,
-        target_shape: tuple[int, ...],
-        act_space: gym.Space,
+        spec: AgentSpec,
         *,
         members: int = 10,
         hidden: int = 128,
         layers: int = 4,
     ):
-        super().__init__()
+        super().__init__(spec)
         check_range("curiosity.layers", layers, "[1, inf)", whole=True)
-        width = prod(target_shape)
+        width = prod(spec.target_shape)
         self.state = RunningMeanStd((width,))
-        self.code = ActionCode(act_space)
-        self.ensemble = Ensemble(members, [dim + width + self.code.width, *[hidden] * layers, width])
+        self.code = ActionCode(spec.act_space)
+        self.ensemble = Ensemble(members, [spec.memory_dim + width + self.code.width, *[hidden] * layers, width])
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         y = out.y.flatten(2)

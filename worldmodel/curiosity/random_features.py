@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import gymnasium as gym
 from torch import Tensor
 
-from encoders import Encoder
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.features import RandomFeatures
 from worldmodel.curiosity.blocks.forward_model import ForwardModel
 from worldmodel.model.world_model import Outputs
@@ -27,18 +23,15 @@ class RandomFeatureError(Curiosity):
 
     def __init__(
         self,
-        make_encoder: Callable[..., Encoder],
-        obs_space: gym.Space,
-        act_space: gym.Space,
-        encoder: Encoder,
+        spec: AgentSpec,
         *,
         dim: int = 128,
         hidden: int = 256,
         blocks: int = 4,
     ):
-        super().__init__()
-        self.features = RandomFeatures(make_encoder, obs_space, encoder, dim=dim)
-        self.model = ForwardModel(self.features.width, act_space, hidden=hidden, blocks=blocks)
+        super().__init__(spec)
+        self.features = RandomFeatures(spec, dim=dim)
+        self.model = ForwardModel(self.features.width, spec.act_space, hidden=hidden, blocks=blocks)
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return self._error(self.features.review(roll), roll)

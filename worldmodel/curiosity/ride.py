@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import gymnasium as gym
 from torch import Tensor
 
-from encoders import Encoder
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.episodic import EpisodicVisits
 from worldmodel.curiosity.blocks.features import InverseFeatures
 from worldmodel.curiosity.blocks.forward_model import ForwardModel
@@ -29,11 +25,7 @@ class RIDE(Curiosity):
 
     def __init__(
         self,
-        make_encoder: Callable[..., Encoder],
-        obs_space: gym.Space,
-        act_space: gym.Space,
-        encoder: Encoder,
-        num_envs: int,
+        spec: AgentSpec,
         *,
         dim: int = 128,
         hidden: int = 256,
@@ -42,10 +34,10 @@ class RIDE(Curiosity):
         bits: int = 32,
         capacity: int = 1024,
     ):
-        super().__init__()
-        self.features = InverseFeatures(make_encoder, act_space, dim=dim, hidden=hidden)
-        self.model = ForwardModel(self.features.width, act_space, hidden=hidden, blocks=0)
-        self.visits = EpisodicVisits(make_encoder, obs_space, encoder, num_envs, bits=bits, capacity=capacity)
+        super().__init__(spec)
+        self.features = InverseFeatures(spec, dim=dim, hidden=hidden)
+        self.model = ForwardModel(self.features.width, spec.act_space, hidden=hidden, blocks=0)
+        self.visits = EpisodicVisits(spec, bits=bits, capacity=capacity)
         self.forward_weight, self.inverse_weight = forward_weight, inverse_weight
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:

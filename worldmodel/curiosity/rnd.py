@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 
-import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from encoders import Encoder
 from encoders.encoder import orthogonal
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.features import Flat, next_obs
 from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.curiosity.blocks.whitening import Whitening
@@ -29,12 +26,10 @@ class Distillation(nn.Module):
     is linear.
     """
 
-    def __init__(
-        self, make_encoder: Callable[..., Encoder], obs_space: gym.Space, encoder: Encoder, *, dim: int, clip: float
-    ):
+    def __init__(self, spec: AgentSpec, *, dim: int, clip: float):
         super().__init__()
-        self.whitening = Whitening(obs_space, encoder, clip=clip)
-        target, predictor = (Flat(make_encoder(space=self.whitening.space, dim=dim)) for _ in range(2))
+        self.whitening = Whitening(spec.obs_space, spec.encoder, clip=clip)
+        target, predictor = (Flat(spec.make_encoder(space=self.whitening.space, dim=dim)) for _ in range(2))
         self.target = StopGradient(nn.Sequential(target, *_layers(target.width, dim, 1)))
         self.predictor = nn.Sequential(predictor, *_layers(predictor.width, dim, 3))
 
@@ -73,17 +68,15 @@ class RND(Curiosity):
 
     def __init__(
         self,
-        make_encoder: Callable[..., Encoder],
-        obs_space: gym.Space,
-        encoder: Encoder,
+        spec: AgentSpec,
         *,
         dim: int = 128,
         clip: float = 5.0,
         proportion: float = 1.0,
     ):
-        super().__init__()
+        super().__init__(spec)
         check_range("curiosity.proportion", proportion, "(0, 1]")
-        self.distillation = Distillation(make_encoder, obs_space, encoder, dim=dim, clip=clip)
+        self.distillation = Distillation(spec, dim=dim, clip=clip)
         self.proportion = proportion
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from worldmodel.curiosity.base import Curiosity
+from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
@@ -27,8 +27,8 @@ class Surprise(Curiosity):
     Raises ValueError if `low` is not below `high`.
     """
 
-    def __init__(self, margin: float = 2.0, low: float = 0.0, high: float = 20.0):
-        super().__init__()
+    def __init__(self, spec: AgentSpec, *, margin: float = 2.0, low: float = 0.0, high: float = 20.0):
+        super().__init__(spec)
         if low >= high:
             raise ValueError(f"curiosity.low={low}: must be below curiosity.high={high}")
         self.margin, self.low, self.high = margin, low, high

@@ -10,7 +10,7 @@ import gymnasium as gym
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from worldmodel.curiosity import Curiosity
+from worldmodel.curiosity import AgentSpec, Curiosity
 from worldmodel.envs import VectorEnv
 from worldmodel.errors import check_range
 from worldmodel.learner.curious_agent import CuriousAgent
@@ -54,10 +54,18 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
     known = dict(spec._asdict(), encoder=encoder, make_encoder=new_encoder, memory=memory, dim=memory.dim)
     target = fill(instantiate(cfg.target), **known)
     known |= {"target": target, "latent": encoder.shape, "target_shape": target.shape}
-    known["complete"] = lambda part: fill(part, **known)  # for what is made of parts that want the same
     heads = {str(name): partial(fill, instantiate(node), **known) for name, node in cfg.heads.items()}
     model: WorldModel = fill(instantiate(cfg.model), **known, heads=heads)
-    curiosity = fill(instantiate(cfg.curiosity), **known)
+    signal_spec = AgentSpec(
+        obs_space=spec.obs_space,
+        act_space=spec.act_space,
+        num_envs=spec.num_envs,
+        encoder=encoder,
+        make_encoder=new_encoder,
+        target_shape=target.shape,
+        memory_dim=memory.dim,
+    )
+    curiosity = instantiate(cfg.curiosity)(signal_spec)
     imagination = instantiate(cfg.policy.imagination) if "_target_" in cfg.policy.imagination else None
     if imagination is not None:
         check_imagination(cfg, curiosity)

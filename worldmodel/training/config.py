@@ -136,7 +136,7 @@ def check_call(path: str, target: Callable[..., Any], given: dict[str, Any]) -> 
     hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
     for key, value in given.items():
         if key not in parameters and not open_ended:
-            allowed = ", ".join(p for p in parameters if p not in ("self", "args", "kwargs"))
+            allowed = ", ".join(p for p in parameters if p not in ("self", "spec", "args", "kwargs"))
             raise _no_such_key(f"{path}.{key}", value, allowed)
         if key in hints and not (isinstance(value, dict) and "_target_" in value):
             _check_value(f"{path}.{key}", value, hints[key])

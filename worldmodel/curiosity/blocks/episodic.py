@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from encoders import Encoder
-from worldmodel.curiosity.base import PerEnvState
+from worldmodel.curiosity.base import AgentSpec, PerEnvState
 from worldmodel.curiosity.blocks.hashing import StateHash
 from worldmodel.errors import check_range
 from worldmodel.types import Rollout
@@ -65,19 +61,10 @@ class EpisodicVisits(nn.Module):
     The count includes the current visit and the first observation of the episode.
     """
 
-    def __init__(
-        self,
-        make_encoder: Callable[..., Encoder],
-        obs_space: gym.Space,
-        encoder: Encoder,
-        num_envs: int,
-        *,
-        bits: int,
-        capacity: int,
-    ):
+    def __init__(self, spec: AgentSpec, *, bits: int, capacity: int):
         super().__init__()
-        self.hash = StateHash(make_encoder, obs_space, encoder, bits=bits)
-        self.memory = EpisodicMemory(num_envs, (), capacity, torch.long)
+        self.hash = StateHash(spec, bits=bits)
+        self.memory = EpisodicMemory(spec.num_envs, (), capacity, torch.long)
 
     def forward(self, roll: Rollout) -> Tensor:
         """Return the counts (N, T) of a new rollout, whole numbers from 1."""

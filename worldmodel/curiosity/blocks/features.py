@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 
-import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
 from encoders import Encoder
+from worldmodel.curiosity.base import AgentSpec
 from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.curiosity.blocks.whitening import Whitening
 from worldmodel.model.targets.inverse import ActionHead
@@ -45,10 +44,10 @@ class RandomFeatures(nn.Module):
     so a falling error means a better prediction.
     """
 
-    def __init__(self, make_encoder: Callable[..., Encoder], obs_space: gym.Space, encoder: Encoder, *, dim: int):
+    def __init__(self, spec: AgentSpec, *, dim: int):
         super().__init__()
-        self.whitening = Whitening(obs_space, encoder)
-        self.features = StopGradient(Flat(make_encoder(space=self.whitening.space, dim=dim)))
+        self.whitening = Whitening(spec.obs_space, spec.encoder)
+        self.features = StopGradient(Flat(spec.make_encoder(space=self.whitening.space, dim=dim)))
         self.width = self.features.net.width
         self.scale = RunningMeanStd((self.width,), eps=1e-2)
 
@@ -73,11 +72,11 @@ class InverseFeatures(nn.Module):
     They contain what the agent's action affects, and not what it cannot influence (ICM, Pathak et al. 2017, eq. 2-3).
     """
 
-    def __init__(self, make_encoder: Callable[..., Encoder], act_space: gym.Space, *, dim: int, hidden: int):
+    def __init__(self, spec: AgentSpec, *, dim: int, hidden: int):
         super().__init__()
-        self.features = Flat(make_encoder(dim=dim))
+        self.features = Flat(spec.make_encoder(dim=dim))
         self.width = self.features.width
-        self.head = ActionHead(2 * self.width, act_space, hidden)
+        self.head = ActionHead(2 * self.width, spec.act_space, hidden)
 
     def forward(self, roll: Rollout) -> Tensor:
         """Return phi at both ends of the T new transitions: (B, T+1, width), with gradients."""

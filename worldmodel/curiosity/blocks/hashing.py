@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from encoders import Encoder
+from worldmodel.curiosity.base import AgentSpec
 from worldmodel.curiosity.blocks.features import RandomFeatures, new_obs
 from worldmodel.errors import check_range
 from worldmodel.types import Rollout
@@ -30,9 +29,10 @@ class StateHash(nn.Module):
     Raises ValueError if `bits` is not in 1..62.
     """
 
-    def __init__(self, make_encoder: Callable[..., Encoder], obs_space: gym.Space, encoder: Encoder, *, bits: int):
+    def __init__(self, spec: AgentSpec, *, bits: int):
         super().__init__()
         check_range("curiosity.bits", bits, "[1, 62]", whole=True)
+        obs_space, encoder = spec.obs_space, spec.encoder
         self.keys = list(obs_space) if isinstance(obs_space, gym.spaces.Dict) else None
         parts = [encoder] if self.keys is None else [encoder.parts[key] for key in self.keys]
         self.exact = all(hasattr(part, "num_values") for part in parts)
@@ -41,7 +41,7 @@ class StateHash(nn.Module):
             size = sum(prod(space.shape) for space in spaces)
             self.register_buffer("weight", torch.randint(-(2**63), 2**63 - 1, (size,)))
         else:
-            self.features = RandomFeatures(make_encoder, obs_space, encoder, dim=FEATURES)
+            self.features = RandomFeatures(spec, dim=FEATURES)
             self.register_buffer("projection", torch.randn(self.features.width, bits))
             self.register_buffer("primed", torch.zeros((), dtype=torch.bool))
 
