@@ -19,7 +19,7 @@ train: setup
 	$(PY) -m worldmodel.train $(ARGS)
 
 test: setup
-	OMP_NUM_THREADS=1 $(PY) -m pytest --durations=10 $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --durations=10 $(ARGS)
 
 test-slow: setup
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow $(ARGS)
