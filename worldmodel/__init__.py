@@ -1,0 +1,1 @@
+"""Curiosity-driven transformer world models."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 
 class Curiosity(nn.Module):
@@ -36,7 +36,7 @@ class Curiosity(nn.Module):
         """
         raise NotImplementedError
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         """Return the unreduced losses (B, T) of the signal's own networks, by name; empty by default.
 
         Sequences from the replay have no h, z or rewards. Gradients must not reach `out`, which belongs to the world
