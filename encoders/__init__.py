@@ -6,7 +6,7 @@ A leaf package: it depends on Gymnasium spaces and PyTorch, and not on the world
 from encoders.conv import Conv
 from encoders.dict import Dict, default_encoder
 from encoders.discrete import Discrete
-from encoders.encoder import Encoder, Obs
+from encoders.encoder import CodeEncoder, Encoder, Obs
 from encoders.grid import Grid
 from encoders.mlp import MLP
 from encoders.pretrained import Pretrained
@@ -14,6 +14,7 @@ from encoders.resnet import ResNet
 
 __all__ = [
     "MLP",
+    "CodeEncoder",
     "Conv",
     "Dict",
     "Discrete",

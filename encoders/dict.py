@@ -18,7 +18,7 @@ from encoders.grid import Grid
 from encoders.mlp import MLP
 
 
-class Dict(nn.Module):
+class Dict(Encoder):
     """One encoder per key; their outputs are concatenated, rectified and projected to `dim`.
 
     parts: encoders of single keys, each called with the key's space. The other keys use `default_encoder`.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from encoders.encoder import mismatch, over_leading
+from encoders.encoder import CodeEncoder, mismatch, over_leading
 from encoders.table import Table
 
 
-class Discrete(nn.Module):
+class Discrete(CodeEncoder):
     """One learned row per value of a Discrete space; for a MultiDiscrete space, the sum of its components' rows.
 
     Raises ValueError for other spaces.

@@ -1,10 +1,10 @@
-"""Interface of encoders, and helpers shared by several of them."""
+"""Base classes of encoders, and helpers shared by several of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import gymnasium as gym
 from torch import Tensor, nn
@@ -13,17 +13,37 @@ Obs = Tensor | dict[str, Tensor]
 M = TypeVar("M", bound=nn.Module)
 
 
-@runtime_checkable
-class Encoder(Protocol):
-    """Module built as `Name(space, dim=...)` that maps raw observations to latents.
+class Encoder(nn.Module):
+    """Base class of encoders, built as `Name(space, dim=...)`, which map raw observations to latents.
 
     The input is a tensor (*lead, *space.shape) of any numeric dtype, or a dict of them for a `Dict` space, with any
     leading dimensions, including empty ones. The encoder normalises the input itself and returns (*lead, *shape).
+
+    Inheritance is optional: any module with `shape` and such a `forward` is accepted.
     """
 
     shape: tuple[int, ...]
 
-    def __call__(self, obs: Obs) -> Tensor: ...
+    def forward(self, obs: Any) -> Tensor:
+        """Map raw observations, leaves (*lead, *space.shape), to latents (*lead, *shape)."""
+        raise NotImplementedError
+
+
+class CodeEncoder(Encoder):
+    """Base class of encoders of categorical values, whose observations are (cells, C) integer codes.
+
+    num_values: number of values of each of the C components; codes range from 0 to num_values[c] - 1.
+    """
+
+    num_values: tuple[int, ...]
+
+    def codes(self, obs: Tensor) -> Tensor:
+        """Map raw observations (*lead, *space.shape) to int64 codes (*lead, cells, C)."""
+        raise NotImplementedError
+
+    def observation(self, codes: Tensor) -> Tensor:
+        """Map codes (*lead, cells, C) back to raw observations (*lead, *space.shape)."""
+        raise NotImplementedError
 
 
 def mismatch(encoder: str, space: gym.Space, allowed: str) -> ValueError:

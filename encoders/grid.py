@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders.encoder import mismatch, orthogonal, over_leading, perceptron
+from encoders.encoder import CodeEncoder, mismatch, orthogonal, over_leading, perceptron
 from encoders.table import Index, Table
 
 
-class Grid(nn.Module):
+class Grid(CodeEncoder):
     """Encoder of cells (H, W, C) of integer codes, where channel c ranges from 0 to num_values[c] - 1.
 
     MiniGrid's channels are object, colour and state. By default the encoder is one linear map of the one-hot codes of

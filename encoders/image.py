@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders.encoder import mismatch, orthogonal, over_leading
+from encoders.encoder import Encoder, mismatch, orthogonal, over_leading
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(Encoder):
     """Base class of image encoders: everything except the network.
 
     A subclass sets `name`, builds `body`, which maps (N, C, H, W) in [0, 1] to a map, and calls `add_head`.

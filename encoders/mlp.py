@@ -6,12 +6,12 @@ from math import prod
 
 import gymnasium as gym
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from encoders.encoder import mismatch, over_leading, perceptron
+from encoders.encoder import Encoder, mismatch, over_leading, perceptron
 
 
-class MLP(nn.Module):
+class MLP(Encoder):
     """Linear layers with ReLUs on a vector; a Box of more dimensions is flattened.
 
     `symlog` compresses the input by sign(x) ln(1 + |x|) (Hafner et al. 2023), so that inputs of unknown scale need no

@@ -22,9 +22,9 @@ def sum_over_ranks(x: Tensor) -> Tensor:
 def differentiable_sum(x: Tensor) -> Tensor:
     """Sum x over all ranks; on one rank, return x.
 
-    The backward pass sums the gradients of all ranks. So a loss that every rank computes from such sums has, after
-    DDP's average over ranks, the gradient of one rank with the whole batch. Without gradients nothing is exchanged, so
-    that one rank may evaluate alone.
+    The backward pass sums the gradients of all ranks. A loss that every rank computes from such sums has therefore,
+    after DDP's average over ranks, the gradient of one rank with the whole batch. Without gradients the ranks exchange
+    nothing, so that one rank can evaluate alone.
     """
     if torch.is_grad_enabled() and dist.is_available() and dist.is_initialized():
         return _AllReduce.apply(x)

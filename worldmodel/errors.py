@@ -44,16 +44,18 @@ def check_range(key: str, value: Any, interval: str, *, whole: bool = False, nul
     """
     if value is None and null:
         return
-    left, low, high, right = re.fullmatch(r"([\[(])([^,]+), ([^,]+)([\])])", interval).groups()
+    bounds = re.fullmatch(r"([\[(])([^,]+), ([^,]+)([\])])", interval)
+    assert bounds is not None, interval
+    left, low, high, right = bounds.groups()
     if isinstance(value, int if whole else int | float) and not isinstance(value, bool):
         above = value >= float(low) if left == "[" else value > float(low)
         below = value <= float(high) if right == "]" else value < float(high)
         if above and below:
             return
-    bounds = f"{'from' if left == '[' else 'above'} {low}"
+    limits = f"{'from' if left == '[' else 'above'} {low}"
     if high != "inf":
-        bounds += f" {'to' if right == ']' else 'to below'} {high}"
-    raise SettingError(key, value, f"are {'null and ' if null else ''}{'whole ' if whole else ''}numbers {bounds}")
+        limits += f" {'to' if right == ']' else 'to below'} {high}"
+    raise SettingError(key, value, f"are {'null and ' if null else ''}{'whole ' if whole else ''}numbers {limits}")
 
 
 def check_choice(key: str, value: Any, allowed: Collection[Any]) -> None:

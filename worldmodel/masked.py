@@ -1,4 +1,4 @@
-"""The masked mean that every loss goes through."""
+"""Masked means over all ranks, the reduction of every loss."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from worldmodel.distributed import sum_over_ranks, world_size
 
 
 def masked_means(losses: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
-    """Mean of each loss (B, T) where mask, counted over all ranks.
+    """Return the mean of each loss (B, T) over the steps where mask (B, T) is True, scalars by name.
 
-    The count is the mean count per rank, so that the average of gradients over ranks (DDP) is the gradient of the
-    mean over the whole batch, however unevenly the masks fall.
+    The sum is divided by the mean count per rank, so that the average of the gradients over ranks (DDP) is the gradient
+    of the mean over the whole batch, even if the counts differ between ranks.
     """
     count = (sum_over_ranks(mask.sum().float()) / world_size()).clamp_min(1.0)
     return {key: torch.where(mask, x, 0.0).sum() / count for key, x in losses.items()}
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """The same of one x (B, T)."""
+    """Return the mean of x (B, T) over the steps where mask (B, T) is True; see `masked_means`."""
     return masked_means({"": x}, mask)[""]

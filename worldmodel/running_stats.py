@@ -16,6 +16,10 @@ class RunningMeanStd(nn.Module):
     about zero.
     """
 
+    count: Tensor  # scalar, float64
+    mean: Tensor  # shape
+    var: Tensor  # shape
+
     def __init__(self, shape: tuple[int, ...] = (), *, centred: bool = True, horizon: float = 1e6, eps: float = 1e-4):
         super().__init__()
         self.centred, self.horizon, self.eps = centred, horizon, eps

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -19,23 +19,25 @@ Obs = Tensor | dict[str, Tensor]
 
 def map_obs(fn: Callable[..., Any], *obs: Obs) -> Any:
     """Apply `fn` to every leaf of one or several observations of the same structure."""
-    if isinstance(obs[0], dict):
-        return {key: fn(*(o[key] for o in obs)) for key in obs[0]}
+    first = obs[0]
+    if isinstance(first, dict):
+        dicts = cast(Sequence[dict[str, Tensor]], obs)
+        return {key: fn(*(o[key] for o in dicts)) for key in first}
     return fn(*obs)
 
 
 def first_leaf(obs: Obs) -> Tensor:
-    """One tensor of the observation, for its leading shape and device."""
+    """Return one tensor of the observation, for its leading shape and device."""
     return next(iter(obs.values())) if isinstance(obs, dict) else obs
 
 
 @dataclass(kw_only=True)
 class Sequences:
-    """B sequences of L = K + T rows and one further row, whose observation closes the last transition.
+    """B sequences of L + 1 rows, L = K + T; the observation of the last row closes the last transition.
 
     Row t holds the observation, the action taken on it and its outcome. The row after an `end` or `trunc` holds the
     true terminal observation. The environment ignores the action on that row (it resets), so its `mask` is False
-    although it is `valid`. Rows before the beginning of a run are neither.
+    although it is `valid`. Rows before the start of a run have `mask` and `valid` False.
     """
 
     obs: Obs  # (B, L+1, *obs_shape)
@@ -50,25 +52,25 @@ class Sequences:
 
     @property
     def prev_act(self) -> Tensor:
-        """(B, L+1, *act_shape): the action of the row before; meaningless on rows that `starts` marks."""
+        """Action of the row before: (B, L+1, *act_shape); meaningless where `starts` is True."""
         return torch.cat([torch.zeros_like(self.act[:, :1]), self.act[:, :-1]], 1)
 
     @property
     def starts(self) -> Tensor:
-        """(B, L+1) bool: rows that no row of the same episode precedes in this window."""
+        """First row of each episode in this window: (B, L+1) bool."""
         same = (self.episode[:, 1:] == self.episode[:, :-1]) & self.valid[:, :-1]
         return torch.cat([torch.ones_like(self.valid[:, :1]), ~same], 1)
 
     def new_steps(self, x: Any) -> Any:
-        """The T new transitions of a tensor or observation: (B, L+1, ...) -> (B, T, ...)."""
+        """Select the T new transitions of a tensor or observation: (B, L+1, ...) -> (B, T, ...)."""
         return map_obs(lambda leaf: leaf[:, -self.num_new - 1 : -1], x)
 
     def new_rows(self, x: Any) -> Any:
-        """The T + 1 rows around the new transitions of a tensor or observation: (B, L+1, ...) -> (B, T+1, ...)."""
+        """Select the T + 1 rows around the new transitions: (B, L+1, ...) -> (B, T+1, ...)."""
         return map_obs(lambda leaf: leaf[:, -self.num_new - 1 :], x)
 
     def next_rows(self, x: Any) -> Any:
-        """The T rows after the new transitions of a tensor or observation: (B, L+1, ...) -> (B, T, ...)."""
+        """Select the T rows that close the new transitions: (B, L+1, ...) -> (B, T, ...)."""
         return map_obs(lambda leaf: leaf[:, -self.num_new :], x)
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Self:
@@ -77,27 +79,27 @@ class Sequences:
         return replace(self, **changed)
 
     def tensors(self) -> dict[str, Any]:
-        """Every field by name but the number of new steps: tensors, and dicts of tensors."""
+        """Return every field but the number of new steps, by name: tensors, and dicts of tensors."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "num_new"}
 
     def as_sequences(self) -> Sequences:
-        """The fields of `Sequences` alone, without what a later stage has added."""
+        """Return the fields of `Sequences` alone, without those of later stages."""
         return Sequences(**{f.name: getattr(self, f.name) for f in fields(Sequences)})
 
     def until(self, row: int) -> Sequences:
-        """The first `row` rows, all of which count as context: history from which imagination starts."""
+        """Return the first `row` rows as context without new steps, for imagination that starts at the last of them."""
         rows = {name: map_obs(lambda x: x[:, :row], x) for name, x in self.as_sequences().tensors().items()}
         return Sequences(**rows, num_new=0)
 
     def __getitem__(self, index: Any) -> Self:
-        """Some of the sequences: an index, a slice or a mask of the batch dimension."""
+        """Select sequences by an index, a slice or a mask of the batch dimension."""
         return self.map(lambda x: x[index])
 
     def __len__(self) -> int:
         return len(self.act)
 
     def split(self, size: int) -> list[Self]:
-        """Groups of `size` sequences, the last one perhaps smaller."""
+        """Split into groups of `size` sequences; the last group may be smaller."""
         return [self[start : start + size] for start in range(0, len(self), size)]
 
 
@@ -105,9 +107,9 @@ class Sequences:
 class Rollout(Sequences):
     """Sequences with the acting policy's outputs on their T new transitions.
 
-    `info` holds figures of the environment that no model reads: states to probe or to count, the belief of an ideal
-    observer, flags of a wrapper. Entries about a transition stand beside the observation that closes it:
-    `info[key][:, 1:]` is aligned with the T transitions, `info[key][:, :-1]` with the h before them.
+    `info` has values of the environment that no model reads: states for probes or counts, the belief of an ideal
+    observer, flags of a wrapper. An entry about a transition is in the row of the observation that closes it, so
+    `info[key][:, 1:]` is aligned with the T transitions and `info[key][:, :-1]` with the h before them.
     """
 
     logp: Tensor  # (B, T) log-probability of act under the acting policy
@@ -130,7 +132,7 @@ class ScoredRollout(Rollout):
 
 @dataclass(kw_only=True)
 class PlannedRollout(Rollout):
-    """A rollout on which a planner has valued every action, with the returns of the present policy."""
+    """A rollout with a planner's value of every action, and with the returns of the present policy."""
 
     ret_ext: Tensor  # (B, T)
     ret_int: Tensor  # (B, T)
@@ -139,21 +141,19 @@ class PlannedRollout(Rollout):
 
 @dataclass
 class Minibatch:
-    """One step of the optimizer: sequences for the policy, and sequences for the world model in its turn.
+    """Data of one optimiser step: sequences for the policy, and for the world model if it takes part in the step.
 
-    Where the policy's gradient reaches the memory, the first sequences of `model` are those of `policy`.
+    If the policy's gradient reaches the memory, the first sequences of `model` are those of `policy`.
     """
 
     model: Sequences | None
     policy: ScoredRollout | PlannedRollout
-    replayed: NDArray[np.int64] | None = (
-        None  # numbers of the last sequences of `model`, where the replay ranks by loss
-    )
+    replayed: NDArray[np.int64] | None = None  # (R,) numbers in the replay of the last R sequences of `model`
     reset: Sequence[nn.Parameter] = field(default_factory=tuple)  # parameters that were re-initialised before this step
 
 
 def add_fields(stage: type[Any], sequences: Sequences, **fields_of_stage: Any) -> Any:
-    """The next stage of some sequences: all their fields and the new ones."""
+    """Return the next stage of sequences: `stage` with all of their fields and the new ones."""
     return stage(**vars(sequences), **fields_of_stage)
 
 

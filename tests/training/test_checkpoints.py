@@ -149,7 +149,7 @@ def test_training_continues_while_the_disk_is_full(cli, tmp_path: Path, full_at,
     ended = cli("total_steps=128", f"run_dir={run}", "save.every=1")
     assert ended.code == 0 and seen == [4, 4, 4, 16]
     assert ended.err.splitlines() == [
-        f"warning: no checkpoint could be written at env_steps={steps} (File too large); those of before are intact"
+        f"warning: no checkpoint could be written at env_steps={steps} (File too large); the earlier ones are intact"
         for steps in (64, 96)
     ]
     assert read_checkpoint(run / "checkpoints" / "previous.ckpt")["global_step"] == 4

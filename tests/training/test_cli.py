@@ -57,7 +57,7 @@ BAD = {
     "trainer.precision=foo": ["trainer.precision=foo: allowed is "],
     "trainer.devices=abc": ["trainer: `devices`"],
     "trainer.accelerator=foo": ["`accelerator='foo'`. Available names are"],
-    "run_dir=/proc/no/where": ["run_dir=/proc/no/where: can't be made (No such file or directory)"],
+    "run_dir=/proc/no/where": ["run_dir=/proc/no/where: cannot be created (No such file or directory)"],
     "checkpoint=auto": ["checkpoint=auto: needs run_dir"],
     "checkpoint=/no/such.ckpt": ["checkpoint=/no/such.ckpt: no such file"],
     "optimizer.lr=1e30 optimizer.warmup=0 optimizer.part_lr.policy=null": ["loss is not finite at env_steps=32: "],
@@ -94,7 +94,7 @@ def test_checkpoints_that_do_not_fit(cli, tiny_run: Path, tmp_path: Path) -> Non
         (good, ["memory=gru"], f"error: checkpoint={good}: of another architecture, model."),
         (good, ["model.hidden=8"], "is (16, 16) there and (8, 16) in this configuration"),
         (good, ["total_steps=100"], "error: total_steps=100: the checkpoint has 256 steps already, allowed are more"),
-        (good, ["experiment=doorkey"], "error: experiment=doorkey: not with checkpoint="),
+        (good, ["experiment=doorkey"], "error: experiment=doorkey: not allowed with checkpoint="),
         (good, ["data.rollout_length=x"], "error: data.rollout_length=x: allowed is int"),
     ):
         ended = cli(f"checkpoint={path}", f"run_dir={tmp_path}/new", "total_steps=512", *changes, tiny=[])

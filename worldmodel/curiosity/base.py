@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from encoders.encoder import Encoder
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Curiosity(nn.Module):
         """
         raise NotImplementedError
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         """Return the unreduced losses (B, T) of the signal's own networks, by name; empty by default.
 
         Sequences from the replay have no h, z or rewards. Gradients must not reach `out`, which belongs to the world

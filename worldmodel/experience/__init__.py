@@ -1,1 +1,1 @@
-"""Acting, collecting and replaying real steps."""
+"""Real steps: acting, collection and replay."""

@@ -1,4 +1,4 @@
-"""Acting with memory: a window of rows, the cache over it, and the policy that reads it."""
+"""Acting with memory: a window of rows, its cache and the policy."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.model.action_embedding import empty_actions
+from worldmodel.model.memory import State
 from worldmodel.model.world_model import WorldModel
 from worldmodel.policy import ActorCritic
 from worldmodel.types import Obs, Sequences, map_obs
@@ -16,10 +17,10 @@ from worldmodel.types import Obs, Sequences, map_obs
 
 @dataclass
 class ActorOutput:
-    """Outputs of acting on one row, all with leading dim N."""
+    """Outputs of acting on one row, with leading dimension N."""
 
-    act: Tensor
-    logp: Tensor
+    act: Tensor  # (N, *act_shape)
+    logp: Tensor  # (N,)
     values: Tensor  # (N, 2): extrinsic, intrinsic
     h: Tensor  # (N, D)
     z: Tensor  # (N, *latent)
@@ -29,8 +30,16 @@ class Actor:
     """Acting in N streams of steps, with a window over the last K to K + T rows of each.
 
     `rows` is a window of capacity K + T + 1. `shift_window()` moves its last K rows to the front and re-encodes them
-    with the present weights; a KV cache then grows one row at a time. `observe` shifts a full window by itself, so
-    nothing is flushed silently.
+    with the present weights; a KV cache then grows by one row per step. `observe` shifts a full window itself.
+
+    Args:
+        model: the world model.
+        policy: the policy.
+        act_space: action space of one environment.
+        num_envs: number of environments, N.
+        context: steps of context, K.
+        rollout_length: new steps of a rollout, T.
+        device: device of the window.
     """
 
     def __init__(
@@ -47,9 +56,9 @@ class Actor:
         self.model, self.policy, self.act_space = model, policy, act_space
         self.num_envs, self.context, self.rollout_length = num_envs, context, rollout_length
         self.device = torch.device(device)
-        self.rows: Sequences | None = None  # laid out at the first observation, whose shapes it takes
-        self.state = None
-        self.cursor = context  # where the next observation goes
+        self.rows: Sequences | None = None  # allocated at the first observation, which has the shapes
+        self.state: State | None = None
+        self.cursor = context  # row of the next observation
         self.episode = torch.zeros(num_envs, dtype=torch.long, device=self.device)
 
     def _lay_out(self, obs: Obs) -> Sequences:
@@ -72,14 +81,15 @@ class Actor:
 
     @torch.no_grad()
     def shift_window(self) -> None:
-        """Keep the last K rows, drop the others, and re-encode the kept ones."""
-        keep = self.context
+        """Keep the last K rows, drop the others, and re-encode the kept ones. Needs a first observation."""
+        rows, keep = self.rows, self.context
+        assert rows is not None
         shift = self.cursor - keep
         if shift:
-            self.rows.map(lambda x: x[:, :keep].copy_(x[:, shift : shift + keep].clone()))
-            self.rows.valid[:, keep:] = False
+            rows.map(lambda x: x[:, :keep].copy_(x[:, shift : shift + keep].clone()))
+            rows.valid[:, keep:] = False
             self.cursor = keep
-        window = self.rows.until(keep)
+        window = rows.until(keep)
         x = self.model.tokens(self.model.encoder(window.obs), window.prev_act, window.starts) if keep else None
         if x is None:
             x = torch.zeros(self.num_envs, 0, self.model.memory.dim, device=self.device)
@@ -88,11 +98,12 @@ class Actor:
 
     @torch.no_grad()
     def observe(self, obs: Obs, greedy: bool = False, actions: Tensor | None = None) -> ActorOutput:
-        """Take in obs (N, *obs_shape) and choose an action; `actions` overrides the choice (its logp is then 0)."""
+        """Store obs (N, *obs_shape) in the window and choose an action; given `actions` replace it, with logp 0."""
         if self.rows is None:
             self.rows = self._lay_out(obs)
         if self.state is None or self.cursor > self.context + self.rollout_length:
             self.shift_window()
+        assert self.state is not None
         rows, t = self.rows, self.cursor
         map_obs(lambda buffer, o: buffer[:, t].copy_(o), rows.obs, obs)
         rows.episode[:, t] = self.episode
@@ -119,15 +130,17 @@ class Actor:
     def record_outcome(
         self, rew: Tensor, end: Tensor, trunc: Tensor, ignored: Tensor, fault: Tensor | None = None
     ) -> None:
-        """Record the outcome of the last `observe`'s action, each (N,); `ignored` where the environment reset instead.
+        """Record the outcome of the last action, each (N,).
 
-        After a `fault` the observation acted on was its episode's last one, so the step that led to it is a truncation.
+        ignored: the environment was reset instead. fault: the environment failed, so that the observation before it was
+        the last one of its episode; the step that led to it becomes a truncation.
         """
-        t = self.cursor - 1
+        rows, t = self.rows, self.cursor - 1
+        assert rows is not None
         if fault is not None and t:
-            self.rows.trunc[:, t - 1] |= fault & self.rows.mask[:, t - 1] & ~self.rows.end[:, t - 1]
-        self.rows.rew_ext[:, t] = rew
-        self.rows.end[:, t] = end
-        self.rows.trunc[:, t] = trunc
-        self.rows.mask[:, t] = ~ignored
+            rows.trunc[:, t - 1] |= fault & rows.mask[:, t - 1] & ~rows.end[:, t - 1]
+        rows.rew_ext[:, t] = rew
+        rows.end[:, t] = end
+        rows.trunc[:, t] = trunc
+        rows.mask[:, t] = ~ignored
         self.episode = self.episode + ignored

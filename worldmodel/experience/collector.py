@@ -1,4 +1,4 @@
-"""Collects rollouts: the current policy acts in the vector environment."""
+"""Collection of rollouts with the current policy."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Episodes:
         self.ret, self.length = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
         self.finished: deque[tuple[float, int]] = deque(maxlen=window)
         self.count = 0
-        self.faults = 0  # environments that broke and were replaced
+        self.faults = 0  # environments that failed and were replaced
 
     def add(self, rew: np.ndarray, over: np.ndarray, ignored: np.ndarray) -> None:
-        """Take in one step of all environments, each argument (N,)."""
+        """Add one step of all environments, each argument (N,)."""
         self.ret += rew
         self.length += ~ignored
         for i in np.flatnonzero(over):
@@ -34,12 +34,12 @@ class Episodes:
             self.count += 1
 
     def drop(self, fault: np.ndarray) -> None:
-        """Episodes that broke off, (N,), count as faults and have no return."""
+        """Count interrupted episodes, fault (N,) bool, as faults without a return."""
         self.ret[fault], self.length[fault] = 0.0, 0
         self.faults += int(fault.sum())
 
     def summary(self) -> dict[str, float]:
-        """Means over the window; nan before the first episode has ended (success also where none is defined)."""
+        """Return means over the window; nan before the first episode has ended, and for an undefined success."""
         if not self.finished:
             return {"return_ext": float("nan"), "success": float("nan"), "length": float("nan")}
         ret, length = np.array(self.finished).T
@@ -52,7 +52,7 @@ class Episodes:
         return {"finished": finished, "count": self.count, "faults": self.faults, "running": running}
 
     def load_state_dict(self, state: dict[str, Any], running: bool) -> None:
-        """Go on counting; also the episodes that were `running`, if they still are."""
+        """Restore the finished episodes and, if they are still `running`, the current ones."""
         self.finished.extend(tuple(x) for x in state["finished"])
         self.count, self.faults = state["count"], state.get("faults", 0)
         if running:
@@ -60,7 +60,7 @@ class Episodes:
 
 
 class Collector:
-    """Rollouts of T steps of N environments, with the memory kept from one rollout to the next.
+    """Collector of rollouts of T steps of N environments. The memory continues from one rollout to the next.
 
     `greedy` takes the most probable action instead of a sampled one, for evaluation.
     """
@@ -69,25 +69,25 @@ class Collector:
         self.env, self.actor, self.episodes, self.greedy = env, actor, episodes, greedy
         self.obs = env.reset()
         self.info = env.info  # belongs to self.obs
-        self.pending = False  # the window ends with an observation that was valued and not yet acted on
+        self.pending = False  # the last observation of the window has a value and no action yet
 
     @torch.no_grad()
     def collect(self) -> Rollout:
-        """Shift the window, act T times, and value the observation that closes the last transition."""
+        """Shift the window, act T times, and compute the value of the observation that closes the last transition."""
         actor, device = self.actor, self.actor.device
         if self.pending:
-            actor.cursor -= 1  # the closing row of the last rollout is the first to be acted on now
+            actor.cursor -= 1  # the closing row of the last rollout is the first row of this one
             actor.shift_window()
         logp, h, z, values, infos = [], [], [], [], [self.info]
         for _ in range(actor.rollout_length):
             output = actor.observe(self.obs, self.greedy)
             step: Step = self.env.step(output.act)
             self.episodes.add(step.rew.numpy(), (step.end | step.trunc).numpy(), step.ignored.numpy())
-            came = (step.rew, step.end, step.trunc, step.ignored)
+            outcome: tuple[Tensor, ...] = (step.rew, step.end, step.trunc, step.ignored)
             if step.fault is not None:
                 self.episodes.drop(step.fault.numpy())
-                came = (*came, step.fault)
-            actor.record_outcome(*(x.to(device) for x in came))
+                outcome = (*outcome, step.fault)
+            actor.record_outcome(*(x.to(device) for x in outcome))
             self.obs, self.info = step.obs, step.info
             infos.append(step.info)
             logp.append(output.logp)
@@ -97,6 +97,7 @@ class Collector:
         values.append(actor.observe(self.obs).values)
         self.pending = True
         value: Tensor = torch.stack(values, 1)  # (N, T+1, 2)
+        assert actor.rows is not None
         rows = actor.rows.map(torch.clone)
         rows.mask[:, -1] = False
         return add_fields(
@@ -111,7 +112,7 @@ class Collector:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Rows and counters; not the environments."""
+        """Return the rows and counters, without the environments."""
         actor = self.actor
         return {
             "obs": self.obs,
@@ -123,8 +124,10 @@ class Collector:
         }
 
     def load_state_dict(self, state: dict[str, Any], *, same_window: bool, same_envs: bool) -> None:
-        """Resume with the saved rows where the window is the same. New environments end the interrupted episodes, whose
-        last action has no outcome."""
+        """Restore the saved rows if the window has the same size.
+
+        With new environments the interrupted episodes end, and their last action has no outcome.
+        """
         actor = self.actor
         self.episodes.load_state_dict(state["episodes"], running=same_envs)
         if same_window and state["rows"] is not None:
@@ -139,6 +142,6 @@ class Collector:
 
 
 def _stack(infos: list[dict[str, np.ndarray]], device: torch.device) -> dict[str, Tensor]:
-    """T + 1 steps' (N, ...) arrays -> (N, T + 1, ...) tensors."""
+    """Stack the arrays (N, ...) of T + 1 steps to tensors (N, T + 1, ...)."""
     keys = [k for k in infos[-1] if all(k in info for info in infos)]
     return {k: torch.from_numpy(np.stack([info[k] for info in infos], 1)).to(device) for k in keys}

@@ -21,15 +21,15 @@ MakeActor = Callable[[int, int, int], Actor]  # numbers of environments, of cont
 
 
 class ExperienceStream:
-    """Where an agent's real steps come from and where they are kept.
+    """Source and store of an agent's real steps.
 
     The last `replay_capacity` sequences can be drawn again, uniformly or by `replay_priority`. They are in memory and
-    in the checkpoints, or in `replay_dir`, where a run keeps all of its sequences; see `Disk`. Each rank has its own.
+    in the checkpoints, or in `replay_dir`, which keeps all sequences of a run; see `Disk`. Each rank has a stream.
 
-    `keep_envs` puts the environments into the checkpoints: on the CPU, a resumed run is then bit for bit the one that
-    was never interrupted. None: where they are resumable. True: also where that takes a record of all actions since
-    the run began, and the time to repeat them; see `VectorEnv.record`. Where they are not kept, or cannot be restored
-    (which is detected and warned of), the interrupted episodes end, the step between is masked, and new ones begin.
+    `keep_envs` stores the environments in the checkpoints, so that on the CPU a resumed run is bitwise equal to an
+    uninterrupted one. None: if they are resumable. True: also if this requires a record of all actions since the start
+    of the run and the time to repeat them; see `VectorEnv.record`. If the environments are not kept or cannot be
+    restored (after a warning), the interrupted episodes end, the step between is masked, and new episodes start.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ExperienceStream:
         self._make_envs(self._new_env_seed())
 
     def _new_env_seed(self) -> int:
-        """Other environments on each rank, and after a restart other ones than at the start."""
+        """Return a seed that differs between ranks and between restarts."""
         return self.seed + 1000 * self.rank + 10**9 * self.rollouts
 
     def _make_envs(self, env_seed: int) -> None:
@@ -78,12 +78,17 @@ class ExperienceStream:
         self.metrics = dict(self.make_metrics())
 
     @property
+    def _open_env(self) -> VectorEnv:
+        assert self.env is not None, "the stream is not open"
+        return self.env
+
+    @property
     def steps_per_update(self) -> int:
-        """N x T, on this rank."""
-        return self.env.num_envs * self.rollout_length
+        """Number of environment steps per update on this rank, N x T."""
+        return self._open_env.num_envs * self.rollout_length
 
     def summary(self) -> dict[str, float]:
-        """Figures of this rank's environments, by names in metrics.csv."""
+        """Return metrics of this rank's environments, by names in metrics.csv."""
         episodes = self.collector.episodes
         found = episodes.summary() | {"env_faults": episodes.faults}
         for metric in self.metrics.values():
@@ -98,10 +103,10 @@ class ExperienceStream:
         self.replay.close()
 
     def state_dict(self, gather: Callable[[Any], list[Any]] = lambda own: [own]) -> dict[str, Any]:
-        """State of all ranks, which `gather` collects. A replay in memory is the first rank's alone."""
+        """Return the state of all ranks, collected by `gather`. Of replays in memory it has only the first rank's."""
         own = {
             "collector": self.collector.state_dict(),
-            "envs": self.env.state_dict() if self.kept else {},
+            "envs": self._open_env.state_dict() if self.kept else {},
             "env_seed": self.env_seed,
             "metrics": {name: metric.state_dict() for name, metric in self.metrics.items()},
         }
@@ -121,7 +126,7 @@ class ExperienceStream:
         own = ranks[self.rank] if same_ranks else state
         same_envs = self.kept and same_window and same_ranks and bool(own["envs"]) and self._restore_envs(own)
         if not same_envs:
-            self.env.close()
+            self._open_env.close()
             self._make_envs(self._new_env_seed())
         self.collector.load_state_dict(own["collector"], same_window=same_window, same_envs=same_envs)
         for name, saved in own["metrics"].items():
@@ -132,15 +137,15 @@ class ExperienceStream:
 
     def _restore_envs(self, own: dict[str, Any]) -> bool:
         """Restore the environments of a checkpoint; False where that fails."""
-        self.env.close()
+        self._open_env.close()
         self._make_envs(own["env_seed"])
         try:
-            restored = self.env.load_state_dict(own["envs"])
+            restored = self._open_env.load_state_dict(own["envs"])
         except (LookupError, TypeError, ValueError):  # of an environment with another configuration
             restored = False
         if not restored:
-            words = "warning: the environments cannot be restored from the checkpoint; new episodes begin"
-            print(words, file=sys.stderr, flush=True)
+            message = "warning: the environments cannot be restored from the checkpoint; new episodes begin"
+            print(message, file=sys.stderr, flush=True)
         return restored
 
     def seed_sampling(self) -> None:
@@ -148,8 +153,8 @@ class ExperienceStream:
 
         No restart and no other rank draws the same numbers, and no generator's state has to be saved.
         """
-        words = np.random.SeedSequence((self.seed, self.rank, self.rollouts)).generate_state(1)
-        torch.manual_seed(int(words[0]))
-        np.random.seed(int(words[0]))
-        random.seed(int(words[0]))
+        seed = int(np.random.SeedSequence((self.seed, self.rank, self.rollouts)).generate_state(1)[0])
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
         self.rollouts += 1

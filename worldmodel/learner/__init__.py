@@ -1,1 +1,1 @@
-"""Imagined rollouts, value iteration and whole episodes of an agent."""
+"""The agent, its updates, and its learning in imagination."""

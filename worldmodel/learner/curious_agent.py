@@ -1,9 +1,10 @@
-"""The agent: world model, curiosity and policy under one joint loss, without a trainer."""
+"""The agent: world model, curiosity and policy under one joint loss, independent of any trainer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import reduce
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +31,11 @@ class Losses(NamedTuple):
 class CuriousAgent(nn.Module):
     """World model, policy, curiosity, reward normaliser and objective.
 
-    The joint loss is the weighted sum of the masked means of unreduced (B, T) losses. A loss that `weights` does not
-    name has weight 1. `imagination` is None where the policy learns from real steps.
+    The joint loss is the weighted sum of the masked means of unreduced (B, T) losses. A loss that is missing in
+    `weights` has weight 1. `imagination` is None if the policy learns from real steps.
     """
+
+    env_steps: Tensor  # scalar, int64: environment steps over all ranks
 
     def __init__(
         self,
@@ -72,12 +75,12 @@ class CuriousAgent(nn.Module):
             num_envs: number of environments, N.
             context: steps of context, K.
             rollout_length: new steps of a rollout, T.
-            policy: acts instead of the agent's own.
-            device: of the actor's window. None: that of the agent.
+            policy: policy that acts instead of that of the agent.
+            device: device of the actor's window; None: that of the agent.
         """
         return Actor(
             self.model,
-            self.policy if policy is None else policy,
+            self.policy if policy is None else cast(ActorCritic, policy),
             self.model.act_space,
             num_envs=num_envs,
             context=context,
@@ -86,7 +89,7 @@ class CuriousAgent(nn.Module):
         )
 
     def param_groups(self) -> dict[str, nn.Module]:
-        """Modules that can have a learning rate of their own, by name. A parameter belongs to the first that has it."""
+        """Return the modules with separate learning rates, by name; a parameter belongs to the first that has it."""
         heads = {name: head for name, head in self.model.heads.items() if name != "dynamics"}
         return {
             "encoder": self.model.encoder,
@@ -98,7 +101,7 @@ class CuriousAgent(nn.Module):
 
     @torch.no_grad()
     def score(self, rollout: Rollout) -> ScoredRollout:
-        """Pay a fresh rollout its intrinsic reward and compute its returns; `metrics` then describes it."""
+        """Add the intrinsic reward, advantages and returns to a new rollout, and set `metrics` to its figures."""
         mask = rollout.new_steps(rollout.mask)
         out = self.model.score_rollout(rollout)
         raw = self.curiosity.reward(rollout, out)
@@ -121,9 +124,10 @@ class CuriousAgent(nn.Module):
         return scored
 
     def losses(self, batch: Minibatch) -> Losses:
-        """Masked mean of each loss, unweighted. Changes nothing but the state of random generators.
+        """Return the masked mean of each loss, unweighted. Only the state of random generators changes.
 
-        Raises ConfigError where `weights` names a loss that does not exist.
+        Raises:
+            ConfigError: if `weights` has a loss that does not exist.
         """
         losses: dict[str, Tensor] = {}
         replayed = None
@@ -137,7 +141,7 @@ class CuriousAgent(nn.Module):
         if self.policy.memory_gradient:
             count = len(batch.policy)
             h, z = out.h[:count], out.z[:count, :-1]
-        else:  # as while acting, so that the ratio does not depend on what the memory has learnt since
+        else:  # from acting, so that the ratio does not depend on later updates of the memory
             h, z = batch.policy.h, batch.policy.z
         policy_losses = self.objective.losses(self.policy, h, z, batch.policy)
         if losses and (unknown := self.weights.keys() - losses.keys() - policy_losses.keys()):
@@ -149,22 +153,22 @@ class CuriousAgent(nn.Module):
         return Losses(terms, replayed)
 
     def weighted_sum(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """The joint loss of its terms."""
-        return sum(self.weights.get(k, 1.0) * x for k, x in terms.items())
+        """Return the joint loss, a scalar, from the masked means of its terms."""
+        return reduce(torch.add, (self.weights.get(k, 1.0) * x for k, x in terms.items()))
 
     def begin_update(self) -> list[nn.Parameter]:
-        """Prepare an update that learns in imagination; returns the parameters that were re-initialised."""
+        """Prepare an update with learning in imagination; return the parameters that were re-initialised."""
         if self.imagination is None:
             return []
         return self.imagination.begin_update(self.policy, 1_000_003 * self.seed + int(self.env_steps))
 
     def after_step(self) -> None:
-        """Move slow copies after a step of the optimizer in which the world model learnt."""
+        """Update slow copies after an optimiser step that changed the world model."""
         self.model.target.update()
         self.curiosity.update()
 
     def resettable(self) -> dict[str, list[nn.Module]]:
-        """Modules that can be re-initialised, by name of the part."""
+        """Return the modules that can be re-initialised, by the name of the part."""
         model, policy = self.model, self.policy
         return {
             "policy_head": [policy.actor, policy.critic],
@@ -177,9 +181,9 @@ class CuriousAgent(nn.Module):
 
     @torch.no_grad()
     def reinitialise(self, parts: tuple[str, ...], fresh: CuriousAgent) -> list[nn.Parameter]:
-        """Copy the learnt parameters of `parts` from a fresh agent; returns those that were reset.
+        """Copy the trainable parameters of `parts` from a new agent; return those that were changed.
 
-        The encoder and the target, the latent space that everything else refers to, are kept.
+        The encoder and the target are kept, because they define the latent space of all other parts.
         """
         modules = self.resettable()
         chosen = {id(p) for part in parts for module in modules[part] for p in module.parameters()}

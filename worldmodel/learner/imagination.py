@@ -1,4 +1,4 @@
-"""Imagined rollouts: the policy learns from what the world model predicts."""
+"""Imagined rollouts, from which the policy learns instead of from real steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worldmodel.types import Obs, PlannedRollout, Rollout, ScoredRollout, Sequen
 
 
 class Imagining(Protocol):
-    """The parts of an agent that imagination reads."""
+    """Protocol of an agent, with the parts that imagination uses."""
 
     model: WorldModel
     policy: ActorCritic
@@ -31,13 +31,16 @@ class Imagining(Protocol):
 
 @dataclass
 class Imagination:
-    """Base class of what the policy learns from instead of real steps.
+    """Base class of imagined data for the policy.
 
-    num_start_states: sequences drawn from the replay, one and the same row of which is where imagination starts.
-    horizon: imagined steps. updates_per_batch: steps of the optimizer for each draw of sequences.
+    num_start_states: sequences drawn from the replay; imagination starts at the same row of each.
+    horizon: imagined steps.
+    updates_per_batch: optimiser steps per draw of sequences.
+
+    Raises SettingError for values below 1.
     """
 
-    renewed: ClassVar[bool] = False  # a new rollout for each step of the optimizer
+    renewed: ClassVar[bool] = False  # whether each optimiser step uses a new rollout
 
     num_start_states: int = 64
     horizon: int = 15
@@ -51,23 +54,25 @@ class Imagination:
         """Raise ValueError for actions that cannot be imagined and signals that cannot pay imagined steps."""
 
     def begin_update(self, policy: ActorCritic, seed: int) -> list[nn.Parameter]:
-        """Prepare an update; returns the parameters that were re-initialised. `seed` is the same on every rank."""
+        """Prepare an update; return the parameters that were re-initialised. `seed` is the same on every rank."""
         return []
 
     def rollout(self, agent: Imagining, past: Sequences) -> ScoredRollout | PlannedRollout:
-        """B sequences of the past -> imagined transitions with everything that the policy's losses read."""
+        """Return imagined transitions with all fields that the policy's losses need, from B past sequences."""
         raise NotImplementedError
 
 
 @dataclass
 class ImaginedRollouts(Imagination):
-    """Imagined rollouts of the present policy, on which PPO learns (Sutton 1990, Dyna; Hafner et al. 2020, Dreamer).
+    """Imagined rollouts of the present policy, for PPO (Sutton 1990, Dyna; Hafner et al. 2020, Dreamer).
 
-    They are paid the predicted curiosity and the predicted reward, so the policy can be led to unvisited states, as in
-    MAX (Shyam et al. 2019) and Plan2Explore (Sekar et al. 2020). An episode ends with the predicted probability.
+    Their reward is the predicted intrinsic and extrinsic reward, so that the policy can learn to reach unvisited
+    states, as in MAX (Shyam et al. 2019) and Plan2Explore (Sekar et al. 2020). An episode ends with the predicted
+    probability.
 
-    reset_actor: re-initialise the policy's last layer after each real rollout (the values stay), so that it is planned
-    again from the present model: a policy that has settled for a way is slow to leave it once its end is familiar.
+    reset_actor: re-initialise the policy's last layer after each real rollout, but not its values, so that the policy
+        is planned again with the present model. A nearly deterministic policy is otherwise slow to leave a path whose
+        end has become familiar.
     """
 
     reset_actor: bool = False
@@ -82,7 +87,7 @@ class ImaginedRollouts(Imagination):
 
     @torch.no_grad()
     def rollout(self, agent: Imagining, past: Sequences) -> ScoredRollout:
-        """B sequences of the past -> (B, horizon) imagined transitions."""
+        """Return (B, horizon) imagined transitions from B past sequences."""
         model, policy = agent.model, agent.policy
         state = ImaginedState(model, any_row(past), self.horizon)
         steps: defaultdict[str, list[Tensor]] = defaultdict(list)
@@ -114,7 +119,7 @@ class ImaginedRollouts(Imagination):
 
 
 def any_row(past: Sequences) -> Sequences:
-    """The sequences up to one row of them, drawn uniformly."""
+    """Return the sequences up to a row that is drawn uniformly."""
     return past.until(int(torch.randint(past.act.shape[1] - 1, ())) + 1)
 
 
@@ -130,8 +135,19 @@ def imagined(
     logp: Tensor | None = None,
     value: Tensor | None = None,
 ) -> Rollout:
-    """T imagined transitions: obs (B, T+1, *obs_shape), act (B, T, *act_shape), real (B, T), h (B, T, D), z
-    (B, T, *latent); rew, end, logp (B, T) and value (B, T+1, 2) are zero unless given."""
+    """Return a rollout of T imagined transitions.
+
+    Args:
+        obs: observations (B, T+1, *obs_shape).
+        act: actions (B, T, *act_shape).
+        real: mask (B, T) bool of the transitions before the end of the imagined episode.
+        h: memory (B, T, D).
+        z: latents (B, T, *latent).
+        rew: extrinsic reward (B, T), zero by default.
+        end: termination (B, T) bool, False by default.
+        logp: log-probability of the actions (B, T), zero by default.
+        value: extrinsic and intrinsic value (B, T+1, 2), zero by default.
+    """
     mask = with_last_row(real)
     none, nothing = torch.zeros_like(mask), torch.zeros_like(mask, dtype=h.dtype)
     value = torch.stack([nothing, nothing], -1) if value is None else value
@@ -155,5 +171,5 @@ def imagined(
 
 
 def with_last_row(x: Tensor) -> Tensor:
-    """(B, T, ...) -> (B, T + 1, ...): a row of zeros for the observation that closes the last transition."""
+    """Append a row of zeros, for the observation that closes the last transition: (B, T, ...) -> (B, T+1, ...)."""
     return torch.cat([x, torch.zeros_like(x[:, :1])], 1)

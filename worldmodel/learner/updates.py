@@ -1,4 +1,4 @@
-"""The algorithm: collect, score, store, and learn from real, replayed and imagined steps."""
+"""The algorithm: one update collects, scores and stores a rollout, and yields minibatches to learn from."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.types import Minibatch, PlannedRollout, ScoredRollout, concatenate
 
 Gather = Callable[[Callable[[], Any]], Any]
-"""Calls a function with full weights, where the parameters are sharded over ranks."""
+"""Function that calls another one with full weights, if the parameters are sharded over ranks."""
 
 
 @dataclass(frozen=True)
 class Batching:
-    """How an update divides its rollout into minibatches."""
+    """Division of a rollout into minibatches."""
 
     epochs: int  # passes over the rollout
     batch: int  # sequences in a minibatch of the policy
     model_every: int  # minibatches of the policy for each minibatch of the world model
-    model_batch: int  # sequences of these that the world model learns from
-    replay_batch: int  # replayed sequences beside them
+    model_batch: int  # of the sequences in these, those for the world model
+    replay_batch: int  # additional replayed sequences for the world model
 
     def num_minibatches(self, num_envs: int, updates_per_batch: int) -> int:
-        """Steps of the optimizer in one update."""
+        """Return the number of optimiser steps in one update."""
         return self.epochs * (num_envs // self.batch) * updates_per_batch
 
 
@@ -41,7 +41,18 @@ def update(
     metrics: Sequence[Metric] = (),
     gather: Gather = lambda do: do(),
 ) -> Iterator[Minibatch]:
-    """The minibatches of one update; the caller takes a step of the optimizer on each before it asks for the next."""
+    """Collect a rollout and yield the minibatches of one update.
+
+    The caller takes an optimiser step on each minibatch before it requests the next one.
+
+    Args:
+        agent: the agent.
+        collector: collects the rollout.
+        replay: stores the rollout and provides replayed sequences.
+        batching: sizes of the minibatches.
+        metrics: receive the scored rollout.
+        gather: provides full weights outside of the training step.
+    """
     rollout = gather(collector.collect)
     scored = gather(lambda: agent.score(rollout))
     for metric in metrics:
@@ -66,7 +77,7 @@ def update(
 def policy_batches(
     agent: CuriousAgent, real: ScoredRollout, replay: Replay, gather: Gather
 ) -> Iterator[ScoredRollout | PlannedRollout]:
-    """What the policy learns from: the real steps, or instead rollouts imagined from replayed ones."""
+    """Yield minibatches of the policy: the real steps, or rollouts imagined from replayed ones."""
     imagination = agent.imagination
     if imagination is None:
         yield real

@@ -12,29 +12,35 @@ from worldmodel.curiosity import Curiosity
 from worldmodel.learner.imagination import Imagination, Imagining, any_row, imagined
 from worldmodel.model.heads.dynamics import symexp
 from worldmodel.model.imagined_state import ImaginedState
+from worldmodel.policy.distributions import Categorical
 from worldmodel.types import PlannedRollout, Sequences, add_fields, map_obs
 
 
 @dataclass
 class ImaginedValueIteration(Imagination):
-    """Dyna (Sutton 1990) with a network for the values: at sampled states each action is imagined once, with the value
+    """Dyna (Sutton 1990) with a network for the values.
+
+    At sampled states each action is imagined once, with the value
 
         q(h, a) = sum_k weight_k (r_k(h, a) + gamma_k (1 - p_end) (1 - u) V_k(h')),   k = extrinsic, intrinsic.
 
-    The policy moves to softmax(q / target_temperature) (`QDistillation`), and each V to the policy's mean q. The mean
-    replaces the maximum, which is partly the maximum of the noise and which values would feed on. One step covers all
-    actions, where PPO must first sample the best: the policy's aim can change within a few steps once its goal is
-    familiar (MAX, Shyam et al. 2019, plans by SAC on imagined steps).
+    The policy is trained towards softmax(q / target_temperature) (`QDistillation`), and each V towards the policy's
+    mean q. The maximum instead of the mean would overestimate, because it selects positive errors, and bootstrapping
+    would accumulate them. One optimiser step covers all actions, whereas PPO must first sample the best one, so that
+    the policy can change within a few steps once its goal is familiar (MAX, Shyam et al. 2019, plans by SAC on imagined
+    steps).
 
-    u is the share of novelty: the predicted curiosity of this action as a share of its maximum (`max`, and `none` with
-    u = 0). Where the outcome is unknown, the imagined one is arbitrary, and so is its value; without u those values
-    feed on each other and grow without bound.
+    The novelty u is the predicted intrinsic reward of the action divided by its maximum (signal `max`; u = 0 for
+    `none`). The imagined outcome of an unknown transition is arbitrary, and so is its value; without u such values
+    increase each other without bound.
 
-    The states are old steps and states that random actions lead to from them within `horizon - 1` imagined steps, so
-    that the values cover unvisited states. Rollouts in which the episode would have ended are masked.
+    The states are replayed steps, followed by up to `horizon - 1` imagined steps of random actions, so that the values
+    cover unvisited states. States after a predicted end of the episode are masked.
+
+    Raises ValueError in `check` for actions that are not Discrete and for signals without an upper limit.
     """
 
-    renewed: ClassVar[bool] = True  # the values have changed with the last step
+    renewed: ClassVar[bool] = True  # because the values change with each step
 
     horizon: int = 3
 
@@ -48,8 +54,9 @@ class ImaginedValueIteration(Imagination):
 
     @torch.no_grad()
     def rollout(self, agent: Imagining, past: Sequences) -> PlannedRollout:
-        """B sequences of the past -> (B, 1) states with `q_values` (B, 1, actions), `ret_ext` and `ret_int`."""
-        model, policy, objective = agent.model, agent.policy, agent.objective
+        """Return (B, 1) states with `q_values` (B, 1, actions), `ret_ext` and `ret_int`, from B past sequences."""
+        model, policy, objective, max_reward = agent.model, agent.policy, agent.objective, agent.curiosity.max_reward
+        assert max_reward is not None and isinstance(policy.dist, Categorical)  # by `check`
         count, starts = policy.dist.size, len(past)
         steps = int(torch.randint(self.horizon, ()))
         state = ImaginedState(model, any_row(past).map(lambda x: x.repeat_interleave(count, 0)), steps + 1)
@@ -60,7 +67,7 @@ class ImaginedValueIteration(Imagination):
             real = real & (torch.rand_like(end) >= end).repeat_interleave(count)
             state.step(act, group_size=count)
         obs, h, z, y = state.obs, state.h, state.z, state.y
-        act = torch.arange(count, device=real.device).repeat(starts)  # each once
+        act = torch.arange(count, device=real.device).repeat(starts)  # each action once per state
         pred = model.predict(h, act, y)
         state.step(act)
         values = policy(state.h, policy.see(state.obs, state.z))[1]
@@ -70,7 +77,7 @@ class ImaginedValueIteration(Imagination):
             h[:, None], act[:, None], torch.stack([z, state.z], 1), torch.stack([y, state.y], 1)
         )
         raw = agent.curiosity.predict_reward(rollout, out)[:, 0]
-        known = 1 - (raw / agent.curiosity.max_reward).clamp(0.0, 1.0)
+        known = 1 - (raw / max_reward).clamp(0.0, 1.0)
         goes_on = 1 - pred.end.sigmoid()
         q_ext = symexp(pred.rew) + objective.gamma_ext * known * goes_on * values[:, 0]
         q_int = agent.reward_normalizer.apply(raw) + objective.gamma_int * known * (

@@ -1,1 +1,1 @@
-"""The world model."""
+"""The world model: action embedding, memories, heads and latent targets."""

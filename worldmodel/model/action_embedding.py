@@ -1,4 +1,4 @@
-"""Actions as the transformer sees them."""
+"""Embeddings and codes of actions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from torch.nn import functional as F
 
 
 class ActionEmbedding(nn.Module):
-    """(*lead, *act_shape) -> (*lead, dim): a table for discrete actions, a sum of tables for multi-discrete ones,
-    a linear map for boxes."""
+    """Learned embedding of actions: (*lead, *act_shape) -> (*lead, dim).
+
+    It is a table for Discrete actions, a sum of tables for MultiDiscrete ones and a linear map for a Box.
+
+    Raises ValueError for other spaces.
+    """
+
+    offset: Tensor  # first row of each component's table
+    map: nn.Linear | nn.Embedding
 
     def __init__(self, space: gym.Space, dim: int):
         super().__init__()
         self.box = isinstance(space, gym.spaces.Box)
-        if self.box:
-            self.map = nn.Linear(int(torch.tensor(space.shape).prod()), dim, bias=False)
+        if isinstance(space, gym.spaces.Box):
+            self.map = nn.Linear(prod(space.shape), dim, bias=False)
             self.lead = len(space.shape)
         elif isinstance(space, gym.spaces.Discrete):
             self.register_buffer("offset", torch.zeros((), dtype=torch.long), persistent=False)
@@ -39,8 +46,13 @@ class ActionEmbedding(nn.Module):
 
 
 class ActionCode(nn.Module):
-    """(*lead, *act_shape) -> (*lead, width) floats that don't learn: one-hot for discrete actions, one-hots side by
-    side for multi-discrete ones, the flat values of boxes."""
+    """Fixed code of actions: (*lead, *act_shape) -> (*lead, width) float32.
+
+    It is one-hot for Discrete actions, the concatenated one-hot codes of the components for MultiDiscrete ones, and the
+    flat values for a Box.
+
+    Raises ValueError for other spaces.
+    """
 
     def __init__(self, space: gym.Space):
         super().__init__()
@@ -63,6 +75,6 @@ class ActionCode(nn.Module):
 
 
 def empty_actions(space: gym.Space, lead: tuple[int, ...], device: torch.device | str) -> Tensor:
-    """Zeros of shape (*lead, *act_shape) in the dtype that the data path uses: int64, or float32 for boxes."""
+    """Return zeros (*lead, *act_shape) in the dtype of stored actions: float32 for a Box, else int64."""
     dtype = torch.float32 if isinstance(space, gym.spaces.Box) else torch.long
     return torch.zeros(*lead, *(space.shape or ()), dtype=dtype, device=device)

@@ -1,26 +1,29 @@
-"""The world model: observations -> latents -> tokens -> memory -> what comes next."""
+"""The world model: observations -> latents -> tokens -> memory -> predictions of the next step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, cast
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
+from encoders import CodeEncoder, Encoder
 from worldmodel.errors import check_choice
 from worldmodel.model.action_embedding import ActionEmbedding
 from worldmodel.model.heads import DynamicsHead, Head, ObservationHead, Prediction
+from worldmodel.model.memory import Memory
+from worldmodel.model.targets.base import Target
 from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Obs, Rollout, Sequences
 
 
 @dataclass
 class Outputs:
-    """One pass of the world model over a rollout, on its T new transitions."""
+    """Outputs of one pass of the world model over a rollout, for its T new transitions."""
 
     z: Tensor  # (B, T+1, *encoder.shape)
     y: Tensor  # (B, T+1, *target.shape)
@@ -28,22 +31,29 @@ class Outputs:
     pred: Prediction
     error: Tensor  # (B, T, *latent) observed minus predicted, in normalised units
     skill_error: Tensor  # (B, T) squared error of the predicted delta, in units of the delta's variance
-    skill_base: Tensor  # (B, T) the same for the prediction that nothing changes
+    skill_base: Tensor  # (B, T) squared delta in the same units: the error of predicting no change
 
 
 class WorldModel(nn.Module):
-    """One token a step: x_t = W z_t + E a_{t-1}; h_t = memory(x_<=t); heads read (h_t, a_t).
+    """World model with one token per step: x_t = W z_t + E a_{t-1}; h_t = memory(x_<=t); heads read (h_t, a_t).
 
-    h_t does not depend on a_t, so it is also the memory that the policy reads. `predicts` is what the Gaussian
-    head is about: the latent's `delta`, or the next latent itself (`absolute`). `heads` builds further heads,
-    which train beside the dynamics head and shape the memory.
+    h_t does not depend on a_t, so that the policy can read it as well.
+
+    predicts: target of the Gaussian head: the latent's `delta`, or the next latent (`absolute`).
+    heads: constructors of further heads, which are trained together with the dynamics head.
+
+    Raises SettingError for other values of `predicts`.
     """
+
+    encoder: Encoder
+    target: Target
+    memory: Memory
 
     def __init__(
         self,
-        encoder: nn.Module,
-        target: nn.Module,
-        memory: nn.Module,
+        encoder: Encoder,
+        target: Target,
+        memory: Memory,
         act_space: gym.Space,
         *,
         hidden: int = 256,
@@ -67,31 +77,39 @@ class WorldModel(nn.Module):
 
     @property
     def observation(self) -> ObservationHead | None:
-        """The head over the next observation's symbols, where there is one."""
-        return self.head("observation")
+        """The head that predicts the next observation's symbols, None without it."""
+        return cast("ObservationHead | None", self.head("observation"))
+
+    @property
+    def dynamics(self) -> DynamicsHead:
+        """The head that predicts the next latent, the reward and the end of the episode."""
+        return cast(DynamicsHead, self.heads["dynamics"])
 
     def head(self, name: str) -> Head | None:
-        """A head by its name in the configuration; None where the model has none of that name."""
-        return dict(self.heads.items()).get(name)
+        """Return a head by its name in the configuration, None if the model has no head of this name."""
+        return cast("Head | None", dict(self.heads.items()).get(name))
 
-    def hidden_matrices(self) -> list[nn.Parameter]:
-        """Weights of hidden layers: neither the inputs' tables nor the outputs."""
-        inner = [p for module in (self.token, self.memory) for p in module.parameters()]
-        return [*inner, *self.heads["dynamics"].hidden_matrices()]
+    def hidden_matrices(self) -> list[Tensor]:
+        """Return the parameters of hidden layers, without the tables of the inputs and the output layers."""
+        inner: list[Tensor] = [p for module in (self.token, self.memory) for p in module.parameters()]
+        return [*inner, *self.dynamics.hidden_matrices()]
 
     def tokens(self, z: Tensor, prev_act: Tensor, starts: Tensor) -> Tensor:
-        """z (B, L, *shape), the action before each row, and where there was none -> x (B, L, D)."""
+        """Return the tokens x (*lead, D) of rows with latents z (*lead, *shape).
+
+        prev_act (*lead, *act_shape) is the action of the row before; it has no effect where starts (*lead) is True.
+        """
         before = torch.where(starts[..., None], self.start, self.act(prev_act))
         return self.token(z.flatten(starts.ndim)) + before
 
     def encode_sequence(self, z: Tensor, seq: Sequences) -> Tensor:
-        """Memory over whole windows: z (B, R, *shape) of the first R rows of `seq` -> h (B, R, D)."""
+        """Encode whole windows: z (B, R, *shape) of the first R rows of `seq` -> h (B, R, D)."""
         rows = z.shape[1]
         x = self.tokens(z, seq.prev_act[:, :rows], seq.starts[:, :rows])
         return self.memory(x, seq.episode[:, :rows], seq.valid[:, :rows])
 
     def forward(self, roll: Sequences) -> Outputs:
-        """One pass over sequences of L + 1 rows, for training."""
+        """Encode sequences of L + 1 rows and predict their T new transitions, for training."""
         z = self.encoder(roll.obs)  # (B, L+1, *shape)
         h = self.encode_sequence(z[:, :-1], roll)[:, -roll.num_new :]  # (B, T, D)
         z = roll.new_rows(z)
@@ -99,7 +117,7 @@ class WorldModel(nn.Module):
         return self.predict_and_compare(h, roll.new_steps(roll.act), z, y)
 
     def predict_and_compare(self, h: Tensor, act: Tensor, z: Tensor, y: Tensor) -> Outputs:
-        """Predict from (h (B, T, D), act) and hold it against y (B, T+1, *latent)."""
+        """Predict from h (B, T, D) and act (B, T, *act_shape), and compare with y (B, T+1, *latent)."""
         pred = self.predict(h, act, y[:, :-1])
         delta = y[:, 1:] - y[:, :-1]
         scale = self.delta_scale.std
@@ -113,29 +131,34 @@ class WorldModel(nn.Module):
         return Outputs(z, y, h, pred, error, squares, (delta.detach() / scale).square().flatten(2).mean(-1))
 
     def predict(self, h: Tensor, act: Tensor, y: Tensor) -> Prediction:
-        """(h, act, y) of any leading shape -> Prediction."""
-        return self.heads["dynamics"](h, self.act(act), self.latent_scale(y))
+        """Predict the next step from h (*lead, D), act (*lead, *act_shape) and y (*lead, *latent)."""
+        return self.dynamics(h, self.act(act), self.latent_scale(y))
 
     def expected_delta(self, pred: Prediction, y: Tensor) -> Tensor:
-        """The mean prediction as a change of the latent in its own units: (*lead, *latent)."""
+        """Return the mean prediction as a change of the latent y, in units of y: (*lead, *latent)."""
         if self.predicts == "delta":
             return pred.mean * self.delta_scale.std
         return pred.mean * self.latent_scale.std + self.latent_scale.mean - y
 
     def imagine(self, h: Tensor, act: Tensor, obs: Obs) -> Obs:
-        """An observation drawn from what the observation head expects after h (N, D), act (N, *act_shape), obs (N,
-        *obs_shape)."""
+        """Sample the next observation (N, *obs_shape) from the observation head.
+
+        h: memory (N, D). act: action (N, *act_shape). obs: present observation (N, *obs_shape).
+        """
+        assert self.observation is not None, "imagination needs the head `observation`"
         codes = self.observation.sample(h, self.act(act), self.symbols(obs))
-        return self.encoder.observation(codes)
+        return cast(CodeEncoder, self.encoder).observation(codes)
 
     def symbols(self, obs: Obs) -> Tensor:
-        """The codes that an observation head predicts: obs leaves (*lead, *obs_shape) -> int64 (*lead, cells, C)."""
-        return self.encoder.codes(obs)
+        """Return the codes that an observation head predicts: obs (*lead, *obs_shape) -> int64 (*lead, cells, C)."""
+        return cast(CodeEncoder, self.encoder).codes(cast(Tensor, obs))
 
     @torch.no_grad()
     def score_rollout(self, roll: Rollout) -> Outputs:
-        """The acting model's own view of a fresh rollout: its h, held against latents whose scales are first brought
-        up to date. No second pass through the memory is needed."""
+        """Update the running scales with a new rollout, and return the outputs for it.
+
+        The memory is not run again; h is that of acting.
+        """
         obs = roll.new_rows(roll.obs)
         z = self.encoder(obs)
         y = self.target(obs, z)
@@ -144,11 +167,11 @@ class WorldModel(nn.Module):
         return self.predict_and_compare(roll.h, roll.new_steps(roll.act), z, y)
 
     def losses(self, out: Outputs, roll: Sequences) -> dict[str, Tensor]:
-        """Unreduced (B, T) losses of the heads and of the target, by name."""
+        """Return the unreduced (B, T) losses of the heads and of the target, by name."""
         act, mask = roll.new_steps(roll.act), roll.new_steps(roll.mask)
-        losses = self.heads["dynamics"].losses(self, out, roll)
+        losses = self.dynamics.losses(self, out, roll)
         losses |= self.target.losses(roll.new_rows(roll.obs), act, out.z, out.y, mask)
         for name, head in self.heads.items():
             if name != "dynamics":
-                losses |= head.losses(self, out, roll)
+                losses |= cast(Head, head).losses(self, out, roll)
         return losses

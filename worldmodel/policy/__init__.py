@@ -1,4 +1,4 @@
-"""The policy: (h, z) -> act, and how it learns."""
+"""Policies and their objectives."""
 
 from worldmodel.policy.actor_critic import ActorCritic
 from worldmodel.policy.planned import QDistillation

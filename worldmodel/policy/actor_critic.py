@@ -1,4 +1,4 @@
-"""The policy and its two values: (h, z) -> act."""
+"""Policy with two values, reading the memory h and the latent z."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from encoders import Encoder
 from worldmodel.policy.distributions import make_distribution
 from worldmodel.types import Obs
 
-CHOICE = 0.01  # gain of the layer that chooses, at first
+CHOICE = 0.01  # initial gain of the layer that chooses the action
 
 
 def _linear(inp: int, out: int, gain: float) -> nn.Linear:
@@ -29,19 +29,22 @@ def _begin(layer: nn.Linear, gain: float) -> None:
 
 
 class ActorCritic(nn.Module):
-    """One hidden trunk for the action and one for the two values (extrinsic, intrinsic).
+    """Policy and critic, each with one hidden layer; the critic has an extrinsic and an intrinsic value.
 
-    `memory_gradient` decides whether the policy's losses shape the memory, or learn from the h and z that were stored
-    while acting. `reads_memory=False` leaves it the present latent alone. `memory_gain` scales h beside it and is
-    learnt, from this value on: a policy that begins with little of it (with nothing, as a branch in ReZero, Bachlechner
-    et al. 2020) is less disturbed by an h that moves while the world model learns, and lets it in as far as it is of
-    use.
+    memory_gradient: the policy's losses train the memory; otherwise they use the h and z stored while acting.
+    reads_memory: the input is h and the present latent; otherwise the latent alone.
+    memory_gain: initial value of a learned factor of h. With a small one (or 0, as in ReZero, Bachlechner et al. 2020),
+        the policy is less disturbed by an h that changes while the world model learns.
+    own_encoder: the present latent is that of a separate encoder, trained by the policy's losses. The features of the
+        world model change with its losses and are not selected for actions.
+    temperature, temperature_end, anneal: the temperature changes linearly from the first to the second value over the
+        first `anneal` share of training.
 
-    With `own_encoder`, the present latent is that of an encoder of the policy's own, which learns from the policy's
-    losses: the world model's features move with its losses, and are not chosen for what an action needs.
-
-    Temperature goes linearly from `temperature` to `temperature_end` over the first `anneal` share of training.
+    Raises ValueError for a temperature of 0 or below.
     """
+
+    temperature: Tensor  # scalar
+    encoder: Encoder | None
 
     def __init__(
         self,
@@ -71,36 +74,42 @@ class ActorCritic(nn.Module):
         self.schedule = (temperature, temperature_end, anneal)
         self.register_buffer("temperature", torch.tensor(float(temperature)))
         self.dist = make_distribution(act_space, noise=noise, std=std, null_action=null_action, null_bias=null_bias)
-        self.encoder = make_encoder() if own_encoder else None
+        self.encoder = None
+        if own_encoder:
+            assert make_encoder is not None
+            self.encoder = make_encoder()
         inp = int(torch.tensor(latent).prod()) + (dim if reads_memory else 0)
         self.trunk = _linear(inp, 2 * hidden, 2**0.5)
         self.actor = _linear(hidden, self.dist.size, CHOICE)
         self.critic = _linear(hidden, 2, 0.1)
 
     def reset_actor(self) -> list[nn.Parameter]:
-        """Re-initialise the layer that chooses, nearly uniformly; returns its parameters."""
+        """Re-initialise the layer that chooses the action, nearly uniformly; return its parameters."""
         _begin(self.actor, CHOICE)
         return list(self.actor.parameters())
 
     def see(self, obs: Obs, z: Tensor) -> Tensor:
-        """What it reads of an observation (*lead, ...), whose latent in the world model is z (*lead, *latent)."""
+        """Return the latent that the policy reads: that of `own_encoder`, else the world model's z (*lead, *latent).
+
+        obs: observation, leaves (*lead, *obs_shape).
+        """
         return z if self.encoder is None else self.encoder(obs)
 
     def anneal(self, progress: float) -> None:
-        """Set the temperature for a share of training gone by, in [0, 1]."""
+        """Set the temperature for a completed share of training in [0, 1]."""
         start, stop, share = self.schedule
         self.temperature.fill_(start + (stop - start) * min(1.0, progress / max(share, 1e-9)))
 
     def forward(self, h: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """h (*lead, D), z (*lead, *latent) -> action parameters (*lead, size), values (*lead, 2): ext, int."""
+        """Map h (*lead, D), z (*lead, *latent) to parameters (*lead, size) and values (*lead, 2), extrinsic first."""
         x = z.flatten(h.ndim - 1)
-        if self.reads_memory:
+        if self.memory_gain is not None:
             x = torch.cat([self.memory_gain * h, x], -1)
         actor, critic = F.gelu(self.trunk(x)).chunk(2, -1)
         return self.actor(actor), self.critic(critic)
 
     def act(self, h: Tensor, z: Tensor, greedy: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """h (N, D), z (N, *latent) -> act (N, *act_shape), logp (N,), values (N, 2)."""
+        """Choose actions: h (N, D), z (N, *latent) -> act (N, *act_shape), logp (N,), values (N, 2)."""
         params, values = self(h, z)
         if greedy:
             act = self.dist.mode(params)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Iterator
+from functools import reduce
+from typing import Literal, cast
 
 import gymnasium as gym
 import torch
@@ -19,13 +21,15 @@ class Categorical(nn.Module):
     Raises ValueError for a `null_bias` without a null action.
     """
 
+    bias: Tensor  # (size,)
+
     def __init__(self, space: gym.spaces.Discrete, null_action: int | None = None, null_bias: float = 0.0):
         super().__init__()
         self.size = int(space.n)
-        if null_bias and null_action is None:
-            raise ValueError(f"policy.null_bias={null_bias}: needs env.null_action, allowed are 0..{self.size - 1}")
         bias = torch.zeros(self.size)
         if null_bias:
+            if null_action is None:
+                raise ValueError(f"policy.null_bias={null_bias}: needs env.null_action, allowed are 0..{self.size - 1}")
             bias[null_action] = null_bias
         self.register_buffer("bias", bias, persistent=False)
 
@@ -58,22 +62,25 @@ class MultiCategorical(nn.Module):
         self.parts = nn.ModuleList(Categorical(gym.spaces.Discrete(n), null_action, null_bias) for n in sizes)
         self.sizes, self.size = sizes, sum(sizes)
 
+    def _components(self, params: Tensor) -> Iterator[tuple[Categorical, Tensor]]:
+        """Split params (*lead, sum of sizes) between the distributions."""
+        pairs = zip(self.parts, params.split(self.sizes, -1), strict=True)
+        return cast(Iterator[tuple[Categorical, Tensor]], pairs)
+
     def sample(self, params: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
         """Sample: params (N, sum of sizes) -> action (N, M), log-probability (N,)."""
-        pairs = [p.sample(x, temperature) for p, x in zip(self.parts, params.split(self.sizes, -1), strict=True)]
-        return torch.stack([a for a, _ in pairs], -1), sum(logp for _, logp in pairs)
+        pairs = [p.sample(x, temperature) for p, x in self._components(params)]
+        return torch.stack([a for a, _ in pairs], -1), reduce(torch.add, (logp for _, logp in pairs))
 
     def mode(self, params: Tensor) -> Tensor:
         """Return the most probable action: (*lead, M)."""
-        return torch.stack([p.mode(x) for p, x in zip(self.parts, params.split(self.sizes, -1), strict=True)], -1)
+        return torch.stack([p.mode(x) for p, x in self._components(params)], -1)
 
     def evaluate(self, params: Tensor, act: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
         """Return log-probability and entropy (nats), each (*lead)."""
-        pairs = [
-            p.evaluate(x, a, temperature)
-            for p, x, a in zip(self.parts, params.split(self.sizes, -1), act.unbind(-1), strict=True)
-        ]
-        return sum(logp for logp, _ in pairs), sum(entropy for _, entropy in pairs)
+        components = zip(self._components(params), act.unbind(-1), strict=True)
+        pairs = [p.evaluate(x, a, temperature) for (p, x), a in components]
+        return reduce(torch.add, (logp for logp, _ in pairs)), reduce(torch.add, (entropy for _, entropy in pairs))
 
 
 class Gaussian(nn.Module):

@@ -8,22 +8,25 @@ from torch import Tensor
 
 from worldmodel.errors import check_range
 from worldmodel.policy.actor_critic import ActorCritic
-from worldmodel.policy.ppo import PPO, value_loss
+from worldmodel.policy.distributions import Categorical
+from worldmodel.policy.ppo import PPO, AnyRollout, value_loss
 from worldmodel.types import PlannedRollout
 
 
 @dataclass
 class QDistillation(PPO):
-    """The policy moves to softmax(q / target_temperature) of a planner's action values (B, T, actions).
+    """Objective that trains the policy towards softmax(q / target_temperature), q (B, T, actions) of a planner.
 
     The loss is a cross-entropy instead of PPO's surrogate. The two values, their discounts and their weights are those
     of PPO.
 
     target_temperature: the difference of two action values, in units of the weighted rewards, at which their
-    probabilities differ by a factor of e.
+        probabilities differ by a factor of e.
 
-    The policy learns at a temperature of 1, whatever it acts with: it is then an average over plans, whose noise
-    changes their aim, and a low temperature while acting follows the aim of most plans.
+    The policy is trained at a temperature of 1, whatever its temperature while acting. It is then an average over
+    plans, which differ by noise, and a low temperature while acting selects the action of most plans.
+
+    Raises SettingError for a target_temperature of 0 or below.
     """
 
     target_temperature: float = 0.02
@@ -31,8 +34,9 @@ class QDistillation(PPO):
     def __post_init__(self) -> None:
         check_range("policy.objective.target_temperature", self.target_temperature, "(0, inf)")
 
-    def losses(self, policy: ActorCritic, h: Tensor, z: Tensor, rollout: PlannedRollout) -> dict[str, Tensor]:
+    def losses(self, policy: ActorCritic, h: Tensor, z: Tensor, rollout: AnyRollout) -> dict[str, Tensor]:
         """See `Objective.losses`."""
+        assert isinstance(rollout, PlannedRollout) and isinstance(policy.dist, Categorical)
         params, values = policy(h, policy.see(rollout.new_steps(rollout.obs), z))
         logp = policy.dist.log_probs(params, 1.0)
         goal = (rollout.q_values / self.target_temperature).softmax(-1)

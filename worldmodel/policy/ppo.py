@@ -13,9 +13,11 @@ from worldmodel.policy.actor_critic import ActorCritic
 from worldmodel.policy.returns import gae
 from worldmodel.types import PlannedRollout, Rollout, ScoredRollout, add_fields
 
+AnyRollout = ScoredRollout | PlannedRollout
+
 
 class Objective(Protocol):
-    """How the policy learns: the returns of a rollout, and losses on scored rollouts."""
+    """Protocol of the policy's objectives: returns of a rollout, and losses on minibatches of it."""
 
     gamma_ext: float
     gamma_int: float
@@ -24,19 +26,25 @@ class Objective(Protocol):
     episodic_int: bool
 
     def score(self, rollout: Rollout, rew_int: Tensor) -> ScoredRollout:
-        """Add the intrinsic reward (B, T), advantages and returns."""
+        """Return the rollout with its intrinsic reward (B, T), advantages and returns."""
         ...
 
-    def losses(
-        self, policy: ActorCritic, h: Tensor, z: Tensor, rollout: ScoredRollout | PlannedRollout
-    ) -> dict[str, Tensor]:
-        """h (B, T, D), z (B, T, *latent) -> unreduced (B, T) losses."""
+    def losses(self, policy: ActorCritic, h: Tensor, z: Tensor, rollout: AnyRollout) -> dict[str, Tensor]:
+        """Return the unreduced losses (B, T) by name, for h (B, T, D) and z (B, T, *latent)."""
         ...
 
 
 @dataclass
 class PPO:
-    """Schulman et al. 2017 (arXiv 1707.06347); two value heads as in Burda et al. 2018 (RND)."""
+    """PPO (Schulman et al. 2017, arXiv 1707.06347) with two values as in RND (Burda et al. 2018, arXiv 1810.12894).
+
+    clip: bound of the probability ratio's distance from 1.
+    gamma_ext, gamma_int: discounts of the extrinsic and the intrinsic return.
+    lam: lambda of the advantage estimates.
+    weight_ext, weight_int: weights of the two advantages in their sum.
+    episodic_int: the intrinsic return ends with the episode.
+    adv_floor: lower bound of the standard deviation that the advantage is divided by.
+    """
 
     clip: float = 0.2
     gamma_ext: float = 0.99
@@ -66,8 +74,9 @@ class PPO:
         adv = normalise_advantage(self.weight_ext * adv_ext + self.weight_int * adv_int, mask, self.adv_floor)
         return add_fields(ScoredRollout, rollout, rew_int=rew_int, adv=adv, ret_ext=ret_ext, ret_int=ret_int)
 
-    def losses(self, policy: ActorCritic, h: Tensor, z: Tensor, rollout: ScoredRollout) -> dict[str, Tensor]:
+    def losses(self, policy: ActorCritic, h: Tensor, z: Tensor, rollout: AnyRollout) -> dict[str, Tensor]:
         """See `Objective.losses`."""
+        assert isinstance(rollout, ScoredRollout)
         params, values = policy(h, policy.see(rollout.new_steps(rollout.obs), z))
         logp, entropy = policy.dist.evaluate(params, rollout.new_steps(rollout.act), policy.temperature)
         return {
@@ -77,22 +86,22 @@ class PPO:
         }
 
 
-def value_loss(values: Tensor, rollout: ScoredRollout | PlannedRollout) -> Tensor:
-    """Squared error of both values (B, T, 2), unreduced: (B, T)."""
+def value_loss(values: Tensor, rollout: AnyRollout) -> Tensor:
+    """Return half the sum of the squared errors of both values (B, T, 2), unreduced: (B, T)."""
     return 0.5 * ((values[..., 0] - rollout.ret_ext).square() + (values[..., 1] - rollout.ret_int).square())
 
 
 def clipped_policy_loss(logp: Tensor, old_logp: Tensor, adv: Tensor, clip: float) -> Tensor:
-    """Unreduced PPO surrogate (Schulman et al. 2017, eq. 7), negated: (B, T)."""
+    """Return the negative clipped surrogate (Schulman et al. 2017, eq. 7), unreduced: (B, T)."""
     ratio = torch.exp(logp - old_logp)
     return -torch.minimum(ratio * adv, ratio.clamp(1 - clip, 1 + clip) * adv)
 
 
 def normalise_advantage(adv: Tensor, mask: Tensor, floor: float) -> Tensor:
-    """adv (B, T) about its mean over real steps of all ranks, in units of its std or of `floor` if that is larger.
+    """Return adv (B, T) minus its mean over the real steps of all ranks, divided by its std or by a larger `floor`.
 
-    Without the floor, a reward that is never seen lets the noise of the value head set the step (entropy then
-    drifts down and success with it).
+    Without the floor, and without any reward so far, the noise of the value head would be scaled to unit variance.
+    Entropy and success then decrease slowly.
     """
     real = mask.to(adv.dtype)
     n = sum_over_ranks(real.sum()).clamp_min(1.0)
@@ -102,6 +111,6 @@ def normalise_advantage(adv: Tensor, mask: Tensor, floor: float) -> Tensor:
 
 
 def policy_kl(logp: Tensor, old_logp: Tensor) -> Tensor:
-    """Low-variance estimate of KL(old || new) (Schulman 2020, "Approximating KL divergence"): (B, T)."""
+    """Return the low-variance estimate of KL(old || new), (B, T) (Schulman 2020, "Approximating KL divergence")."""
     log_ratio = logp - old_logp
     return torch.expm1(log_ratio) - log_ratio

@@ -1,4 +1,4 @@
-"""A policy that doesn't look."""
+"""Random policy."""
 
 from __future__ import annotations
 
@@ -12,16 +12,22 @@ from worldmodel.policy.actor_critic import ActorCritic
 
 
 class RandomPolicy(ActorCritic):
-    """Uniform over the actions, whatever it sees, also where the most probable one is asked for; in a Box uniform
-    within its bounds, and standard normal where it has none. Its values learn, its actions don't.
+    """Policy that is uniform over the actions, also if the most probable action is requested.
 
-    It takes the arguments of `ActorCritic`, to stand in for it in any configuration; those about actions do nothing.
+    In a Box it is uniform within the bounds, and standard normal in dimensions without bounds. The values are learned.
+
+    It takes the arguments of `ActorCritic`, so that it can replace it in any configuration. Arguments about actions
+    have no effect.
     """
+
+    low: Tensor  # *act_shape, of a Box
+    high: Tensor
+    bounded: Tensor  # bool
 
     def __init__(self, dim: int, latent: tuple[int, ...], act_space: gym.Space, **options: Any):
         super().__init__(dim, latent, act_space, **options | {"noise": "none", "null_bias": 0.0, "own_encoder": False})
         self.box = isinstance(act_space, gym.spaces.Box)
-        if self.box:
+        if isinstance(act_space, gym.spaces.Box):
             low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (act_space.low, act_space.high))
             self.register_buffer("low", low, persistent=False)
             self.register_buffer("high", high, persistent=False)
@@ -29,7 +35,7 @@ class RandomPolicy(ActorCritic):
 
     def forward(self, h: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         params, values = super().forward(h, z)
-        return 0.0 * params, values  # still a part of the graph: DDP waits for the gradient of each parameter
+        return 0.0 * params, values  # keeps the parameters in the graph, because DDP waits for the gradient of each
 
     def act(self, h: Tensor, z: Tensor, greedy: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         act, logp, values = super().act(h, z)

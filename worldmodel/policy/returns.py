@@ -1,4 +1,4 @@
-"""Advantages and returns, with termination and truncation kept apart."""
+"""Advantages and returns, with separate treatment of termination and truncation."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ def gae(
     lam: float,
     episodic: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimates and lambda-returns (Schulman et al. 2016).
+    """Return generalised advantage estimates and lambda-returns, each (B, T) (Schulman et al. 2016, arXiv 1506.02438).
 
-    rew, end, trunc, mask: (B, T); value: (B, T+1) -> advantage (B, T), return (B, T).
-    A termination is worth nothing further; a truncation bootstraps from the value of the true terminal observation,
-    which stands in the next row. Rows with mask False (that terminal observation) get advantage 0. With
-    `episodic=False` the stream is one long life: value and advantage flow through resets, past the masked rows.
+    The value after a termination is 0. A truncation bootstraps from the value of the true terminal observation, which
+    is in the next row.
+
+    Args:
+        rew: rewards (B, T).
+        value: values (B, T+1).
+        end: terminations (B, T) bool.
+        trunc: truncations (B, T) bool.
+        mask: real transitions (B, T) bool; the advantage of the other rows (terminal observations) is 0.
+        gamma: discount.
+        lam: lambda.
+        episodic: False continues value and advantage across resets, past the masked rows.
     """
     steps = rew.shape[1]
     adv = torch.zeros_like(rew)

@@ -1,1 +1,1 @@
-"""Building an agent and training it under Lightning."""
+"""Construction of agents from a configuration, and their training under Lightning."""

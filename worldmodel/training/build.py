@@ -1,4 +1,4 @@
-"""From a configuration to the agent and its data: the only place where `_target_`s are instantiated."""
+"""Construction of the agent and its data from a configuration, the only place that instantiates a `_target_`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from worldmodel.training.module import TrainingModule
 
 
 class EnvSpec(NamedTuple):
-    """What the sizes of the agent depend on."""
+    """Properties of the environment that the sizes of the agent depend on."""
 
     obs_space: gym.Space
     act_space: gym.Space
@@ -30,12 +30,16 @@ class EnvSpec(NamedTuple):
 
 
 def build_env(cfg: DictConfig, seed: int, **overrides: Any) -> VectorEnv:
-    """The vector environment of a configuration's `env` group."""
+    """Return the vector environment of a configuration's `env` group."""
     return instantiate(cfg.env, seed=seed, **overrides)
 
 
 def env_spec(cfg: DictConfig) -> EnvSpec:
-    """Read the spaces off one copy of the environment. Raises ValueError for `env.num_envs`."""
+    """Return the spaces of one copy of the environment, which is closed again.
+
+    Raises:
+        SettingError: for a number of environments below 1.
+    """
     check_range("env.num_envs", cfg.env.num_envs, "[1, inf)", whole=True)
     env = build_env(cfg, seed=0, num_envs=1)
     spec = EnvSpec(env.obs_space, env.act_space, cfg.env.num_envs, env.null_action)
@@ -44,7 +48,11 @@ def env_spec(cfg: DictConfig) -> EnvSpec:
 
 
 def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
-    """World model, curiosity and policy of a configuration."""
+    """Return the agent of a configuration, for an environment with the given spaces.
+
+    Raises:
+        ValueError: for settings that a part or their combination does not allow.
+    """
     make_encoder = instantiate(cfg.encoder)
 
     def new_encoder(space: gym.Space = spec.obs_space, **changes: Any) -> Any:
@@ -84,14 +92,28 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
 
 
 def build_module(cfg: DictConfig, agent: CuriousAgent, max_loss: float = math.inf) -> TrainingModule:
-    """The Lightning module that trains an agent. Raises ValueError for settings of the optimizer."""
+    """Return the Lightning module that trains an agent.
+
+    Args:
+        cfg: the configuration, which each checkpoint contains.
+        agent: the agent.
+        max_loss: a loss of this size counts as not finite.
+
+    Raises:
+        ValueError: for settings of the optimiser.
+    """
     module = TrainingModule(agent, instantiate(cfg.optimizer), OmegaConf.to_container(cfg), max_loss)
     module.configure_optimizers()  # only for the errors that it raises
     return module
 
 
 def check_imagination(cfg: DictConfig, curiosity: Curiosity) -> None:
-    """Raises ValueError where nothing can be imagined, or what is imagined can't be paid or can't teach."""
+    """Check that the rest of a configuration supports learning in imagination.
+
+    Raises:
+        ValueError: without an observation head, with a signal that needs real outcomes, with a policy gradient into the
+            memory, or without a replay.
+    """
     if "observation" not in cfg.heads:
         raise ValueError(
             f"policy.imagination with heads={sorted(map(str, cfg.heads))}: allowed are lists with observation"
@@ -109,7 +131,11 @@ def check_imagination(cfg: DictConfig, curiosity: Curiosity) -> None:
 
 
 def build_data(cfg: DictConfig) -> SequenceData:
-    """The data stream of a configuration; environments are made when Lightning sets it up, one set a rank."""
+    """Return the data of a configuration; each rank creates its environments when Lightning calls `setup`.
+
+    Raises:
+        ValueError: for batch sizes that do not divide the number of environments.
+    """
     data: SequenceData = instantiate(cfg.data)(
         make_env=lambda seed: build_env(cfg, seed), seed=cfg.seed, make_metrics=lambda: instantiate(cfg.metrics)
     )

@@ -1,4 +1,4 @@
-"""Checkpoint files: sealed by a checksum, plain data only, and a clear word when one doesn't fit."""
+"""Checkpoint files: plain data with a checksum, and one-line errors for files that do not fit."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ from worldmodel.errors import ConfigError
 from worldmodel.files import atomic_write
 from worldmodel.training.config import CONFIG_DIR
 
-FORMAT = 2  # grows when older code can't read what newer code writes
+FORMAT = 2  # increased when older code cannot read what newer code writes
 NEWEST_FIRST = ("last.ckpt", "previous.ckpt")
 _MARK = b"\nsha256:"
 _SEAL = len(_MARK) + 64 + 1
-_TO_GO_ON = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks", "SequenceData")
+_NEEDED_TO_RESUME = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks", "SequenceData")
 
 
 class SealedFiles(CheckpointIO):
-    """Lightning's way to the disk: whole, durable, sealed files; see `atomic_write`. Raises OSError."""
+    """Lightning's interface to checkpoint files, written atomically and with a checksum; see `atomic_write`.
+
+    `save_checkpoint` raises OSError where the file cannot be written.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         buffer = io.BytesIO()
@@ -48,10 +51,15 @@ class SealedFiles(CheckpointIO):
 
 
 def read_checkpoint(path: str | Path, to_go_on: bool = False) -> dict[str, Any]:
-    """Load a checkpoint to the CPU without executing anything in it; `to_go_on`: one that training can go on from.
+    """Load a checkpoint to the CPU without executing anything in it.
 
-    Raises ConfigError for what is missing, damaged, of another version, or not plain data, and where its
-    configuration would call what this project's own doesn't.
+    Args:
+        path: the file.
+        to_go_on: check that training can resume from it.
+
+    Raises:
+        ConfigError: for a file that is missing, damaged, of another version or not plain data, and for a configuration
+            that would call a function that no configuration of this project calls.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,7 +67,7 @@ def read_checkpoint(path: str | Path, to_go_on: bool = False) -> dict[str, Any]:
     try:
         _check_seal(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # torch's own words advise to load it all the same
+    except pickle.UnpicklingError:  # torch's message recommends weights_only=False
         raise ConfigError(f"checkpoint={path}: not readable (it holds more than plain data)") from None
     except (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
             zipfile.BadZipFile) as error:  # fmt: skip
@@ -69,17 +77,17 @@ def read_checkpoint(path: str | Path, to_go_on: bool = False) -> dict[str, Any]:
         raise ConfigError(f"checkpoint={path}: not a checkpoint of this project (needs state_dict and config)")
     if (version := checkpoint.get("format", 1)) != FORMAT:
         raise ConfigError(f"checkpoint={path}: of format {version}, this version reads {FORMAT}")
-    if to_go_on and (missing := [key for key in _TO_GO_ON if key not in checkpoint]):
-        raise ConfigError(f"checkpoint={path}: training can't go on from it (needs {', '.join(missing)})")
+    if to_go_on and (missing := [key for key in _NEEDED_TO_RESUME if key not in checkpoint]):
+        raise ConfigError(f"checkpoint={path}: training cannot resume from it (needs {', '.join(missing)})")
     check_trusted(checkpoint["config"], f"checkpoint={path}")
     return checkpoint
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest valid checkpoint in a folder, None where there is none at all.
+    """Return the newest valid checkpoint of a folder, None if the folder has no checkpoint; warn of damaged ones.
 
-    Warns of a damaged one that it passes over; raises ConfigError if none is valid, since a run that began anew would
-    overwrite them.
+    Raises:
+        ConfigError: if all checkpoints are damaged, because a new run would overwrite them.
     """
     damage = None
     for path in (folder / name for name in NEWEST_FIRST):
@@ -97,8 +105,13 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def check_trusted(config: Any, where: str) -> None:
-    """Raises ConfigError unless a file's configuration is a plain mapping that calls nothing but what files in
-    configs/ call: `_target_` alone could name any function there is."""
+    """Check that the configuration in a file is a plain mapping that calls only targets of the files in configs/.
+
+    Otherwise a `_target_` could name any importable function.
+
+    Raises:
+        ConfigError: with `where` at its start, for any other configuration.
+    """
     if not isinstance(config, dict):
         raise ConfigError(f"{where}: its configuration is a {type(config).__name__}, allowed is a mapping")
     for key, value in _leaves(config):
@@ -126,7 +139,7 @@ def _known_targets() -> frozenset[str]:
 
 
 def _check_seal(path: Path) -> None:
-    """Raises ValueError for a damaged file. One that was saved without a seal has the archive's own checksums."""
+    """Raise ValueError for a damaged file. A file without a seal is checked by the checksums of the zip archive."""
     with path.open("rb") as file:
         left = max(file.seek(0, io.SEEK_END) - _SEAL, 0)
         file.seek(left)
@@ -138,17 +151,17 @@ def _check_seal(path: Path) -> None:
                 digest.update(block)
                 left -= len(block)
             if seal[len(_MARK) :] != digest.hexdigest().encode() + b"\n":
-                raise ValueError("damaged: its checksum is another")
+                raise ValueError("damaged: its checksum differs")
         elif seal[-22:-18] != b"PK\x05\x06":
-            raise ValueError("damaged or cut off: it doesn't end as a checkpoint does")
+            raise ValueError("damaged or cut off: the end of a checkpoint is missing")
         else:
             with zipfile.ZipFile(path) as archive:
                 if bad := archive.testzip():
-                    raise ValueError(f"damaged: the checksum of {bad} is another")
+                    raise ValueError(f"damaged: the checksum of {bad} differs")
 
 
 def agent_state(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The state of the agent alone, from that of the module that trained it."""
+    """Return the state of the agent from that of the Lightning module that trained it."""
     state = checkpoint["state_dict"]
     if not isinstance(state, dict):
         return state
@@ -156,7 +169,11 @@ def agent_state(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def fit_check(state: Any, module: nn.Module, path: str | Path) -> None:
-    """Raises ConfigError unless `state` has exactly the module's tensors, names and shapes."""
+    """Check that `state` has exactly the names and shapes of a module's tensors.
+
+    Raises:
+        ConfigError: for the first name that differs.
+    """
     if not isinstance(state, dict):
         raise ConfigError(f"checkpoint={path}: its state_dict is a {type(state).__name__}, allowed is a mapping")
     own = module.state_dict()
@@ -169,13 +186,13 @@ def fit_check(state: Any, module: nn.Module, path: str | Path) -> None:
 
 
 def _form(value: Any) -> Any:
-    """What must agree: the shape, with `complex` where numbers are, or else the type."""
+    """Return the properties that must agree: the shape, with `complex` for complex numbers; else the type."""
     if not isinstance(value, torch.Tensor):
         return type(value).__name__
     return (*value.shape, "complex") if value.is_complex() else tuple(value.shape)
 
 
 def run_dir_of(path: str | Path) -> Path:
-    """The run folder that a checkpoint belongs to: DIR of DIR/checkpoints/last.ckpt."""
+    """Return the run folder that a checkpoint belongs to: DIR for DIR/checkpoints/last.ckpt."""
     path = Path(path).resolve()
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent

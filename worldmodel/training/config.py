@@ -1,4 +1,4 @@
-"""Configuration: where it lies, what may stand in it, and how the parts it names are built."""
+"""Location and checks of configurations, and construction of the parts that they name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIG_DIR = str(_HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.pa
 
 @contextmanager
 def bad_input(cfg: DictConfig | None = None) -> Iterator[None]:
-    """Raise what a constructor refuses as ConfigError, with the key that the user set.
+    """Convert the errors of constructors to ConfigError, with the key that the user set.
 
     Args:
         cfg: the configuration that the parts are built from; it locates arguments of nested parts.
@@ -35,7 +35,7 @@ def bad_input(cfg: DictConfig | None = None) -> Iterator[None]:
         if isinstance(cause, SettingError):
             raise located(cause, cfg) from error
         line = str(cause).splitlines()[0]
-        # our own errors name their key; those of a library do not
+        # errors of this project name their key; those of a library do not
         raise ConfigError(line if isinstance(cause, ValueError) else f"{where}: {line}") from error
     except SettingError as error:
         raise located(error, cfg) from error
@@ -46,7 +46,7 @@ def bad_input(cfg: DictConfig | None = None) -> Iterator[None]:
 def located(error: SettingError, cfg: DictConfig | None) -> SettingError:
     """Return the error of a nested part with its full key, for example `curiosity.parts.rnd.proportion`.
 
-    A constructor knows its group and its argument, not where its configuration lies in the group.
+    The key in a constructor's error consists of a group and an argument; parts nested in the group have longer keys.
     """
     group, _, argument = error.key.rpartition(".")
     if cfg is None or not group or OmegaConf.select(cfg, error.key, default=None) == error.value:
@@ -65,9 +65,9 @@ def _nodes(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def fill(partial: Callable[..., Any], **available: Any) -> Any:
-    """Call a partial with those of the late arguments that it takes and doesn't have yet.
+    """Call a partial with those of the available arguments that it takes and has not been given.
 
-    Sizes that depend on the environment reach constructors this way, by name.
+    Constructors receive sizes that depend on the environment in this way, by name.
     """
     taken = inspect.signature(partial).parameters
     given = getattr(partial, "keywords", {})
@@ -75,7 +75,11 @@ def fill(partial: Callable[..., Any], **available: Any) -> Any:
 
 
 def check(cfg: DictConfig) -> None:
-    """Hold every `_target_` node against the signature that it will be called with. Raises ConfigError."""
+    """Check a training configuration, and each of its `_target_` nodes against the signature of the target.
+
+    Raises:
+        ConfigError: for missing values, unknown keys and values of another type or out of range.
+    """
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(f"{missing[0]}=???: a value must be given")
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)
@@ -111,7 +115,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def top_level() -> set[str]:
-    """The keys of the training configuration: its groups and its own."""
+    """Return the keys of the training configuration: its groups and its top-level keys."""
     main = OmegaConf.load(Path(CONFIG_DIR) / "train.yaml")
     groups = {str(key) for entry in main.defaults if not isinstance(entry, str) for key in entry}
     own = {str(key) for key in main} | {key for key in groups if not key.startswith("override ")}
@@ -123,14 +127,18 @@ def _targets(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _no_such_key(path: str, value: Any, allowed: str) -> ConfigError:
-    """Return the error for an unknown key, which names the new key where it is an old one."""
+    """Return the error for an unknown key. For a renamed key the message has the new name."""
     given = f"{path}={value}"
     new = new_name(given)
     return ConfigError(f"{given}: renamed, use {new}" if new else f"{given}: no such key, allowed are {allowed}")
 
 
 def check_call(path: str, target: Callable[..., Any], given: dict[str, Any]) -> None:
-    """Hold the arguments that a configuration node gives against a signature. Raises ConfigError."""
+    """Check the arguments of a configuration node against the signature of its target.
+
+    Raises:
+        ConfigError: for an unknown argument and for a value of another type.
+    """
     parameters = inspect.signature(target).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
@@ -149,7 +157,7 @@ def _check_value(key: str, value: Any, hint: Any) -> None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Is a plain YAML value acceptable for an annotation? Annotations that YAML can't express always accept."""
+    """Return whether a plain YAML value fits an annotation. Annotations that YAML cannot express fit any value."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(_fits(value, a) for a in args)

@@ -21,14 +21,17 @@ from worldmodel.types import Minibatch
 
 
 class SequenceData(L.LightningDataModule):
-    """One Lightning epoch is one update: a rollout of N x T steps with the current policy, then `epochs` passes
-    over its sequences in minibatches of `batch` sequences.
+    """Data of one agent. One Lightning epoch is one update.
 
-    `batch` divides the number of environments. Where the policy's gradient stops at the memory, the world model may
-    take larger and fewer steps than the policy: one with every `model_every`-th of its minibatches, on the first
-    `model_batch` (null: all) of the sequences of these minibatches together and on `replay_batch` replayed ones.
+    An update consists of a rollout of N x T steps with the current policy and of `epochs` passes over its sequences in
+    minibatches of `batch` sequences, which divides the number of environments. If the policy's gradient stops at the
+    memory, the world model can take fewer and larger steps than the policy: one step per `model_every` minibatches of
+    the policy, on the first `model_batch` (null: all) of their sequences and on `replay_batch` replayed sequences.
 
     The other arguments are those of `ExperienceStream`.
+
+    Raises:
+        ValueError: for sizes out of range, and for settings of the replay without a replay.
     """
 
     def __init__(
@@ -96,18 +99,18 @@ class SequenceData(L.LightningDataModule):
         return Minibatches(module.agent, self.stream, self.batching, module.with_full_weights)
 
     def transfer_batch_to_device(self, batch: Minibatch, device: torch.device, dataloader_idx: int) -> Minibatch:
-        """Rollouts are made on their device; there is nothing to transfer."""
+        """Return the batch unchanged, because rollouts are created on the device."""
         return batch
 
     def teardown(self, stage: str) -> None:
         self.stream.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the stream. On several ranks each calls this; the first one's state contains all of them."""
+        """Return the state of the stream. Each rank calls this; the first rank's state contains those of all ranks."""
         return self.stream.state_dict(_gather_ranks)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume where a checkpoint stopped."""
+        """Restore the stream from a checkpoint, or keep the state until `setup` opens the stream."""
         if self.stream.env is None:
             self._restored = state
         else:
@@ -115,7 +118,7 @@ class SequenceData(L.LightningDataModule):
 
 
 class Minibatches:
-    """An iterable of one update's minibatches; Lightning requests a new iterator at each epoch's start."""
+    """Minibatches of one update, as an iterable. Lightning requests a new iterator at the start of each epoch."""
 
     def __init__(
         self, agent: CuriousAgent, stream: ExperienceStream, batching: Batching, gather: Gather = lambda do: do()

@@ -18,7 +18,7 @@ from worldmodel.training.renamed_keys import refuse_renamed
 
 def run_command(main: Callable[[], None]) -> None:
     """Run a command; bad input ends it with one line on stderr and exit code 2."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra's errors reach us instead of being printed by it
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors instead of printing them
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.ERROR)
     with bad_input_exits():
@@ -27,11 +27,13 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 class bad_input_exits(ContextDecorator):
-    """Exit code 2 and one line on stderr for bad input, from the first rank of this machine; 1 and one line where
-    the environments break too often, on any rank.
+    """Context in which bad input ends the process with one line on stderr and exit code 2.
 
-    Also a decorator: right below `hydra.main`, it forestalls what Hydra prints about a job that failed. What it
-    decorates can be pickled, as launchers of jobs on other machines do.
+    Only the first rank of a machine prints the line. Environments that fail too often end the process with one line and
+    exit code 1, on any rank.
+
+    As a decorator directly below `hydra.main` it prevents Hydra's own message about a failed job. A decorated function
+    can be pickled, as launchers of jobs on other machines require.
     """
 
     def __enter__(self) -> None:
@@ -48,7 +50,10 @@ class bad_input_exits(ContextDecorator):
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message without line breaks; rewritten where Hydra's or OmegaConf's names no key, value or choice."""
+    """Return an error's message without line breaks.
+
+    A message of Hydra or OmegaConf that lacks the key, the value or the choices is replaced by one that has them.
+    """
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: no such option, allowed are {', '.join(error.options)}"

@@ -1,4 +1,4 @@
-"""Sharing an agent: safetensors and JSON, which can't execute anything, in a folder or on the Hugging Face hub."""
+"""Agents as safetensors and JSON, which cannot execute code, in a folder or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ tags: [reinforcement-learning, world-model, curiosity]
 ---
 # A curious agent for {id}
 
-Trained for {steps:,} steps of {id}: a transformer world model, the curiosity that it gives rise to, and a policy.
+Trained for {steps:,} steps of {id}: a transformer world model, an intrinsic reward and a policy.
 
     from worldmodel.training.loading import Agent
 
@@ -34,11 +34,11 @@ Trained for {steps:,} steps of {id}: a transformer world model, the curiosity th
 
 
 class Shared(ModelHubMixin):
-    """`save_pretrained`, `from_pretrained` and `push_to_hub` for what has a `module` and the `cfg` that built it, and
-    `from_parts(config, state, where)` to build it anew.
+    """Base class with `save_pretrained`, `from_pretrained` and `push_to_hub`.
 
-    The folder holds model.safetensors, config.json and a model card. Reading raises ConfigError for what is missing,
-    damaged or doesn't fit, and for a configuration that would call what this project's own doesn't.
+    A subclass has a `module` and the `cfg` that it was built from, and implements `from_parts`. The folder contains
+    model.safetensors, config.json and a model card. Reading raises ConfigError for files that are missing, damaged or
+    do not fit, and for a configuration that would call a function that no configuration of this project calls.
     """
 
     module: CuriousAgent
@@ -55,7 +55,15 @@ class Shared(ModelHubMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
-        """Load from a folder, or from a repository of the hub (whose options `kwargs` may give). Raises ConfigError."""
+        """Load an agent.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or a repository of the hub.
+            kwargs: options of the hub.
+
+        Raises:
+            ConfigError: for files that are missing, damaged or do not fit.
+        """
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, RecursionError) as error:
@@ -85,4 +93,5 @@ class Shared(ModelHubMixin):
 
     @classmethod
     def from_parts(cls, config: dict[str, Any], state: dict[str, torch.Tensor], where: str | Path) -> Any:
+        """Build an agent from a configuration and the state of its module, both read from `where`."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Pictures of runs."""
+"""Learning curve of a run, as an image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PANELS = (
 
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
-    """metrics.csv by column; empty cells are nan."""
+    """Return the columns of metrics.csv by name, each (rows,); empty cells are nan."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {k: np.array([float(r[k] or "nan") for r in rows]) for k in (rows[0] if rows else ())}

@@ -1,4 +1,4 @@
-"""A trained agent to act with: load a checkpoint, hand it observations, get actions."""
+"""Trained agents that act in a Gymnasium environment."""
 
 from __future__ import annotations
 
@@ -23,27 +23,35 @@ from worldmodel.types import Obs, map_obs
 
 
 def load_agent(checkpoint: str | Path) -> tuple[CuriousAgent, DictConfig]:
-    """The module in evaluation mode and the configuration it was trained with. Raises ConfigError."""
+    """Return the agent of a checkpoint in evaluation mode, and the configuration that it was trained with.
+
+    Raises:
+        ConfigError: for a file that cannot be read or does not fit.
+    """
     saved = read_checkpoint(checkpoint)
     return assemble(saved["config"], agent_state(saved), checkpoint)
 
 
 def assemble(config: dict[str, Any], state: dict[str, Tensor], where: str | Path) -> tuple[CuriousAgent, DictConfig]:
-    """The same from its parts, which a file at `where` held. Raises ConfigError."""
+    """Return an agent in evaluation mode and its configuration, both from the contents of a file at `where`.
+
+    Raises:
+        ConfigError: for a configuration from which no agent can be built, and for a state that does not fit.
+    """
     try:
         cfg = OmegaConf.create(config)
         with bad_input():
             module = build_agent(cfg, env_spec(cfg))
     except (LookupError, TypeError, AttributeError, OmegaConfBaseException) as error:
-        words = str(error).splitlines()[0]
-        raise ConfigError(f"checkpoint={where}: no agent can be built from its configuration ({words})") from error
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"checkpoint={where}: no agent can be built from its configuration ({reason})") from error
     fit_check(state, module, where)
     module.load_state_dict(state)
     return module.eval(), cfg
 
 
 class Agent(Shared):
-    """One agent in one Gymnasium environment, remembering its episode.
+    """A trained agent in one Gymnasium environment, with a memory of the present episode.
 
         agent = Agent.load("runs/doorkey/.../checkpoints/last.ckpt")
         obs, _ = env.reset()
@@ -51,24 +59,28 @@ class Agent(Shared):
         act = agent.act(obs)
 
     `agent.save_pretrained(folder)`, `Agent.from_pretrained(folder or repository)` and `agent.push_to_hub(repository)`
-    share it in files that can't execute anything; see `Shared`. The memory covers at least the last K steps of the
-    configuration it was trained with.
+    share it in files that cannot execute code; see `Shared`. The memory covers at least the last K steps of the
+    configuration that the agent was trained with.
     """
 
     def __init__(self, module: CuriousAgent, cfg: DictConfig, obs_space: gym.Space, act_space: gym.Space):
         self.module, self.cfg, self.act_space = module, cfg, act_space
-        # which parts of a raw dict observation the agent was trained on: several by name, or one alone
+        # keys of a raw dict observation that the agent was trained on
         self.keys = list(obs_space) if isinstance(obs_space, gym.spaces.Dict) else cfg.env.get("keys")
         self.reset()
 
     @classmethod
     def load(cls, checkpoint: str | Path) -> Agent:
-        """Read a checkpoint file. Raises ConfigError when it can't be read or doesn't fit."""
+        """Read a checkpoint file.
+
+        Raises:
+            ConfigError: for a file that cannot be read or does not fit.
+        """
         return cls._with(*load_agent(checkpoint))
 
     @classmethod
     def from_parts(cls, config: dict[str, Any], state: dict[str, Tensor], where: str | Path) -> Agent:
-        """What `from_pretrained` calls."""
+        """See `Shared.from_parts`. Raises ConfigError."""
         return cls._with(*assemble(config, state, where))
 
     @classmethod
@@ -77,13 +89,21 @@ class Agent(Shared):
         return cls(module, cfg, spec.obs_space, spec.act_space)
 
     def reset(self) -> None:
-        """Begin a new episode: forget."""
+        """Clear the memory at the start of an episode."""
         data = self.cfg.data
         self.actor = self.module.make_actor(1, data.context, data.rollout_length)
         self.output: ActorOutput | None = None
 
     def act(self, obs: Any, greedy: bool = False) -> Any:
-        """A raw Gymnasium observation -> an action for `env.step`: int, or an array of the space's shape and dtype."""
+        """Choose an action.
+
+        Args:
+            obs: a raw observation of the Gymnasium environment.
+            greedy: take the most probable action instead of a sampled one.
+
+        Returns:
+            An action for `env.step`: int, or an array of the space's shape and dtype.
+        """
         self.output = self.actor.observe(self._batch(obs), greedy)
         zero, no = torch.zeros(1), torch.zeros(1, dtype=torch.bool)
         self.actor.record_outcome(zero, no, no, no)

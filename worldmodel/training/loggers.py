@@ -1,4 +1,4 @@
-"""Lightning's loggers for trackers, where they need a word more, and those that Lightning lacks."""
+"""Loggers of experiment trackers: Lightning's with other defaults, and trackers that Lightning does not support."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from worldmodel.errors import ConfigError
 
 
 class Wandb(WandbLogger):
-    """Weights & Biases; ends its run with ours, so that the next one of a sweep gets one of its own."""
+    """Weights & Biases. Its run ends with the training run, so that each run of a sweep gets a separate one."""
 
     def __init__(self, save_dir: str, project: str = "worldmodel", name: str | None = None, offline: bool = True):
         super().__init__(save_dir=save_dir, project=project, name=name, offline=offline)
@@ -34,7 +34,7 @@ class Wandb(WandbLogger):
 
 
 class MLFlow(MLFlowLogger):
-    """MLflow, into plain files unless `tracking_uri` is a server or a database: MLflow 3 must be asked for files."""
+    """MLflow, with plain files (in MLflow 3 only on request) unless `tracking_uri` is a server or database."""
 
     def __init__(
         self, save_dir: str, experiment: str = "worldmodel", name: str | None = None, tracking_uri: str | None = None
@@ -45,9 +45,9 @@ class MLFlow(MLFlowLogger):
 
 
 class _Tracker(Logger):
-    """A run of a tracker that begins with its first row and ends with the fit; a run that goes on is a new one there.
+    """Base class of trackers whose run starts with the first row of metrics and ends with the fit.
 
-    Only the first rank begins one.
+    A resumed training run is a new run of the tracker. Only the first rank logs.
     """
 
     def __init__(self, name: str):
@@ -81,20 +81,25 @@ class _Tracker(Logger):
             self.run = None
 
     def begin(self) -> Any:
+        """Start a run of the tracker and return it."""
         raise NotImplementedError
 
     def add(self, metrics: dict[str, float], step: int) -> None:
+        """Log one row of metrics; `step` counts environment steps."""
         raise NotImplementedError
 
     def end(self, status: str) -> None:
+        """End the run with Lightning's status of the fit."""
         raise NotImplementedError
 
 
 class Sacred(_Tracker):
     """Sacred: a folder for each run under `save_dir`, or a document in the MongoDB at `url`.
 
-    Sacred's observers are told of the run as its own `Experiment` would tell them; rows reach them every `beat_s`
-    seconds (a file observer writes all its rows anew each time) and at the end.
+    Sacred's observers receive the same events as from Sacred's own `Experiment`. Rows are sent every `beat_s` seconds,
+    because a file observer rewrites all of its rows each time, and at the end.
+
+    Raises ConfigError without the packages sacred and, for `url`, pymongo.
     """
 
     def __init__(
@@ -107,7 +112,7 @@ class Sacred(_Tracker):
     ):
         super().__init__(name)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that pkg_resources will go
+            warnings.simplefilter("ignore")  # deprecation of pkg_resources
             observers = _package("sacred.observers", "sacred")
             try:
                 self.observer = (
@@ -124,7 +129,7 @@ class Sacred(_Tracker):
         self.beaten = time.monotonic()
         self.info: dict[str, Any] = {}
         about = {"name": self.name, "base_dir": os.getcwd(), "mainfile": None}
-        about |= {key: [] for key in ("sources", "dependencies", "repositories")}  # run.json has the packages
+        about |= {key: [] for key in ("sources", "dependencies", "repositories")}  # run.json contains the packages
         system = [platform.system(), platform.platform()]
         host = {"hostname": platform.node(), "os": system, "python_version": platform.python_version()}
         meta = {"command": "train", "options": {}, "comment": " ".join(sys.argv[1:])}
@@ -137,14 +142,14 @@ class Sacred(_Tracker):
             self.beat()
 
     def beat(self) -> None:
-        """Tell the observer what has come since the last time."""
+        """Send the rows since the last call to the observer."""
         grouped: dict[str, dict[str, Any]] = {}
         for step, when, metrics in self.rows:
             for key, value in metrics.items():
                 entry = grouped.setdefault(key, {"name": key, "steps": [], "values": [], "timestamps": []})
                 for column, x in (("steps", step), ("values", float(value)), ("timestamps", when)):
                     entry[column].append(x)
-        self.observer.log_metrics(grouped, self.info)  # MongoDB's writes there where each metric is
+        self.observer.log_metrics(grouped, self.info)  # MongoDB's observer adds the location of each metric to `info`
         self.observer.heartbeat_event(self.info, "", _now(), None)
         self.rows, self.beaten = [], time.monotonic()
 
@@ -160,8 +165,13 @@ class Sacred(_Tracker):
 
 
 class Trackio(_Tracker):
-    """trackio, into one store for all runs, `folder`, since it reads where that is once a process: the environment's
-    TRACKIO_DIR comes first. `space`: a Hugging Face Space to send to instead."""
+    """trackio, with one store for all runs.
+
+    folder: the store. The environment variable TRACKIO_DIR takes precedence; trackio reads it once per process.
+    space: a Hugging Face Space that receives the metrics instead.
+
+    Raises ConfigError without the package trackio.
+    """
 
     def __init__(self, folder: str, project: str = "worldmodel", name: str | None = None, space: str | None = None):
         super().__init__(name or project)

@@ -1,4 +1,4 @@
-"""The LightningModule: optimises, clips, reduces over ranks and logs."""
+"""LightningModule that optimises an agent, clips its gradients and logs its losses."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ T = TypeVar("T")
 
 
 class TrainingModule(L.LightningModule):
-    """Trains a `CuriousAgent`.
+    """Training of a `CuriousAgent`.
 
-    make_optimizer: agent -> optimizer and schedule. config: travels in every checkpoint, so that one file is enough to
-    act. max_loss: a loss of this size counts as not finite; see `Rollback`.
+    Args:
+        agent: the agent.
+        make_optimizer: agent -> optimiser and schedule, in Lightning's format.
+        config: stored in every checkpoint, so that the file alone is enough to act.
+        max_loss: a loss of this size counts as not finite; see `Rollback`.
     """
 
     def __init__(
@@ -38,31 +41,35 @@ class TrainingModule(L.LightningModule):
     ):
         super().__init__()
         self.agent, self.make_optimizer, self.config, self.max_loss = agent, make_optimizer, config or {}, max_loss
-        self.sums: dict[str, Tensor] = {}  # of this update's losses
+        self.sums: dict[str, Tensor] = {}  # over the steps of this update, by loss
         self.counts: Counter[str] = Counter()
         self.model_learnt = False  # since the last step of the optimizer
 
     @property
     def env_steps(self) -> int:
-        """Environment steps so far, over all ranks."""
+        """Number of environment steps so far, over all ranks."""
         return int(self.agent.env_steps)
 
     def configure_model(self) -> None:
-        """Shard the parameters, where the strategy does; called by Lightning."""
+        """Shard the parameters if the strategy requires it; called by Lightning."""
         if self._device_mesh is not None and not isinstance(self, FSDPModule):
             shard(self, self._device_mesh["data_parallel"])
 
     def with_full_weights(self, do: Callable[[], T]) -> T:
-        """Call what reads weights outside of a training step; sharded weights are gathered for it."""
+        """Call a function that reads weights outside of a training step; sharded weights are gathered for the call."""
         return do()
 
     def training_step(self, batch: Minibatch, batch_idx: int) -> dict[str, Any]:
-        """The joint loss, and the prediction errors of replayed sequences for the replay's priorities."""
+        """Return the joint loss, and the prediction errors of replayed sequences (R,) for the replay's priorities.
+
+        Raises:
+            NonFiniteLoss: on all ranks, if the loss of any rank is not finite or not below `max_loss`.
+        """
         self._drop_moments(batch.reset)
         terms, replayed = self.agent.losses(batch)
         total = self.agent.weighted_sum(terms)
         good = total.detach().abs() < self.max_loss  # False for nan
-        if sum_over_ranks(1.0 - good.float()):  # all ranks stop together, or the others would wait
+        if sum_over_ranks(1.0 - good.float()):  # all ranks stop together, because the others would wait forever
             bad = [k for k, x in terms.items() if not torch.isfinite(x)]
             bad = bad or [
                 "on another rank" if good else f"{float(total.detach()):.3g} with rollback.max_loss={self.max_loss:g}"
@@ -75,7 +82,7 @@ class TrainingModule(L.LightningModule):
         return {"loss": total, "replayed": replayed}
 
     def _drop_moments(self, parameters: Any) -> None:
-        """Drop the optimizer's moments of re-initialised parameters; it makes new ones at its next step."""
+        """Drop the optimiser's moments of re-initialised parameters. Its next step creates new ones."""
         if parameters:
             drop_moments(self.trainer.optimizers, parameters)
 
@@ -85,10 +92,10 @@ class TrainingModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip each part by its own norm.
+        """Clip the gradients of world model, policy and curiosity each by their own norm.
 
-        A signal with large losses does not slow the other parts down, and the policy's step does not depend on whether
-        the world model takes its turn.
+        Large losses of a signal then do not slow the other parts down, and the policy's step does not depend on whether
+        the world model takes a step as well.
         """
         if gradient_clip_algorithm == "value":
             return self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -104,7 +111,7 @@ class TrainingModule(L.LightningModule):
         self.model_learnt = False
 
     def report(self) -> dict[str, float]:
-        """This update's metrics, by their names in metrics.csv; the sums are reset."""
+        """Return the metrics of this update by their names in metrics.csv, and reset the sums."""
         losses = {f"loss_{key}": float(x) / self.counts[key] for key, x in self.sums.items()}
         self.sums, self.counts = {}, Counter()
         return self.agent.metrics | {"entropy": -losses.pop("loss_entropy")} | losses
@@ -117,7 +124,7 @@ class TrainingModule(L.LightningModule):
 
 
 def drop_moments(optimizers: list[torch.optim.Optimizer], parameters: list[torch.nn.Parameter]) -> None:
-    """Drop the state that optimizers have of some parameters."""
+    """Delete the state of some parameters from optimisers."""
     for optimizer in optimizers:
         for parameter in parameters:
             optimizer.state.pop(parameter, None)

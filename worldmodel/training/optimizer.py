@@ -1,4 +1,4 @@
-"""AdamW with decay groups, a learning rate for each part, warm-up, cool-down; Muon for the world model's matrices."""
+"""Optimisers and their schedule: AdamW, and Muon for the matrices of the world model."""
 
 from __future__ import annotations
 
@@ -23,11 +23,20 @@ def make_adamw(
     warmup: int = 100,
     cooldown: float = 0.0,
 ) -> dict[str, Any]:
-    """Optimiser and schedule as Lightning wants them.
+    """Return AdamW and its schedule, in Lightning's format.
 
-    `part_lr` gives parts (encoder, memory, policy, curiosity) a rate of their own. Only matrices decay: not biases,
-    norms, embeddings or other vectors (Brown et al. 2020; nanoGPT). `warmup` counts optimiser steps;
-    `cooldown` is the last share of the budget, over which all rates fall linearly to 0 (Zhai et al. 2022).
+    Args:
+        agent: the agent.
+        lr: learning rate.
+        part_lr: learning rates of single parts (encoder, memory, policy, curiosity).
+        weight_decay: of matrices; biases, norms, embeddings and other vectors do not decay (Brown et al. 2020).
+        betas: decay of the two moments.
+        eps: added to the root of the second moment.
+        warmup: optimiser steps over which the rates rise linearly.
+        cooldown: last share of the budget, over which the rates fall linearly to 0 (Zhai et al. 2022).
+
+    Raises:
+        ValueError: for unknown parts in `part_lr` and for a `cooldown` out of range.
     """
     return scheduled(_adamw(agent, set(), lr, part_lr, weight_decay, betas, eps), agent, warmup, cooldown)
 
@@ -48,8 +57,23 @@ def make_muon(
 ) -> dict[str, Any]:
     """Muon (Jordan et al. 2024) for the matrices of the world model's hidden layers, AdamW for everything else.
 
-    Muon's step is orthogonalised and scaled to the size of one of AdamW (Liu et al. 2025, arXiv 2502.16982). The
-    other settings are those of `make_adamw`; rates of parts concern what AdamW has of them.
+    Muon's step is orthogonalised and scaled to the size of a step of AdamW (Liu et al. 2025, arXiv 2502.16982).
+
+    Args:
+        agent: the agent.
+        matrix_lr: learning rate of Muon.
+        momentum: momentum of Muon.
+        ns_steps: Newton-Schulz iterations of the orthogonalisation.
+        lr: learning rate of AdamW.
+        part_lr: see `make_adamw`; the rates apply to the parameters of a part that AdamW optimises.
+        weight_decay: of all matrices.
+        betas: see `make_adamw`.
+        eps: see `make_adamw`.
+        warmup: see `make_adamw`.
+        cooldown: see `make_adamw`.
+
+    Raises:
+        ValueError: for a world model without hidden matrices, and as in `make_adamw`.
     """
     embeddings = _embeddings(agent)
     hidden = {id(p) for p in agent.model.hidden_matrices()} - embeddings
@@ -69,13 +93,19 @@ def make_muon(
 
 
 def scheduled(optimizer: torch.optim.Optimizer, agent: CuriousAgent, warmup: int, cooldown: float) -> dict[str, Any]:
-    """An optimiser as Lightning wants it; a restart keeps the settings of today. Raises ValueError."""
+    """Return an optimiser and its schedule, in Lightning's format.
+
+    A resumed run takes the settings from its configuration and only the moments from the checkpoint.
+
+    Raises:
+        ValueError: for a `cooldown` out of range.
+    """
     check_range("optimizer.cooldown", cooldown, "[0, 1]")
     optimizer._step_supports_amp_scaling = False  # with it, Lightning would not clip gradients in mixed precision
     optimizer.register_load_state_dict_pre_hook(_keep_settings)
 
     def left() -> float:
-        """Of the budget, in units of the cool-down."""
+        """Return the remaining budget in units of the cool-down."""
         return (1 - float(agent.env_steps) / agent.total_steps) / cooldown if cooldown else 1.0
 
     schedule = WarmUp(optimizer, warmup, left)
@@ -97,7 +127,7 @@ def _adamw(
         raise ValueError(f"optimizer.part_lr={sorted(unknown)}: allowed are {', '.join(parts)}")
     part_of = {id(p): name for name, module in reversed(parts.items()) for p in module.parameters()}
     embeddings = _embeddings(agent)
-    # A group for each part and kind, whatever the rates: a run may be resumed with other rates.
+    # One group per part and kind even if the rates are equal, because a run may be resumed with other rates.
     groups: dict[tuple[str | None, bool], list[nn.Parameter]] = {}
     for parameter in agent.parameters():
         if parameter.requires_grad and id(parameter) not in left_out:
@@ -119,7 +149,7 @@ def _embeddings(module: nn.Module) -> set[int]:
 
 
 class Together(torch.optim.Optimizer):
-    """Several optimisers, of parameters of their own, that step, save and load as one."""
+    """Several optimisers of disjoint parameters that step, save and load as one."""
 
     def __init__(self, *parts: torch.optim.Optimizer):
         super().__init__([group for part in parts for group in part.param_groups], {})
@@ -127,7 +157,7 @@ class Together(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """The parts work on the groups and the state of the whole."""
+        """Let the parts use the groups and the state of the whole."""
         groups = list(self.param_groups)
         for part in self.parts:
             part.param_groups, groups = groups[: len(part.param_groups)], groups[len(part.param_groups) :]
@@ -149,8 +179,10 @@ class Together(torch.optim.Optimizer):
 
 
 class WarmUp(torch.optim.lr_scheduler.LambdaLR):
-    """Rates rise linearly over the first `steps` steps, and fall once `left()` is below 1. A restart takes over the
-    step, not the rates."""
+    """Schedule of rates that rise linearly over the first `steps` steps and fall with `left()` once it is below 1.
+
+    A checkpoint restores the step, not the rates.
+    """
 
     def __init__(self, optimizer: torch.optim.Optimizer, steps: int, left: Callable[[], float]):
         super().__init__(optimizer, lambda step: min(1.0, (step + 1) / max(1, steps)) * min(1.0, max(0.0, left())))
@@ -163,7 +195,7 @@ class WarmUp(torch.optim.lr_scheduler.LambdaLR):
 
 
 def _keep_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """Rates, decay and the like are the configuration's; only the moments come from the checkpoint."""
+    """Replace the settings of a checkpoint by those of the configuration, so that only the moments are restored."""
     pairs = zip(state["param_groups"], optimizer.param_groups, strict=False)
     groups = [there | {k: v for k, v in here.items() if k != "params"} for there, here in pairs]
     return state | {"param_groups": groups}

@@ -51,7 +51,7 @@ def cluster(
     plain, path = OmegaConf.to_container(cfg), list(sys.path)
 
     def work() -> None:
-        sys.path[:] = path  # that of the command, so that the same code runs
+        sys.path[:] = path  # of the command, so that workers run the same code
         warnings.filterwarnings("ignore", module="lightning")
         train(continued(OmegaConf.create(plain), overrides), film)
 

@@ -1,4 +1,4 @@
-"""What happens when the loss is not finite: how often a run may go back, and with which learning rates."""
+"""Return to the last checkpoint after a loss that is not finite."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from worldmodel.errors import check_range
 
 @dataclass
 class Rollback:
-    """Up to `times` times, a run whose loss is not finite goes back to its last checkpoint, whose weights all are,
-    with its learning rates times `factor`.
+    """Settings of the return to the last checkpoint, whose weights are finite, with smaller learning rates.
 
-    max_loss: a loss of this size counts as not finite; None: only nan and infinity do.
+    Args:
+        times: maximal number of returns in a run.
+        factor: factor of the learning rates at each return.
+        max_loss: a loss of this absolute value counts as not finite; None: only nan and infinity do.
+
+    Raises:
+        ConfigError: for values out of range.
     """
 
     times: int = 0
@@ -29,11 +34,11 @@ class Rollback:
 
     @property
     def limit(self) -> float:
-        """What the loss must be smaller than, by its absolute value."""
+        """Upper bound of the loss's absolute value."""
         return math.inf if self.max_loss is None else self.max_loss
 
     def slow_down(self, cfg: DictConfig) -> None:
-        """Multiply the configured learning rates; checkpoints from then on carry the new ones."""
+        """Multiply the learning rates of a configuration in place. Later checkpoints contain the new rates."""
         rates = cfg.optimizer
         rates.lr *= self.factor
         for part, rate in (rates.get("part_lr") or {}).items():

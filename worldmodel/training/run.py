@@ -1,4 +1,4 @@
-"""A training run from its configuration to its folder."""
+"""Training runs, from the configuration to the run folder."""
 
 from __future__ import annotations
 
@@ -47,15 +47,26 @@ from worldmodel.training.preemption import preemption_notices
 from worldmodel.training.rollback import Rollback
 from worldmodel.training.run_record import RunRecord
 
-Film = Callable[[CuriousAgent, DictConfig, Path], str]  # returns the file, or why there is none
+Film = Callable[[CuriousAgent, DictConfig, Path], str]  # returns the file, or the reason for its absence
 
-DONE = "DONE"  # the file that says that a run has ended
-_RUN_DIR = "WORLDMODEL_RUN_DIR"  # how the ranks that Lightning launches find the first one's folder
+DONE = "DONE"  # file that marks a run as complete
+_RUN_DIR = "WORLDMODEL_RUN_DIR"  # variable with the run folder, for the ranks that Lightning launches
 
 
 def train(cfg: DictConfig, film: Film | None = None) -> dict[str, Any]:
-    """Train as configured; returns what run.json holds. Raises ConfigError for bad input, NonFiniteLoss where the
-    numbers break and `rollback` doesn't help."""
+    """Train as configured, in a new run folder or from a checkpoint.
+
+    Args:
+        cfg: the training configuration.
+        film: records a video of the trained agent.
+
+    Returns:
+        The contents of run.json.
+
+    Raises:
+        ConfigError: for bad input.
+        NonFiniteLoss: for a loss that is not finite after all returns that `rollback` allows.
+    """
     checkpoint_path = find_checkpoint(cfg)
     run_dir = make_run_dir(cfg)
     cfg.run_dir = str(run_dir)
@@ -73,14 +84,14 @@ def train(cfg: DictConfig, film: Film | None = None) -> dict[str, Any]:
                 left -= 1
                 checkpoint_path = newest_checkpoint(run_dir / "checkpoints") or checkpoint_path
                 rollback.slow_down(cfg)
-                words = f"going back to {checkpoint_path or 'the beginning'} with optimizer.lr={cfg.optimizer.lr:g}"
-                print(f"warning: {error}; {words}", file=sys.stderr, flush=True)
+                action = f"going back to {checkpoint_path or 'the beginning'} with optimizer.lr={cfg.optimizer.lr:g}"
+                print(f"warning: {error}; {action}", file=sys.stderr, flush=True)
 
 
 def train_from(
     checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Rollback, film: Film | None = None
 ) -> dict[str, Any]:
-    """Go on from a checkpoint, or begin; see `train`."""
+    """Train from a checkpoint, or from the beginning without one; see `train`."""
     run_dir = Path(cfg.run_dir)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
@@ -116,7 +127,7 @@ def train_from(
             for node in (cfg.noise_scale, cfg.resets)
         )
     callbacks = [
-        *noise_scale,  # adds to the row that metrics writes
+        *noise_scale,  # before `metrics`, which writes its values
         metrics,
         ReplayPriorities(data.stream),
         ProgressBar(metrics, cfg.total_steps),
@@ -148,8 +159,8 @@ def train_from(
                 ended = {"status": "stopped"}
             record.write(**ended, **record.speed(metrics.row))
         raise
-    told = stop.received is not None or trainer.received_sigterm  # the latter: before the first update
-    stopped = told and metrics.row.get("env_steps", 0) < cfg.total_steps
+    signalled = stop.received is not None or trainer.received_sigterm  # the latter: before the first update
+    stopped = signalled and metrics.row.get("env_steps", 0) < cfg.total_steps
     if main:
         record.write(status="stopped" if stopped else "done", signal=stop.received, **record.speed(metrics.row))
         if metrics.row:
@@ -162,7 +173,7 @@ def train_from(
 
 
 def conclude(cfg: DictConfig, agent: CuriousAgent, record: RunRecord, film: Film | None) -> None:
-    """What is left of a run whose training is over: its film, and the marker that says that nothing is."""
+    """Record the video of a trained agent and mark the run as complete."""
     run_dir = Path(cfg.run_dir)
     if cfg.video and film is not None:
         record.write(video=film(agent, cfg, run_dir / "video.mp4"))
@@ -170,7 +181,11 @@ def conclude(cfg: DictConfig, agent: CuriousAgent, record: RunRecord, film: Film
 
 
 def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: SequenceData) -> L.Trainer:
-    """Lightning's Trainer with our callbacks; as many epochs as `total_steps` needs."""
+    """Return Lightning's Trainer with the callbacks, for as many epochs as `total_steps` requires.
+
+    Raises:
+        ConfigError: for settings that the trainer does not accept, and for several devices in a sweep.
+    """
     loggers = [instantiate(cfg.logger)] if "_target_" in cfg.logger else False
     with bad_input(cfg):
         trainer: L.Trainer = instantiate(
@@ -186,14 +201,14 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: SequenceDat
             _convert_="all",
         )
     sharded = isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)
-    if not (sharded and getattr(trainer.strategy, "_save_distributed_checkpoint", True)):  # those write their own
+    if not (sharded and getattr(trainer.strategy, "_save_distributed_checkpoint", True)):  # these write their own files
         trainer.strategy.checkpoint_io = SealedFiles()
     if trainer.world_size > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ConfigError(f"trainer.devices={cfg.trainer.devices}: allowed in a sweep is 1")
     if isinstance(trainer.strategy, DDPStrategy):
-        # statistics agree by themselves; the sums in which rewards are measured are each rank's own
+        # statistics are reduced where they are updated; discounted sums of the reward normaliser differ between ranks
         trainer.strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
-        if data.batching.model_every > 1:  # steps of the policy alone leave the world model's parameters out
+        if data.batching.model_every > 1:  # minibatches of the policy alone have no gradient for the world model
             trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
     per_update = cfg.env.num_envs * data.stream.rollout_length * trainer.world_size
     trainer.fit_loop.max_epochs = math.ceil(cfg.total_steps / per_update)
@@ -201,7 +216,11 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: SequenceDat
 
 
 def make_run_dir(cfg: DictConfig) -> Path:
-    """The run's folder: as given, or a new one that no other run of this moment has."""
+    """Return the run folder: `run_dir`, or a new folder named by time and seed.
+
+    Raises:
+        ConfigError: without `run_dir` if another program starts several ranks.
+    """
     if cfg.run_dir is not None:
         return Path(str(cfg.run_dir))
     if "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:  # one process of several
@@ -219,12 +238,16 @@ def make_run_dir(cfg: DictConfig) -> Path:
 
 @contextmanager
 def only_if_used(run_dir: Path) -> Iterator[None]:
-    """Reserve the folder at once; bad input found within leaves none behind where there was none."""
+    """Create a folder, and remove it after an error if it is new and empty.
+
+    Raises:
+        ConfigError: if the folder cannot be created.
+    """
     new = not run_dir.exists()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"run_dir={run_dir}: can't be made ({error.strerror})") from None
+        raise ConfigError(f"run_dir={run_dir}: cannot be created ({error.strerror})") from None
     try:
         yield
     except BaseException:
@@ -241,7 +264,11 @@ def finished(
     record: RunRecord,
     film: Film | None,
 ) -> dict[str, Any]:
-    """End a run that has no steps left: one that was done, or killed after its last checkpoint."""
+    """Complete a run without remaining steps: one that was done, or killed after its last checkpoint.
+
+    Raises:
+        ConfigError: for a checkpoint of another folder.
+    """
     run_dir, before, steps = Path(cfg.run_dir), record.before, int(state["env_steps"])
     if before.get("status") == "done" and (run_dir / DONE).exists():
         print(f"done before: {steps:,} steps of total_steps={cfg.total_steps:,}")
@@ -257,7 +284,11 @@ def finished(
 
 
 def find_checkpoint(cfg: DictConfig) -> str | None:
-    """The checkpoint to go on from, or None for a new run."""
+    """Return the checkpoint that a run resumes from, None for a new run.
+
+    Raises:
+        ConfigError: for checkpoint=auto without a folder, or with damaged checkpoints only.
+    """
     if cfg.checkpoint is None:
         return None
     if cfg.checkpoint != "auto":
@@ -269,9 +300,12 @@ def find_checkpoint(cfg: DictConfig) -> str | None:
 
 
 def continued(cfg: DictConfig, overrides: list[str]) -> DictConfig:
-    """The configuration of the run that a checkpoint belongs to, with this command's overrides on top.
+    """Return the configuration of the run that a checkpoint belongs to, with the overrides of this command.
 
-    With checkpoint=auto, a command that names its experiment says all there is to say: it is the run's own again.
+    A command with checkpoint=auto and an experiment is complete by itself: its configuration is used unchanged.
+
+    Raises:
+        ConfigError: for an unreadable checkpoint, and for an experiment together with the path of a checkpoint.
     """
     path = find_checkpoint(cfg)
     if path is None:
@@ -283,9 +317,9 @@ def continued(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     for override in overrides:
         key = override.lstrip("+~").split("=", 1)[0]
         if key == "experiment":
-            raise ConfigError(f"{override}: not with checkpoint=, whose run has its experiment already")
+            raise ConfigError(f"{override}: not allowed with checkpoint=, whose run already has an experiment")
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False)
-    for key in cfg.keys() - saved.keys():  # of groups that are younger than the run
+    for key in cfg.keys() - saved.keys():  # of groups that were added after the run
         saved[key] = cfg[key]
     saved.checkpoint = path
     saved.run_dir = cfg.run_dir or str(run_dir_of(path))

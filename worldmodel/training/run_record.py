@@ -1,4 +1,4 @@
-"""run.json: what a run was, and how it ended."""
+"""Record of a run in run.json: its seed, versions and machine, its speed, and its final status."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PACKAGES = ("torch", "lightning", "transformers", "gymnasium", "envpool", "minig
 
 
 class RunRecord:
-    """Keeps DIR/run.json: status running, then done, stopped or failed.
+    """Contents of DIR/run.json. The status is running, then done, stopped or failed.
 
-    `before` is what it held, where the run `goes_on`; the counts go on from there. `cpu_s` are the seconds that cores
-    spent on this process since the record was begun, up to the last `write`: what else a machine does hardly changes
-    them. `steps_before` are the steps of `env_steps` that another folder's run took, whose checkpoint this one goes on
-    from: they are no part of its time.
+    If the run `goes_on`, `before` has the previous contents of the file, and the counts continue from them. `cpu_s` is
+    the CPU time of this process in seconds up to the last `write`, which hardly depends on the load of the machine.
+    `steps_before` is the part of `env_steps` taken by the run of another folder whose checkpoint this run continues;
+    `wall_s` does not include the time of these steps.
     """
 
     def __init__(self, run_dir: Path, seed: int, goes_on: bool = False):
@@ -44,12 +44,12 @@ class RunRecord:
         }
 
     def begin_at(self, steps: int) -> None:
-        """Where the checkpoint is that a run goes on from; a run that had begun in this folder keeps its beginning."""
+        """Set the steps of the initial checkpoint, unless the record already has those of an earlier start."""
         if not self.before:
             self.data["steps_before"] = steps
 
     def speed(self, row: dict[str, float]) -> dict[str, float]:
-        """What a row of metrics.csv tells of the whole run; nothing if there is none."""
+        """Return steps, seconds and speed of the whole run from a row of metrics.csv; empty for an empty row."""
         if not row:
             return {}
         steps, wall = int(row["env_steps"]), row["wall_s"]
@@ -57,7 +57,7 @@ class RunRecord:
         return {"env_steps": steps, "wall_s": wall, "steps_per_s": round(own / wall, 1)}
 
     def write(self, **changes: Any) -> None:
-        """Update and save in one step that can't leave half a file."""
+        """Update the record and write it atomically."""
         spent = time.process_time() - self.cpu_began
         self.data |= changes | {"cpu_s": round(self.before.get("cpu_s", 0.0) + spent, 3)}
         write_json(self.path, self.data)

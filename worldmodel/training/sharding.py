@@ -1,4 +1,4 @@
-"""Parameters shared out over the ranks (FSDP2), for memories too large to be on each of them whole."""
+"""Sharding of parameters over the ranks (FSDP2), for memories that are too large for one device."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from worldmodel.model.memory import Transformer
 
 
 def shard(module: L.LightningModule, mesh: DeviceMesh) -> None:
-    """Share out parameters, gradients and the optimiser's moments over `mesh`, each block of the transformer a group
-    of its own and all else another.
+    """Shard parameters, gradients and the optimiser's moments over `mesh`.
 
-    A group is gathered when it is first used, and stays whole until its backward pass (ZeRO's second stage): acting
-    reads the blocks hundreds of times between two steps of the optimiser. Raises ConfigError for other memories.
+    Each block of the transformer is one group, and all other parameters are another. A group is gathered at its first
+    use and stays gathered until its backward pass (second stage of ZeRO, Rajbhandari et al. 2020), because acting reads
+    the blocks hundreds of times between two steps of the optimiser.
+
+    Raises:
+        ConfigError: for memories other than the transformer.
     """
     memory = module.agent.model.memory
     if not isinstance(memory, Transformer):
@@ -25,5 +28,5 @@ def shard(module: L.LightningModule, mesh: DeviceMesh) -> None:
     for attention in memory.attentions:
         register_fsdp_forward_method(attention, "step")
     fully_shard(module, mesh=mesh, reshard_after_forward=False)
-    for method in ("training_step", "with_full_weights"):  # they, not `forward`, are called from outside
+    for method in ("training_step", "with_full_weights"):  # called from outside instead of `forward`
         register_fsdp_forward_method(module, method)

@@ -45,15 +45,17 @@ class Disk:
         except OSError as error:
             raise ConfigError(f"data.replay_dir={self.folder}: not writable ({error.strerror})") from None
 
-    def _open(self, dtype: np.dtype, records: int) -> None:
+    def _open(self, dtype: np.dtype, records: int) -> int:
         self.dtype, self.records = dtype, records
         self.file = os.open(self.folder / "records.bin", os.O_RDWR | os.O_CREAT, 0o666)
         self.length = 0
         self.sealed: list[str] = []  # checksums of the segments that are full
         self.open_digest = hashlib.sha256()
+        return self.file
 
     def append(self, records: NDArray[np.void]) -> None:
         """Append (n,) records."""
+        assert self.file is not None  # `begin` or `load_state_dict` comes first
         data, size = records.tobytes(), self.dtype.itemsize
         at = 0
         while at < len(data):
@@ -73,8 +75,9 @@ class Disk:
 
     def __getitem__(self, numbers: NDArray[np.int64]) -> NDArray[np.void]:
         """Return the records of these numbers (n,), counted from the first record ever."""
-        size = self.dtype.itemsize
-        return np.frombuffer(b"".join(os.pread(self.file, size, int(i) * size) for i in numbers), self.dtype)
+        file, size = self.file, self.dtype.itemsize
+        assert file is not None
+        return np.frombuffer(b"".join(os.pread(file, size, int(i) * size) for i in numbers), self.dtype)
 
     def state_dict(self) -> dict[str, Any]:
         """Flush all records to disk and return their number and checksum."""
@@ -101,14 +104,14 @@ class Disk:
         need = state["length"] * dtype.itemsize
         if there < need:
             raise ConfigError(f"data.replay_dir={self.folder}: {there} bytes, the checkpoint refers to {need}")
-        self._open(dtype, layout["segment"])
+        file = self._open(dtype, layout["segment"])
         while self.length < state["length"]:
             count = min(self.records, state["length"] - self.length)
-            self._digest(os.pread(self.file, count * dtype.itemsize, self.length * dtype.itemsize), count)
+            self._digest(os.pread(file, count * dtype.itemsize, self.length * dtype.itemsize), count)
         if self._checksum() != state["sha256"]:
             self.close()
             raise ConfigError(f"data.replay_dir={self.folder}: damaged, its checksum differs from the checkpoint's")
-        os.ftruncate(self.file, need)
+        os.ftruncate(file, need)
 
     def close(self) -> None:
         if self.file is not None:
@@ -117,4 +120,4 @@ class Disk:
 
 
 def _fields(dtype: np.dtype) -> list[list[Any]]:
-    return [[name, dtype[name].base.str, list(dtype[name].shape)] for name in dtype.names]
+    return [[name, dtype[name].base.str, list(dtype[name].shape)] for name in dtype.names or ()]

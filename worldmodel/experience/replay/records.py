@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,7 +15,7 @@ _LEAF = "obs/"  # prefix of the names of a dict observation's leaves
 
 
 def records_of(seq: Sequences) -> NDArray[np.void]:
-    """The fields of `Sequences` -> (B,) records."""
+    """Convert the fields of B `Sequences` to records (B,)."""
     leaves: dict[str, Tensor] = {}
     for name, value in seq.as_sequences().tensors().items():
         leaves |= {_LEAF + key: x for key, x in value.items()} if isinstance(value, dict) else {name: value}
@@ -25,11 +27,13 @@ def records_of(seq: Sequences) -> NDArray[np.void]:
 
 
 def sequences_of(records: NDArray[np.void], num_new: int, device: torch.device) -> Sequences:
-    """(B,) records -> sequences with `num_new` new steps, in memory of their own."""
-    leaves = {name: torch.from_numpy(records[name].copy()).to(device) for name in records.dtype.names}
+    """Copy records (B,) to sequences with `num_new` new steps."""
+    leaves = {name: torch.from_numpy(records[name].copy()).to(device) for name in records.dtype.names or ()}
     obs = {name.removeprefix(_LEAF): x for name, x in leaves.items() if name.startswith(_LEAF)}
-    rest = {name: x for name, x in leaves.items() if not name.startswith(_LEAF)}
-    return Sequences(**({"obs": obs} if obs else {}), **rest, num_new=num_new)
+    fields: dict[str, Any] = {name: x for name, x in leaves.items() if not name.startswith(_LEAF)}
+    if obs:
+        fields["obs"] = obs
+    return Sequences(**fields, num_new=num_new)
 
 
 def _numpy(x: Tensor) -> NDArray[np.generic]:

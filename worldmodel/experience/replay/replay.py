@@ -20,8 +20,8 @@ from worldmodel.types import Sequences
 class Replay:
     """The last `capacity` sequences, in CPU memory or in `folder`.
 
-    They are drawn uniformly, in O(1), or by `priority`, in O(log capacity). They contain the
-    fields of `Sequences`, none of a later stage, and all have the same number of new steps.
+    They are drawn uniformly, in O(1), or by `priority`, in O(log capacity). They contain the fields of `Sequences`,
+    none of a later stage, and all have the same number of new steps.
     """
 
     def __init__(self, capacity: int, priority: CuriousReplayPriority | None = None, folder: Path | None = None):
@@ -51,24 +51,22 @@ class Replay:
             self.dtype = records.dtype
             self.store.begin(self.dtype)
         self.num_new = seq.num_new
-        self._weigh()  # before a slot is reused
+        self._update_pending()  # before a slot is reused
         numbers = self.store.length + np.arange(len(records))
         try:
             self.store.append(records)
         except OSError as error:  # training continues with a full disk
             if not self.warned:
                 self.warned = True
-                words = (
-                    f"warning: data.replay_dir: write failed ({error.strerror}); dropping rollouts until one succeeds"
-                )
-                print(words, file=sys.stderr, flush=True)
+                message = f"data.replay_dir: write failed ({error.strerror}); dropping rollouts until one succeeds"
+                print(f"warning: {message}", file=sys.stderr, flush=True)
             return
         if self.priority is not None:
             self.priority.add(numbers[-self.capacity :] % self.capacity)
 
     def sample(self, count: int, device: torch.device) -> tuple[Sequences, np.ndarray]:
         """Draw `count` sequences with replacement; return them and their numbers (count,)."""
-        self._weigh()
+        self._update_pending()
         first = self.store.length - len(self)
         if self.priority is None:
             numbers = first + torch.randint(len(self), (count,)).numpy()
@@ -85,14 +83,16 @@ class Replay:
         if self.priority is not None:
             self.pending.append((numbers, loss.detach()))
 
-    def _weigh(self) -> None:
+    def _update_pending(self) -> None:
+        """Update the priorities with the losses that have been recorded since the last call."""
         for numbers, loss in self.pending:
+            assert self.priority is not None
             self.priority.update(numbers % self.capacity, loss.double().cpu().numpy())
         self.pending = []
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sequences, or a reference to them on disk, and the priorities."""
-        self._weigh()
+        self._update_pending()
         state = self.store.state_dict()
         if state:
             state["num_new"] = self.num_new

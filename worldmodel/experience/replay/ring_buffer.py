@@ -16,7 +16,8 @@ class RingBuffer:
     """The last `capacity` records; memory is committed as it fills."""
 
     def __init__(self, capacity: int):
-        self.capacity, self.length, self.ring = capacity, 0, np.empty(0)
+        self.capacity, self.length = capacity, 0
+        self.ring: np.ndarray = np.empty(0)
 
     def begin(self, dtype: np.dtype) -> None:
         """Create an empty ring for records of `dtype`."""
@@ -37,7 +38,7 @@ class RingBuffer:
         return self.ring[numbers % self.capacity]
 
     def state_dict(self) -> dict[str, Any]:
-        """All records as the tensors of sequences, the oldest first."""
+        """Return all records as the tensors of sequences, the oldest first."""
         if not self.length:
             return {}
         numbers = np.arange(max(0, self.length - self.capacity), self.length)

@@ -1,4 +1,4 @@
-"""Predictions from the memory, one file a head."""
+"""Heads: predictions from the memory, one file each."""
 
 from worldmodel.model.heads.base import Head
 from worldmodel.model.heads.dynamics import DynamicsHead, Prediction

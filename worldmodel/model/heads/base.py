@@ -1,4 +1,4 @@
-"""Base class of what is predicted from the memory."""
+"""Base class of heads, the predictions from the memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 
 class Head(nn.Module):
-    """A prediction from the memory with losses and a parameter group of its own.
+    """Base class of predictions from the memory. Each head has losses and a parameter group.
 
-    Constructors take what they need of `dim` (the width of h), `encoder`, `obs_space`, `act_space` and `target_shape`.
+    A constructor names any of the arguments `dim` (the width of h), `encoder`, `obs_space`, `act_space` and
+    `target_shape`, and receives those that it names.
     """
 
     def losses(self, model: WorldModel, out: Outputs, seq: Sequences) -> dict[str, Tensor]:
-        """Unreduced (B, T) losses by name, of one pass of the world model over `seq`."""
+        """Return the unreduced (B, T) losses by name, for the outputs `out` of the world model on `seq`."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What the memory predicts of the next step: a Gaussian over the latent's change, the reward, the end."""
+"""Prediction of the next step: a Gaussian over the latent's change, the reward and the end of the episode."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LOGVAR_MIN, LOGVAR_MAX = -7.0, 3.0
 
 
 def bound_logvar(raw: Tensor) -> Tensor:
-    """Log-variance kept softly within [-7, 3], so that it never loses its gradient (Chua et al. 2018, app. A.1)."""
+    """Bound a log-variance softly to [-7, 3], which preserves its gradient (Chua et al. 2018, app. A.1)."""
     raw = LOGVAR_MAX - F.softplus(LOGVAR_MAX - raw)
     return LOGVAR_MIN + F.softplus(raw - LOGVAR_MIN)
 
 
 @dataclass
 class Prediction:
-    """What the model expects of a transition; mean and logvar in normalised units."""
+    """Prediction of a transition; mean and logvar are in normalised units."""
 
     mean: Tensor  # (*lead, *latent)
     logvar: Tensor  # (*lead, *latent)
@@ -35,7 +35,7 @@ class Prediction:
 
 
 class VectorDelta(nn.Module):
-    """(u (*lead, width), y unused) -> mean and raw log-variance of a vector latent's change."""
+    """Mean and raw log-variance of the change of a vector latent, each (*lead, D), from u (*lead, width) alone."""
 
     def __init__(self, width: int, latent: tuple[int, ...]):
         super().__init__()
@@ -46,8 +46,11 @@ class VectorDelta(nn.Module):
 
 
 class MapDelta(nn.Module):
-    """The same for a map (C, H, W): convolutions over the present map, conditioned on u by FiLM (Perez et al. 2018),
-    so that a local change costs a local delta."""
+    """Mean and raw log-variance of the change of a map, each (*lead, C, H, W), from u (*lead, width) and the map y.
+
+    Convolutions over the present map are conditioned on u by FiLM (Perez et al. 2018), so that a local change of the
+    map is a local prediction.
+    """
 
     def __init__(self, width: int, latent: tuple[int, ...], channels: int = 32):
         super().__init__()
@@ -64,7 +67,7 @@ class MapDelta(nn.Module):
 
 
 class DynamicsHead(Head):
-    """(h, embedded action, y) -> Prediction. One hidden layer serves latent, reward and end."""
+    """Head of the next latent, the reward and the end of the episode, with one shared hidden layer."""
 
     def __init__(self, dim: int, latent: tuple[int, ...], hidden: int = 256):
         super().__init__()
@@ -75,6 +78,7 @@ class DynamicsHead(Head):
         self.outcome = nn.Linear(hidden, 2)
 
     def forward(self, h: Tensor, act: Tensor, y: Tensor) -> Prediction:
+        """Predict from the memory h (*lead, D), the embedded action (*lead, D) and y (*lead, *latent), normalised."""
         u = self.trunk(h) + self.act(act)  # (*lead, hidden)
         u = F.gelu(u if self.now is None else u + self.now(y))
         mean, raw = self.delta(u, y)
@@ -82,10 +86,10 @@ class DynamicsHead(Head):
         return Prediction(mean, bound_logvar(raw), rew, end)
 
     def losses(self, model: WorldModel, out: Outputs, seq: Sequences) -> dict[str, Tensor]:
-        """Losses `delta`, `rew` and `end`; see `Head.losses`.
+        """Return the losses `delta`, `rew` and `end`; see `Head.losses`.
 
-        `delta` is the Gaussian negative log-likelihood weighted by the detached sigma (Seitzer et al. 2022, beta 0.5),
-        which keeps the mean learning where the variance is large.
+        `delta` is the Gaussian negative log-likelihood, weighted by the detached standard deviation (Seitzer et al.
+        2022, beta 0.5), so that the gradient of the mean does not vanish where the variance is large.
         """
         inverse = torch.exp(-out.pred.logvar)
         nll = 0.5 * (out.error.square() * inverse + out.pred.logvar)
@@ -97,16 +101,16 @@ class DynamicsHead(Head):
             "end": F.binary_cross_entropy_with_logits(out.pred.end, end, reduction="none"),
         }
 
-    def hidden_matrices(self) -> list[nn.Parameter]:
-        """Weights of the hidden layer."""
+    def hidden_matrices(self) -> list[Tensor]:
+        """Return the weights of the hidden layer."""
         return [layer.weight for layer in (self.trunk, self.now) if layer is not None]
 
 
 def symlog(x: Tensor) -> Tensor:
-    """sign(x) log(1 + |x|) (Hafner et al. 2023)."""
+    """Return sign(x) log(1 + |x|) (Hafner et al. 2023)."""
     return torch.sign(x) * torch.log1p(x.abs())
 
 
 def symexp(x: Tensor) -> Tensor:
-    """The inverse of `symlog`."""
+    """Return sign(x) (exp |x| - 1), the inverse of `symlog`."""
     return torch.sign(x) * torch.expm1(x.abs())

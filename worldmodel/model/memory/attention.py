@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import cast
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
@@ -66,18 +68,17 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotation: Tensor | None, mask: Tensor | BlockMask) -> tuple[Tensor, Tensor, Tensor]:
         """Return x (B, L, D), and the keys and values (B, kv_heads, L, head_dim) of its rows, for x (B, L, D)."""
-        q, k, v = (part.transpose(1, 2) for part in self.project(x, rotation))  # (B, heads, L, head_dim)
+        q, k, v = (rearrange(part, "b l heads d -> b heads l d") for part in self.project(x, rotation))
         shared = self.kv_heads < self.heads
         if isinstance(mask, BlockMask):
-            attend = flex_attention if torch.compiler.is_compiling() else compiled_flex()
+            attend = cast(Callable[..., Tensor], flex_attention) if torch.compiler.is_compiling() else compiled_flex()
             y = attend(q, k, v, block_mask=mask, enable_gqa=shared)
+        elif shared and q.device.type == "cuda":  # no CUDA kernel supports both a mask and shared keys
+            keys, values = (repeat(part, "b kv l d -> b (kv n) l d", n=self.heads // self.kv_heads) for part in (k, v))
+            y = F.scaled_dot_product_attention(q, keys, values, mask.to(q.dtype))
         else:
-            if shared and q.device.type == "cuda":  # no CUDA kernel supports both a mask and shared keys
-                every = [part.repeat_interleave(self.heads // self.kv_heads, 1) for part in (k, v)]
-                y = F.scaled_dot_product_attention(q, *every, mask.to(q.dtype))
-            else:
-                y = F.scaled_dot_product_attention(q, k, v, mask.to(q.dtype), enable_gqa=shared)
-        return self.add(x, y.transpose(1, 2).reshape(x.shape)), k, v
+            y = F.scaled_dot_product_attention(q, k, v, mask.to(q.dtype), enable_gqa=shared)
+        return self.add(x, rearrange(y, "b heads l d -> b l (heads d)")), k, v
 
     def step(self, x: Tensor, rotation: Tensor | None, mask: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend from the newest row x (N, D) to all rows so far, including its own: (N, D).

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +30,8 @@ class State:
 class Rows(State):
     """State that stores the episode and validity of each row."""
 
-    episode: Tensor | None = None  # (N, capacity)
-    valid: Tensor | None = None  # (N, capacity)
+    episode: Tensor = field(init=False)  # (N, capacity)
+    valid: Tensor = field(init=False)  # (N, capacity)
 
     def fill(self, episode: Tensor, valid: Tensor) -> None:
         """Set the first K rows: episode (N, K), valid (N, K)."""
@@ -48,10 +49,13 @@ class Rows(State):
         return t
 
 
-class Memory(nn.Module):
-    """Base class of memories: x -> h, both of width `dim`.
+S = TypeVar("S", bound=State)
 
-    h_t depends only on the valid rows of its own episode up to t. Learning uses `forward`. Acting encodes the last K
+
+class Memory(nn.Module, Generic[S]):
+    """Base class of memories: x -> h, both of width `dim`. S is the class of its state while acting.
+
+    h_t depends only on the valid rows of the same episode up to t. Learning uses `forward`. Acting encodes the last K
     rows with `prefill` and then calls `step` once per row. Both give the same h. Rows that are not valid have a finite,
     meaningless h.
     """
@@ -69,14 +73,14 @@ class Memory(nn.Module):
         """Encode a window: x (B, L, D), episode (B, L) int64, valid (B, L) bool -> h (B, L, D)."""
         return self.layers(x, episode, valid)[-1]
 
-    def prefill(self, x: Tensor, episode: Tensor, valid: Tensor, capacity: int) -> tuple[Tensor, State]:
+    def prefill(self, x: Tensor, episode: Tensor, valid: Tensor, capacity: int) -> tuple[Tensor, S]:
         """Encode K >= 0 rows: x (N, K, D) -> h (N, K, D) and a state for a window of `capacity` rows in total.
 
         No gradients. Raises ValueError if there are more rows than `capacity`.
         """
         raise NotImplementedError
 
-    def step(self, x: Tensor, episode: Tensor, valid: Tensor, state: State) -> Tensor:
+    def step(self, x: Tensor, episode: Tensor, valid: Tensor, state: S) -> Tensor:
         """Encode the next row: x (N, D), episode (N,), valid (N,) -> h (N, D); `state` advances in place.
 
         No gradients. Raises ValueError if the window is full.

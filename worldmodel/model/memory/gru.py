@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,12 @@ from worldmodel.model.memory.base import Memory, State, check_capacity, check_po
 class Hidden(State):
     """State of the GRUs while acting."""
 
-    hidden: Tensor | None = None  # (depth, N, D) after the last valid row
-    episode: Tensor | None = None  # (N,) of the last valid row
-    begun: Tensor | None = None  # (N,) bool: there was a valid row
+    hidden: Tensor = field(kw_only=True)  # (depth, N, D) after the last valid row
+    episode: Tensor = field(kw_only=True)  # (N,) of the last valid row
+    begun: Tensor = field(kw_only=True)  # (N,) bool: there was a valid row
 
 
-class GRU(Memory):
+class GRU(Memory[Hidden]):
     """`depth` stacked GRUs (Cho et al. 2014), with a zero hidden state at the start of the window and of each episode.
 
     A row that is not valid is skipped and leaves the hidden state unchanged.
@@ -51,7 +51,8 @@ class GRU(Memory):
         """See `Memory.prefill`."""
         n, rows, dim = x.shape
         check_capacity(rows, capacity)
-        state = Hidden(capacity, rows, x.new_zeros(self.depth, n, dim), episode.new_zeros(n), valid.new_zeros(n))
+        hidden = x.new_zeros(self.depth, n, dim)
+        state = Hidden(capacity, rows, hidden=hidden, episode=episode.new_zeros(n), begun=valid.new_zeros(n))
         if not rows:
             return x, state
         out = self.layers(x, episode, valid)

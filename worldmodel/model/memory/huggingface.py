@@ -19,7 +19,7 @@ class Past(Rows):
     cache: Any = None
 
 
-class HuggingFace(Memory):
+class HuggingFace(Memory[Past]):
     """Backbone with `inputs_embeds`, a 4-D mask, and positions counted from the start of each episode.
 
     model_type: the library's name of the architecture (gpt2, llama, qwen3, ...).

@@ -33,7 +33,7 @@ class Feedforward(nn.Module):
         return x + drop(self.down(self.activation(self.up(self.norm(x)))), self.dropout, self.training)
 
 
-class MLP(Memory):
+class MLP(Memory[State]):
     """h_t = f(x_t), with as many residual blocks as a memory of that depth: the control without a memory."""
 
     def __init__(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,12 @@ from worldmodel.model.memory.mlp import Feedforward
 class Cache(Rows):
     """Keys and values of all rows so far, allocated once and written in place."""
 
-    keys: Tensor | None = None  # (depth, N * kv_heads, head_dim, capacity)
-    values: Tensor | None = None  # (depth, N * kv_heads, capacity, head_dim)
+    keys: Tensor = field(init=False)  # (depth, N * kv_heads, head_dim, capacity)
+    values: Tensor = field(init=False)  # (depth, N * kv_heads, capacity, head_dim)
     rotation: Tensor | None = None  # (capacity, head_dim / 2) complex
 
 
-class Transformer(Memory):
+class Transformer(Memory[Cache]):
     """Causal pre-norm blocks (Radford et al. 2019) without biases, masked to the valid rows of each row's episode.
 
     kv_heads: number of keys and values that the `heads` queries share. One (Shazeer 2019) makes a cached step cheap,
@@ -100,9 +101,13 @@ class Transformer(Memory):
         rotation = None if state.rotation is None else state.rotation[t]
         x = self._placed(x[:, None], see)[:, 0]
         keys, values = state.keys[..., :rows], state.values[:, :, :rows]
-        for i, (attention, feedforward) in enumerate(zip(self.attentions, self.feedforwards, strict=True)):
+        for i, (attention, feedforward) in enumerate(self._blocks()):
             x = feedforward(attention.step(x, rotation, mask, keys[i], values[i]))
         return self.norm(x)
+
+    def _blocks(self) -> Iterator[tuple[Attention, Feedforward]]:
+        pairs = zip(self.attentions, self.feedforwards, strict=True)
+        return cast(Iterator[tuple[Attention, Feedforward]], pairs)
 
     def _encode(self, x: Tensor, episode: Tensor, valid: Tensor, state: Cache | None) -> list[Tensor]:
         """Return the activations after each block; if `state` is given, store keys and values in it."""
@@ -114,7 +119,7 @@ class Transformer(Memory):
         if rotation is not None:
             rotation = rotation[:, None]  # (L, 1, head_dim / 2), for (B, L, heads, head_dim / 2)
         out = []
-        for i, (attention, feedforward) in enumerate(zip(self.attentions, self.feedforwards, strict=True)):
+        for i, (attention, feedforward) in enumerate(self._blocks()):
             x, k, v = attention(x, rotation, mask)
             out.append(x := feedforward(x))
             if state is not None:

@@ -50,6 +50,10 @@ class ActionHead(nn.Module):
     Raises ValueError for other spaces.
     """
 
+    start: Tensor  # smallest value of each discrete component
+    centre: Tensor  # of a Box, per dimension
+    scale: Tensor  # half the range of a Box, per dimension
+
     def __init__(self, inputs: int, space: gym.Space, hidden: int):
         super().__init__()
         self.sizes: list[int] | None = None

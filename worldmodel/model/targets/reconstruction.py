@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from math import prod
+from typing import cast
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from encoders import Encoder
+from encoders import CodeEncoder, Dict, Encoder
+from encoders.image import ImageEncoder
 from worldmodel.model.targets.base import Target
 from worldmodel.model.targets.categorical import cross_entropy
 from worldmodel.types import Obs
@@ -27,8 +30,11 @@ class Reconstruction(Target):
     def __init__(self, encoder: Encoder, obs_space: gym.Space, *, hidden: int = 256):
         super().__init__()
         self.shape = encoder.shape
-        parts = encoder.parts if isinstance(obs_space, gym.spaces.Dict) else {"": encoder}
-        spaces = obs_space.spaces if isinstance(obs_space, gym.spaces.Dict) else {"": obs_space}
+        parts: dict[str, Encoder] = {"": encoder}
+        spaces: dict[str, gym.Space] = {"": obs_space}
+        if isinstance(obs_space, gym.spaces.Dict):
+            parts = {key: cast(Encoder, part) for key, part in cast(Dict, encoder).parts.items()}
+            spaces = dict(obs_space.spaces)
         self.decoders = nn.ModuleDict(
             {f"decode_{k}": Decoder(prod(self.shape), part, spaces[k], hidden) for k, part in parts.items()}
         )
@@ -40,11 +46,11 @@ class Reconstruction(Target):
         lead = mask.shape
         rows = z[:, :-1].flatten(2).flatten(0, 1)  # (B * L, D)
         leaves = obs if isinstance(obs, dict) else {"": obs}
-        total = sum(
-            decoder.loss(rows, leaves[key.removeprefix("decode_")][:, :-1].flatten(0, 1))
+        losses = (
+            cast(Decoder, decoder).loss(rows, leaves[key.removeprefix("decode_")][:, :-1].flatten(0, 1))
             for key, decoder in self.decoders.items()
         )
-        return {"reconstruction": total.view(lead)}
+        return {"reconstruction": reduce(torch.add, losses).view(lead)}
 
 
 class Decoder(nn.Module):
@@ -60,20 +66,23 @@ class Decoder(nn.Module):
         self.encoder = (encoder,)  # a tuple is not registered by nn.Module: its weights belong to the world model
         self.sizes: tuple[int, ...] | None = getattr(encoder, "num_values", None)
         with torch.no_grad():
-            blank = torch.zeros(1, *space.shape)
+            blank = torch.zeros(1, *(space.shape or ()))
+            self.out: tuple[int, ...]
             if self.sizes is not None:
                 blank = blank + torch.as_tensor(getattr(space, "start", 0))  # codes are relative to the start
-                cells = encoder.codes(blank).shape[1]
+                cells = cast(CodeEncoder, encoder).codes(blank).shape[1]
                 self.out = (cells, sum(self.sizes))
             elif hasattr(encoder, "normalise"):
-                self.out = tuple(encoder.normalise(blank).shape[1:])
+                self.out = tuple(cast(ImageEncoder, encoder).normalise(blank).shape[1:])
             else:
                 raise ValueError(
                     f"target=reconstruction with encoder={type(encoder).__name__}: allowed are encoders with "
                     "codes or normalise"
                 )
+        self.net: nn.Sequential
         if len(self.out) == 3 and min(self.out[1:]) >= 32:
-            self.net = upsampling(inputs, self.out)
+            channels, height, width = self.out
+            self.net = upsampling(inputs, (channels, height, width))
         else:
             self.net = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, prod(self.out)))
 
@@ -82,8 +91,9 @@ class Decoder(nn.Module):
         (encoder,) = self.encoder
         out = self.net(z)
         if self.sizes is None:
-            return (out.flatten(1) - encoder.normalise(obs).flatten(1)).square().mean(1)
-        return cross_entropy(out.view(len(z), *self.out), encoder.codes(obs), self.sizes).mean(1)
+            return (out.flatten(1) - cast(ImageEncoder, encoder).normalise(obs).flatten(1)).square().mean(1)
+        codes = cast(CodeEncoder, encoder).codes(obs)
+        return cross_entropy(out.view(len(z), *self.out), codes, self.sizes).mean(1)
 
 
 def upsampling(inputs: int, image: tuple[int, int, int]) -> nn.Sequential:

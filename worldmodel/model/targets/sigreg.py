@@ -27,6 +27,9 @@ class SIGReg(Target):
     restart.
     """
 
+    t: Tensor  # (knots - 1,)
+    weight: Tensor  # (knots - 1,)
+
     def __init__(self, encoder: Encoder, *, directions: int = 64, knots: int = 17, t_max: float = 3.0):
         super().__init__()
         self.shape, self.directions, self.steps = encoder.shape, directions, 0

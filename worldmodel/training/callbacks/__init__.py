@@ -1,4 +1,4 @@
-"""What happens around training."""
+"""Callbacks of the training loop."""
 
 from worldmodel.training.callbacks.checkpoints import CheckpointFiles, Checkpoints
 from worldmodel.training.callbacks.collapse import CollapseGuard

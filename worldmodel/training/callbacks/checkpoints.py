@@ -1,4 +1,4 @@
-"""checkpoints/last.ckpt, the one before it (previous.ckpt), and best.ckpt."""
+"""Checkpoints of a run: last.ckpt, previous.ckpt and best.ckpt in DIR/checkpoints."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from worldmodel.training.callbacks.metrics import Metrics
 
 
 class CheckpointFiles:
-    """The checkpoints of a folder: last.ckpt, the one before it (previous.ckpt) and best.ckpt."""
+    """Checkpoint files of a folder: the last one, the one before it (previous.ckpt) and the best one."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     @property
     def next(self) -> Path:
-        """Where the next checkpoint is written."""
+        """Path that the next checkpoint is written to."""
         return self.folder / "next.ckpt"
 
     def publish(self, best: bool) -> None:
-        """Make the written checkpoint the last one, and the best one as well if it is. Raises OSError."""
+        """Rename the written checkpoint to last.ckpt, and alias it as best.ckpt if it is the best.
+
+        Raises:
+            OSError: if the disk is full or read-only.
+        """
         last = self.folder / "last.ckpt"
         if last.exists():
             alias(last, self.folder / "previous.ckpt")
@@ -37,12 +41,14 @@ class CheckpointFiles:
 
 
 class Checkpoints(L.Callback):
-    """Saves between updates: `last` every `every` updates, or once `every_s` seconds have gone by, and at the end;
-    `best` where the return is the best so far; the `last` of before stays as `previous`.
+    """Checkpoints between updates.
 
-    A file appears under its name only when it is whole and on the disk. A disk that is full or read-only is told of
-    loudly and training goes on, with the checkpoints of before intact; only at the end it is an error. Nothing is
-    saved after a non-finite loss, so the last good checkpoint stays.
+    `last` is saved every `every` updates, after `every_s` seconds and at the end of training, and the file before it is
+    kept as `previous`. `best` is the checkpoint with the highest return so far.
+
+    A file appears under its name only when it is complete and on the disk. If the disk is full or read-only, a warning
+    is printed and training continues with the earlier checkpoints intact; at the end of training it is an error.
+    Nothing is saved after a non-finite loss, so that the last finite weights are kept.
     """
 
     def __init__(self, run_dir: Path, metrics: Metrics, every: int = 20, every_s: float = 300.0):
@@ -51,7 +57,7 @@ class Checkpoints(L.Callback):
         self.files, self.metrics = CheckpointFiles(run_dir / "checkpoints"), metrics
         self.every, self.every_s = every, every_s
         self.best = -math.inf
-        self.saved: int | None = None  # the update of `last`, of this process
+        self.saved: int | None = None  # optimiser steps at the last save of this process
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.tried = time.monotonic()
@@ -66,15 +72,19 @@ class Checkpoints(L.Callback):
             self.save(trainer, must=True)
 
     def save(self, trainer: L.Trainer, must: bool = False) -> None:
-        """Write `last`, and `best` if it is. Raises NonFiniteLoss where the last step has broken the weights, and
-        OSError where it `must` be written and can't."""
+        """Write `last`, and `best` if it is the best.
+
+        Raises:
+            NonFiniteLoss: if a weight is not finite.
+            OSError: if the file cannot be written although it `must`.
+        """
         shares = (getattr(p, "to_local", lambda p=p: p)() for p in trainer.lightning_module.parameters())
         if not trainer.strategy.reduce_boolean_decision(all(bool(x.isfinite().all()) for x in shares)):
             raise NonFiniteLoss(f"weights are not finite at env_steps={self.metrics.row['env_steps']}")
-        # all ranks save together, so the first one's episodes decide for all
+        # all ranks save together, so the episodes of the first rank decide
         value = trainer.strategy.broadcast(self.metrics.row.get("return_ext", math.nan))
         before, self.tried = self.best, time.monotonic()
-        self.best = max(value, before)  # before where it is nan
+        self.best = max(value, before)  # `before` if `value` is nan
         if error := self._write(trainer, best=value > before):
             self.best = before
             if must:
@@ -83,7 +93,7 @@ class Checkpoints(L.Callback):
             self.saved = trainer.global_step
 
     def _write(self, trainer: L.Trainer, best: bool) -> OSError | None:
-        """Returns what went wrong, on all ranks."""
+        """Write the file and return the error, the same on all ranks."""
         failure = None
         try:
             trainer.save_checkpoint(self.files.next)
@@ -98,10 +108,10 @@ class Checkpoints(L.Callback):
         text = trainer.strategy.broadcast(failure and (failure.strerror or str(failure)))
         if text is None:
             return None
-        words = f"no checkpoint could be written at env_steps={self.metrics.row.get('env_steps')} ({text})"
+        message = f"no checkpoint could be written at env_steps={self.metrics.row.get('env_steps')} ({text})"
         if trainer.is_global_zero:
-            print(f"warning: {words}; those of before are intact", file=sys.stderr, flush=True)
-        return OSError(words)
+            print(f"warning: {message}; the earlier ones are intact", file=sys.stderr, flush=True)
+        return OSError(message)
 
     def state_dict(self) -> dict[str, float]:
         return {"best": self.best}

@@ -1,4 +1,4 @@
-"""Says in words when the latent space dies."""
+"""Warning about a collapsing latent space."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from worldmodel.training.callbacks.metrics import Metrics
 
 
 class CollapseGuard(L.Callback):
-    """Warns once when the target latents' spread falls below a hundredth of what it was, or their effective rank
-    below 1.2: a small error then means nothing, since everything looks the same."""
+    """Warning, printed once, that the target latents are collapsing.
+
+    They collapse when their standard deviation falls below `share` of its first value or their effective rank below
+    `rank`. Prediction errors are then small for every observation.
+    """
 
     def __init__(self, metrics: Metrics, share: float = 0.01, rank: float = 1.2):
         self.metrics, self.share, self.rank = metrics, share, rank

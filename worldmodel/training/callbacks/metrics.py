@@ -1,4 +1,4 @@
-"""One row an update: metrics.csv, and whatever logger is configured."""
+"""Metrics of each update, as a row of metrics.csv and for the configured logger."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ COLUMNS = [
 
 
 class Metrics(L.Callback):
-    """Composes the row of each update and leaves it in `row` for the callbacks after it.
+    """Rows of metrics.csv. Later callbacks read the last row from `row`.
 
-    Going on with a run, rows past its checkpoint are cut off, and `wall_s` goes on from the last one kept.
+    When a run resumes, rows after its checkpoint are removed, and `wall_s` continues from the last row that is kept.
     """
 
     def __init__(self, run_dir: Path, stream: ExperienceStream):
@@ -61,7 +61,7 @@ class Metrics(L.Callback):
             self.path.unlink(missing_ok=True)
 
     def read(self) -> list[dict[str, str]]:
-        """The whole rows of metrics.csv; a process that was killed may have left half a row at its end."""
+        """Return the complete rows of metrics.csv. A process that was killed may have left a partial last row."""
         if not self.path.exists():
             return []
         text = self.path.read_text()
@@ -84,18 +84,18 @@ class Metrics(L.Callback):
         if not self.columns:
             self.columns = COLUMNS + [k for k in self.row if k not in COLUMNS]
             self.unwritten.append(self.columns)
-        self.unwritten.append([_short(self.row.get(k, "")) for k in self.columns])
+        self.unwritten.append([_six_digits(self.row.get(k, "")) for k in self.columns])
         try:
             self._write()
             for logger in trainer.loggers:
                 logger.log_metrics({k: v for k, v in self.row.items() if k != "env_steps"}, step=self.row["env_steps"])
-        except OSError as error:  # a full disk is no reason to stop learning
+        except OSError as error:  # training continues with a full disk
             if not self.warned:
                 self.warned = True
                 print(f"warning: metrics are not written ({error.strerror}), until they can be", file=sys.stderr)
 
     def _write(self) -> None:
-        """Append what is due; a row that fitted only in part is taken back and written again later."""
+        """Append the unwritten rows. A row that fits only in part is removed and written again later."""
         data = _csv(self.unwritten)
         with self.path.open("ab", buffering=0) as file:
             end = file.seek(0, io.SEEK_END)
@@ -114,5 +114,5 @@ def _csv(rows: list[list[float | str]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _short(value: float | str) -> float | str:
+def _six_digits(value: float | str) -> float | str:
     return float(f"{value:.6g}") if isinstance(value, float) else value

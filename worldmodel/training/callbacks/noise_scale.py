@@ -1,4 +1,4 @@
-"""How large a batch is worth its while: the gradient noise scale of the world model and of the policy."""
+"""Gradient noise scale of the world model and of the policy, an estimate of the largest useful batch."""
 
 from __future__ import annotations
 
@@ -18,49 +18,54 @@ from worldmodel.errors import check_range
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.types import Minibatch
 
-PARTS = ("model", "policy")
+MODULES = ("model", "policy")
 
 
 class NoiseScale(L.Callback):
-    """Logs `noise_scale_model` and `noise_scale_policy`, in sequences: tr(Sigma) / |G|^2, the simple noise scale of
-    McCandlish et al. 2018 (arXiv 1812.06162, appendix A.1). Batches far smaller than it are mostly noise, and larger
-    ones learn more a step; far larger ones waste samples. nan where the gradient can't be told from noise.
+    """Metrics `noise_scale_model` and `noise_scale_policy`, in sequences.
 
-    Every `every` steps of the optimiser the squared norm of the gradient is taken at two batch sizes, before clipping:
-    of one rank's share and of all (several ranks), of the first microbatch and of all (accumulation), or else of
-    every other sequence of the minibatch and of all of it, which costs half a pass more. Unbiased estimates of |G|^2
-    and tr(Sigma) are averaged apart, `decay` of the old average staying each time, since their ratio is biased.
+    The simple noise scale tr(Sigma) / |G|^2 (McCandlish et al. 2018, arXiv 1812.06162, appendix A.1) is the batch size
+    at which noise and gradient are equally large: far smaller batches are mostly noise, far larger ones waste samples.
+    It is nan if the estimate of |G|^2 is not positive.
 
-    A sequence counts as one sample, however much of it is masked. The gradient is that of the joint loss, by the part
-    whose parameters it reaches. Nothing is measured where parameters are sharded, nor of a part with one sequence.
+    Every `every` steps of the optimiser, before clipping, the squared norm of the gradient is measured at two batch
+    sizes: of one rank and of all ranks, of the first microbatch and of all accumulated ones, or else of every other
+    sequence of the minibatch and of all sequences, which costs half a pass more. Unbiased estimates of |G|^2 and
+    tr(Sigma) are averaged separately (exponentially, with `decay`), because their ratio is biased.
+
+    A sequence counts as one sample, regardless of its masked steps. The gradient is that of the joint loss with respect
+    to the parameters of the world model or of the policy. Nothing is measured with sharded parameters, nor for a module
+    with one sequence.
+
+    Raises ConfigError for values out of range.
     """
 
     def __init__(self, every: int = 32, decay: float = 0.9):
         check_range("noise_scale.every", every, "[1, inf)", whole=True)
         check_range("noise_scale.decay", decay, "[0, 1)")
         self.every, self.decay = every, decay
-        self.averages = {part: torch.zeros(2) for part in PARTS}  # of |G|^2 and of tr(Sigma), with the same weights
+        self.averages = {part: torch.zeros(2) for part in MODULES}  # of |G|^2 and tr(Sigma), with equal decay
         self.last = -every  # the step of the last measurement
         self.count = 0  # of measurements
         self._begin()
 
     def _begin(self) -> None:
-        """A new step of the optimiser."""
-        self.turns: Counter[str] = Counter()  # microbatches that reached the part
+        """Reset the measurements of one optimiser step."""
+        self.turns: Counter[str] = Counter()  # microbatches with a gradient of the module
         self.sizes: Counter[str] = Counter()  # sequences in them
         self.small: dict[str, tuple[Tensor, int]] = {}  # squared norm at the smaller size, and that size
-        self.local = {part: torch.zeros(()) for part in PARTS}  # squared norm of this rank's own gradient
+        self.local = {part: torch.zeros(()) for part in MODULES}  # squared norm of this rank's own gradient
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.on = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
         self.averages = {part: x.to(pl_module.device) for part, x in self.averages.items()}
         self.due = False
         if trainer.world_size > 1 and self.on:
-            self.part_of = {id(p): part for part in PARTS for p in getattr(pl_module.agent, part).parameters()}
+            self.part_of = {id(p): part for part in MODULES for p in getattr(pl_module.agent, part).parameters()}
             trainer.strategy.model.register_comm_hook(None, lambda _, bucket: self._reduce(bucket))
 
     def _reduce(self, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-        """DDP's own averaging over ranks; looks at each gradient before."""
+        """Average gradients over ranks as DDP does, and add up the squared norm of this rank's gradient."""
         if self.due:
             for parameter, grad in zip(bucket.parameters(), bucket.gradients(), strict=True):
                 if part := self.part_of.get(id(parameter)):
@@ -76,7 +81,7 @@ class NoiseScale(L.Callback):
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.due:
             return
-        for part in PARTS:
+        for part in MODULES:
             if (roll := getattr(self.batch, part)) is None:
                 continue
             if not self.turns[part] and trainer.accumulate_grad_batches > 1 and trainer.world_size == 1:
@@ -99,8 +104,8 @@ class NoiseScale(L.Callback):
         small = self.small
         if ranks == accumulated == 1:
             small = self._half(trainer.precision_plugin.forward_context(), agent)
-        for part in PARTS:
-            scale = (accumulated / max(self.turns[part], 1)) ** 2  # microbatches without the part count as zeros
+        for part in MODULES:
+            scale = (accumulated / max(self.turns[part], 1)) ** 2  # microbatches without the module count as zeros
             if ranks > 1:
                 square = self.local[part].to(agent.device)
                 dist.all_reduce(square)
@@ -110,17 +115,16 @@ class NoiseScale(L.Callback):
                 self.averages[part].lerp_(found, 1 - self.decay)
 
     def _half(self, context: AbstractContextManager[None], agent: CuriousAgent) -> dict[str, tuple[Tensor, int]]:
-        """Every other sequence's gradient; first the even ones, the next time the odd ones."""
+        """Measure the gradient of every other sequence, alternating between even and odd ones."""
         batch, first = self.batch, self.count % 2
         if len(batch.policy) < 2 and agent.policy.memory_gradient:
-            return {}  # the world model's first sequences are the policy's, and can't be divided
+            return {}  # the first sequences of the world model are those of the policy
         half = Minibatch(*(x[first::2] if len(x) > 1 else x for x in (batch.model, batch.policy)))
-        wanted = {part: [p for p in getattr(agent, part).parameters() if p.requires_grad] for part in PARTS}
+        wanted = {part: [p for p in getattr(agent, part).parameters() if p.requires_grad] for part in MODULES}
         devices = [agent.device] if agent.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.enable_grad(), context:
-            loss = agent.weighted_sum(
-                agent.losses(half).terms
-            )  # whoever draws numbers draws those that training goes on with
+            # losses that draw random numbers leave the generators unchanged
+            loss = agent.weighted_sum(agent.losses(half).terms)
             found = torch.autograd.grad(loss, [*wanted["model"], *wanted["policy"]], allow_unused=True)
         cut = len(wanted["model"])
         return {
@@ -129,10 +133,10 @@ class NoiseScale(L.Callback):
         }
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        pl_module.agent.metrics |= {f"noise_scale_{part}": self.value(part) for part in PARTS}
+        pl_module.agent.metrics |= {f"noise_scale_{part}": self.value(part) for part in MODULES}
 
     def value(self, part: str) -> float:
-        """The noise scale of a part as far as known, in sequences; nan where |G|^2 isn't above zero."""
+        """Return the noise scale of a module in sequences; nan if |G|^2 is not positive."""
         signal, noise = self.averages[part].tolist()
         return max(noise, 0.0) / signal if signal > 0 else math.nan
 
@@ -146,9 +150,9 @@ class NoiseScale(L.Callback):
 
 
 def noise_and_signal(small: Tensor, small_size: int, big: Tensor, big_size: int) -> Tensor:
-    """Squared norms of gradients at two batch sizes -> (|G|^2, tr(Sigma)), both unbiased: (2,).
+    """Return unbiased estimates of (|G|^2, tr(Sigma)), (2,), from squared norms of gradients at two batch sizes.
 
-    E|G_B|^2 = |G|^2 + tr(Sigma) / B, solved for both (arXiv 1812.06162, appendix A.1).
+    Solves E|G_B|^2 = |G|^2 + tr(Sigma) / B for both (arXiv 1812.06162, appendix A.1).
     """
     signal = (big_size * big - small_size * small) / (big_size - small_size)
     noise = (small - big) / (1 / small_size - 1 / big_size)

@@ -12,7 +12,7 @@ from worldmodel.types import Minibatch
 
 
 class ReplayPriorities(L.Callback):
-    """Passes the prediction errors of replayed sequences on to the replay."""
+    """Update of the replay's priorities with the prediction errors of replayed sequences."""
 
     def __init__(self, stream: ExperienceStream):
         self.stream = stream

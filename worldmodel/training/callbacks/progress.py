@@ -1,4 +1,4 @@
-"""The progress bar: speed, return, success, intrinsic reward, skill, time left."""
+"""Progress bar with speed, return, success, intrinsic reward, skill and remaining time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = {
 
 
 class ProgressBar(L.Callback):
-    """A bar on a terminal; elsewhere (a log file, CI) a line every `every_s` seconds."""
+    """Progress bar on a terminal; elsewhere (log file, CI) one line every `every_s` seconds."""
 
     def __init__(self, metrics: Metrics, total_steps: int, every_s: float = 10.0):
         self.metrics, self.total, self.every_s = metrics, total_steps, every_s

@@ -1,4 +1,4 @@
-"""Some parts of the agent begin anew, and learn again from all that was seen."""
+"""Re-initialisation of parts of the agent during training."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from worldmodel.training.module import drop_moments
 
 
 class Resets(L.Callback):
-    """Gives `parts` the parameters of a new agent, every `every` updates or whenever `metric` has not risen by
-    `min_change` for `patience` updates, `times` times at most. Their moments in the optimiser go; all others stay.
+    """Re-initialisation of `parts`, with the parameters of a new agent.
 
-    What is learnt first is learnt from few and one-sided experiences and holds later learning back (Nikishin et al.
-    2022, "The Primacy Bias in Deep Reinforcement Learning", arXiv 2205.07802). The encoder and its target, the
-    replay, running statistics and networks that never learn are kept, and so is the learning rate's schedule.
+    It happens every `every` updates, or whenever `metric` has not risen by `min_change` for `patience` updates, at most
+    `times` times. The optimiser's moments of these parameters are dropped.
+
+    A network that is first trained on few, unrepresentative steps learns worse from later ones (Nikishin et al. 2022,
+    "The Primacy Bias in Deep Reinforcement Learning", arXiv 2205.07802). The encoder and its target, the replay,
+    running statistics, networks without training and the schedule of the learning rate are kept.
+
+    Raises ValueError for unknown parts, and unless exactly one of `every` and `patience` is given.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class Resets(L.Callback):
         if self.metric not in self.metrics.row:
             raise ValueError(f"resets.metric={self.metric}: allowed are {', '.join(self.metrics.row)}")
         value = self.metrics.row[self.metric]
-        if math.isnan(value):  # nothing to compare yet
+        if math.isnan(value):  # no episode has ended yet
             return False
         if value > self.best + self.min_change:
             self.best, self.waited = value, 0
@@ -69,10 +73,10 @@ class Resets(L.Callback):
         return self.waited >= self.patience
 
     def reset(self, agent: CuriousAgent, optimizers: list[torch.optim.Optimizer]) -> None:
-        """Re-initialise the parts, with numbers that depend on the seed and on the number of resets before."""
+        """Re-initialise the parts. The parameters depend on the seed and the number of earlier resets alone."""
         self.count += 1
         self.best, self.waited = -math.inf, 0  # a fresh part performs worse at first
-        with torch.random.fork_rng([]):  # on the CPU, where agents are made
+        with torch.random.fork_rng([]):  # on the CPU, where agents are created
             torch.manual_seed((self.seed + 1) * 1_000_003 + self.count)
             fresh = self.make_agent()
         drop_moments(optimizers, agent.reinitialise(self.parts, fresh))

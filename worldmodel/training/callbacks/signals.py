@@ -1,4 +1,4 @@
-"""A signal ends the run between two updates, in order."""
+"""Stop of a run between two updates after a signal."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 
 import lightning as L
 
-RESUMABLE = 75  # the exit code that says: start me again with checkpoint=auto
+RESUMABLE = 75  # exit code of a run that can be resumed with checkpoint=auto
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-"""SIGTERM is what machines that are taken away and `scancel` send; SIGUSR1 and SIGUSR2 what Slurm sends ahead of a time
-limit (`--signal=USR1@90`; submitit asks for USR2); SIGINT is the keyboard's."""
+"""SIGTERM is sent at a preemption and by `scancel`, SIGUSR1 and SIGUSR2 by Slurm ahead of a time limit
+(`--signal=USR1@90`; submitit uses USR2), SIGINT by the keyboard."""
 
 
 class StopOnSignal(L.Callback):
-    """On one of SIGNALS: finish the update, save, stop. A second SIGINT interrupts at once.
+    """Handler of SIGNALS that finishes the update, saves and stops. A second SIGINT interrupts immediately.
 
-    Lightning puts the handlers of before the fit back when the fit ends. Signals reach a process's main thread only,
-    so a fit in another one leaves them alone.
+    Lightning restores the previous handlers at the end of the fit. Only the main thread of a process can set handlers;
+    a fit in another thread sets none.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class StopOnSignal(L.Callback):
             trainer.should_stop = True
 
     def pass_on(self) -> None:
-        """Once all is saved: let the launcher's own handler have its turn (submitit's queues the job again)."""
+        """Raise the signal again after saving, for the launcher's handler (that of submitit requeues the job)."""
         if self.received in signal.Signals.__members__:
             number = signal.Signals[self.received]
             handler = signal.getsignal(number)
@@ -52,13 +52,13 @@ class StopOnSignal(L.Callback):
 
 
 def exit_resumable(number: int, frame: Any) -> None:
-    """A handler for the time before the first update, when there is nothing to save yet."""
+    """Exit with code RESUMABLE; the handler before the first update, when there is nothing to save."""
     sys.exit(RESUMABLE)
 
 
 @contextmanager
 def resumable_from_the_start() -> Iterator[None]:
-    """Take over those of SIGNALS that would end the process with a code that says nothing."""
+    """Set `exit_resumable` as the handler of those SIGNALS that have the default one."""
     taken = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
     for number in taken:
         signal.signal(number, exit_resumable)

@@ -1,4 +1,4 @@
-"""Ends a run that has reached its goal."""
+"""Stop of a run at a given return."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from worldmodel.training.callbacks.metrics import Metrics
 
 
 class StopWhenSolved(L.Callback):
-    """Stops once return_ext, the mean over the last episodes, is at least `stop_return`; None: never."""
+    """Stop once return_ext, the mean over the last episodes, is at least `stop_return`; None: never."""
 
     def __init__(self, metrics: Metrics, stop_return: float | None):
         self.metrics, self.stop_return = metrics, stop_return
