@@ -55,7 +55,10 @@ class Shared(ModelHubMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
-        """Load from a folder, or from a repository of the hub (whose options `kwargs` may give). Raises ConfigError."""
+        """Load from a folder or from a repository of the hub.
+
+        `kwargs`: options of the hub, and `config_dir` as for `Agent.load`. Raises ConfigError.
+        """
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, RecursionError) as error:
@@ -71,7 +74,7 @@ class Shared(ModelHubMixin):
             raise ConfigError(f"{model_id}: no config.json")
         if (version := config.pop("format", None)) != FORMAT:
             raise ConfigError(f"{model_id}/config.json: of format {version}, this version reads {FORMAT}")
-        check_trusted(config, f"{model_id}/config.json")
+        check_trusted(config, f"{model_id}/config.json", options.get("config_dir"))
         path = Path(model_id) / WEIGHTS
         if not Path(model_id).is_dir():
             path = Path(hf_hub_download(model_id, WEIGHTS, local_files_only=local_files_only, **hub))
