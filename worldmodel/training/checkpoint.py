@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from lightning.fabric.plugins import CheckpointIO
 from torch import nn
 
@@ -50,16 +51,17 @@ class SealedFiles(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def read_checkpoint(path: str | Path, to_go_on: bool = False) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, to_go_on: bool = False, config_dir: str | Path | None = None) -> dict[str, Any]:
     """Load a checkpoint to the CPU without executing anything in it.
 
     Args:
-        path: the file.
-        to_go_on: check that training can resume from it.
+        path: of the file.
+        to_go_on: require everything that training needs to continue.
+        config_dir: folder of further trusted configurations; see `check_trusted`.
 
     Raises:
-        ConfigError: for a file that is missing, damaged, of another version or not plain data, and for a configuration
-            that would call a function that no configuration of this project calls.
+        ConfigError: for a file that is missing, damaged, of another version or more than plain data, and for a
+            configuration with a target that no trusted configuration has.
     """
     path = Path(path)
     if not path.is_file():
@@ -79,7 +81,7 @@ def read_checkpoint(path: str | Path, to_go_on: bool = False) -> dict[str, Any]:
         raise ConfigError(f"checkpoint={path}: of format {version}, this version reads {FORMAT}")
     if to_go_on and (missing := [key for key in _NEEDED_TO_RESUME if key not in checkpoint]):
         raise ConfigError(f"checkpoint={path}: training cannot resume from it (needs {', '.join(missing)})")
-    check_trusted(checkpoint["config"], f"checkpoint={path}")
+    check_trusted(checkpoint["config"], f"checkpoint={path}", config_dir)
     return checkpoint
 
 
@@ -104,21 +106,31 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def check_trusted(config: Any, where: str) -> None:
-    """Check that the configuration in a file is a plain mapping that calls only targets of the files in configs/.
+def check_trusted(config: Any, where: str, config_dir: str | Path | None = None) -> None:
+    """Raise ConfigError unless a stored configuration is a plain mapping whose targets are all trusted.
 
-    Otherwise a `_target_` could name any importable function.
-
-    Raises:
-        ConfigError: with `where` at its start, for any other configuration.
+    `_target_` alone could name any function. Trusted are the targets in the files of configs/, of the folders on the
+    running command's search path (`--config-dir`), and of `config_dir`.
     """
     if not isinstance(config, dict):
         raise ConfigError(f"{where}: its configuration is a {type(config).__name__}, allowed is a mapping")
+    trusted = frozenset().union(*map(_targets_in, _config_folders(config_dir)))
     for key, value in _leaves(config):
-        if key == "_target_" and value not in _known_targets():
-            raise ConfigError(f"{where}: _target_={value} in its configuration, allowed are those in configs/")
+        if key == "_target_" and value not in trusted:
+            raise ConfigError(
+                f"{where}: _target_={value} in its configuration, allowed are those in configs/ and in --config-dir"
+            )
         if isinstance(value, str) and re.search(r"\$\{[^}]*:", value):
             raise ConfigError(f"{where}: {key}={value} in its configuration, allowed are no resolvers")
+
+
+def _config_folders(config_dir: str | Path | None) -> list[str]:
+    """Folders of trusted configurations: the project's own, those of the running Hydra command, and `config_dir`."""
+    folders = [CONFIG_DIR] if config_dir is None else [CONFIG_DIR, str(config_dir)]
+    if GlobalHydra.instance().is_initialized():
+        sources = GlobalHydra.instance().config_loader().get_search_path().get_path()
+        folders += [s.path.removeprefix("file://") for s in sources if s.path and s.path.startswith("file://")]
+    return folders
 
 
 def _leaves(node: Any, key: Any = None) -> Iterator[tuple[Any, Any]]:
@@ -133,8 +145,9 @@ def _leaves(node: Any, key: Any = None) -> Iterator[tuple[Any, Any]]:
 
 
 @cache
-def _known_targets() -> frozenset[str]:
-    texts = (path.read_text() for path in Path(CONFIG_DIR).rglob("*.yaml"))
+def _targets_in(folder: str) -> frozenset[str]:
+    """Targets that the YAML files in a folder have."""
+    texts = (path.read_text() for path in Path(folder).rglob("*.yaml"))
     return frozenset(target for text in texts for target in re.findall(r"_target_: *([\w.]+)", text))
 
 

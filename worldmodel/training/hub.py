@@ -59,7 +59,7 @@ class Shared(ModelHubMixin):
 
         Args:
             pretrained_model_name_or_path: a folder, or a repository of the hub.
-            kwargs: options of the hub.
+            kwargs: options of the hub, and `config_dir` as for `Agent.load`.
 
         Raises:
             ConfigError: for files that are missing, damaged or do not fit.
@@ -79,7 +79,7 @@ class Shared(ModelHubMixin):
             raise ConfigError(f"{model_id}: no config.json")
         if (version := config.pop("format", None)) != FORMAT:
             raise ConfigError(f"{model_id}/config.json: of format {version}, this version reads {FORMAT}")
-        check_trusted(config, f"{model_id}/config.json")
+        check_trusted(config, f"{model_id}/config.json", options.get("config_dir"))
         path = Path(model_id) / WEIGHTS
         if not Path(model_id).is_dir():
             path = Path(hf_hub_download(model_id, WEIGHTS, local_files_only=local_files_only, **hub))

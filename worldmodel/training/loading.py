@@ -22,13 +22,17 @@ from worldmodel.training.hub import Shared
 from worldmodel.types import Obs, map_obs
 
 
-def load_agent(checkpoint: str | Path) -> tuple[CuriousAgent, DictConfig]:
+def load_agent(checkpoint: str | Path, config_dir: str | Path | None = None) -> tuple[CuriousAgent, DictConfig]:
     """Return the agent of a checkpoint in evaluation mode, and the configuration that it was trained with.
+
+    Args:
+        checkpoint: path of the file.
+        config_dir: the `--config-dir` of the run, if it was trained with parts from outside of this project.
 
     Raises:
         ConfigError: for a file that cannot be read or does not fit.
     """
-    saved = read_checkpoint(checkpoint)
+    saved = read_checkpoint(checkpoint, config_dir=config_dir)
     return assemble(saved["config"], agent_state(saved), checkpoint)
 
 
@@ -70,13 +74,17 @@ class Agent(Shared):
         self.reset()
 
     @classmethod
-    def load(cls, checkpoint: str | Path) -> Agent:
+    def load(cls, checkpoint: str | Path, config_dir: str | Path | None = None) -> Agent:
         """Read a checkpoint file.
 
+        Args:
+            checkpoint: path of the file.
+            config_dir: the `--config-dir` of the run, if it was trained with parts from outside of this project.
+
         Raises:
-            ConfigError: for a file that cannot be read or does not fit.
+            ConfigError: when it cannot be read or does not fit.
         """
-        return cls._with(*load_agent(checkpoint))
+        return cls._with(*load_agent(checkpoint, config_dir))
 
     @classmethod
     def from_parts(cls, config: dict[str, Any], state: dict[str, Tensor], where: str | Path) -> Agent:
