@@ -1,4 +1,4 @@
-"""Entropies and informations against processes and Gaussians whose values are known."""
+"""Entropies and mutual information against processes and Gaussians whose values are known."""
 
 from __future__ import annotations
 

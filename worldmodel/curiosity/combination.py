@@ -41,7 +41,7 @@ class Combination(Curiosity):
 
 
 class WeightedSum(Combination):
-    """Weighted sum of the parts, each in units of its own spread: sum_i w_i r_i / s_i.
+    """Weighted sum of the parts, each divided by its spread: sum_i w_i r_i / s_i.
 
     s_i is the running std of the discounted sum of r_i, as in `RewardNormalizer`, so weights apply to signals of any
     unit. With normalise=false, s_i is 1.

@@ -20,7 +20,7 @@ from worldmodel.types import Rollout
 class Plan2Explore(Curiosity):
     """Spread of an ensemble of one-step predictions of the next latent: mean_d std_k g_k(h_t, y_t, a_t)_d.
 
-    The latent is that of the world model, in units of its own std (Sekar et al. 2020, arXiv 2005.05960; the std is that
+    The latent is that of the world model, in units of its std (Sekar et al. 2020, arXiv 2005.05960; the std is that
     of the authors' code, the paper's eq. 6 has the variance). Here real transitions are rewarded; the paper trains the
     policy on the reward in imagination.
 

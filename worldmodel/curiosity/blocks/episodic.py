@@ -16,11 +16,14 @@ from worldmodel.types import Rollout
 
 
 class EpisodicMemory(PerEnvState):
-    """The last `capacity` rows of each environment; a row reads those of its own episode.
+    """The last `capacity` rows of each environment; a row reads those of the same episode.
 
     Older rows are discarded, so the memory is bounded: an episode longer than `capacity` has a sliding window. Stored
     rows do not change. Features that learn are compared with their values at the time of writing.
     """
+
+    rows: Tensor  # (N, capacity, *shape)
+    episode: Tensor  # (N, capacity), -1 where no row is stored
 
     def __init__(self, num_envs: int, shape: tuple[int, ...], capacity: int, dtype: torch.dtype = torch.float32):
         super().__init__()
@@ -38,7 +41,7 @@ class EpisodicMemory(PerEnvState):
         """Read the memory, then write to it, for x (N, T+1, *shape) and episode (N, T+1) of a new rollout.
 
         Returns P rows up to the last but one (N, P, *shape), T <= P <= M + T, and for each of the rows 1..T which of
-        them it reads: (N, T, P) bool. A row reads those of its own episode at most M = `capacity` rows ago. Leading
+        them it reads: (N, T, P) bool. A row reads those of the same episode at most M = `capacity` rows ago. Leading
         rows that no row reads are left out, to save computation.
         """
         past = torch.cat([self.rows, x[:, :-1].to(self.rows.dtype)], 1)

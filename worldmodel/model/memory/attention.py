@@ -71,9 +71,7 @@ class Attention(nn.Module):
         q, k, v = (rearrange(part, "b l heads d -> b heads l d") for part in self.project(x, rotation))
         shared = self.kv_heads < self.heads
         if isinstance(mask, BlockMask):
-            attend = (
-                cast(Callable[..., Tensor], flex_attention) if torch.compiler.is_compiling() else compiled_flex()
-            )
+            attend = cast(Callable[..., Tensor], flex_attention) if torch.compiler.is_compiling() else compiled_flex()
             y = attend(q, k, v, block_mask=mask, enable_gqa=shared)
         elif shared and q.device.type == "cuda":  # no CUDA kernel supports both a mask and shared keys
             keys, values = (repeat(part, "b kv l d -> b (kv n) l d", n=self.heads // self.kv_heads) for part in (k, v))
