@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from worldmodel.curiosity.base import Curiosity
 from worldmodel.curiosity.reward_normalizer import RewardNormalizer
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 
 class Combination(Curiosity):
@@ -32,7 +32,7 @@ class Combination(Curiosity):
         """Return the raw rewards (N, T) of the parts, by name."""
         return {name: part.reward(roll, out) for name, part in self.parts.items()}
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         return {f"{name}_{key}": x for name, part in self.parts.items() for key, x in part.losses(roll, out).items()}
 
     def update(self) -> None:

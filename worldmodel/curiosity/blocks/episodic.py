@@ -12,7 +12,7 @@ from encoders import Encoder
 from worldmodel.curiosity.base import PerEnvState
 from worldmodel.curiosity.blocks.hashing import StateHash
 from worldmodel.errors import check_range
-from worldmodel.types import Rollout
+from worldmodel.types import Sequences
 
 
 class EpisodicMemory(PerEnvState):
@@ -82,11 +82,11 @@ class EpisodicVisits(nn.Module):
         self.hash = StateHash(make_encoder, obs_space, encoder, bits=bits)
         self.memory = EpisodicMemory(num_envs, (), capacity, torch.long)
 
-    def forward(self, roll: Rollout) -> Tensor:
+    def forward(self, roll: Sequences) -> Tensor:
         """Return the counts (N, T) of a new rollout, whole numbers from 1."""
         return self.count(self.hash(roll), roll)
 
-    def count(self, keys: Tensor, roll: Rollout) -> Tensor:
+    def count(self, keys: Tensor, roll: Sequences) -> Tensor:
         """Return the counts (N, T) for the hashes (N, T+1) of the rollout's rows."""
         past, seen = self.memory(keys, roll.new_rows(roll.episode))
         return 1 + (seen & (keys[:, 1:, None] == past[:, None])).sum(-1)
