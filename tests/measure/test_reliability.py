@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from worldmodel.errors import ConfigError
-from worldmodel.measure.reliability.command import PARTS, reliability
+from worldmodel.measure.reliability.command import MEASUREMENTS, reliability
 
 QUICK = ["killed", "saves", "faults", "malformed"]
-OTHERS = [part for part in PARTS if part not in QUICK]
+OTHERS = [part for part in MEASUREMENTS if part not in QUICK]
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from encoders.encoder import orthogonal
 from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.features import Flat, next_obs
+from worldmodel.curiosity.blocks.obs_normalizer import ObsNormalizer
 from worldmodel.curiosity.blocks.stop_gradient import StopGradient
-from worldmodel.curiosity.blocks.whitening import Whitening
 from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Obs, Rollout
+from worldmodel.types import Obs, Rollout, Sequences
 
 
 class Distillation(nn.Module):
@@ -28,12 +28,12 @@ class Distillation(nn.Module):
 
     def __init__(self, spec: AgentSpec, *, dim: int, clip: float):
         super().__init__()
-        self.whitening = Whitening(spec.obs_space, spec.encoder, clip=clip)
+        self.whitening = ObsNormalizer(spec.obs_space, spec.encoder, clip=clip)
         target, predictor = (Flat(spec.make_encoder(space=self.whitening.space, dim=dim)) for _ in range(2))
         self.target = StopGradient(nn.Sequential(target, *_layers(target.width, dim, 1)))
         self.predictor = nn.Sequential(predictor, *_layers(predictor.width, dim, 3))
 
-    def update(self, roll: Rollout) -> None:
+    def update(self, roll: Sequences) -> None:
         """Update the whitening, once per rollout; the first rollout, of the untrained policy, initialises it."""
         self.whitening.update(roll)
 
@@ -83,7 +83,7 @@ class RND(Curiosity):
         self.distillation.update(roll)
         return self.distillation(next_obs(roll))
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         error = self.distillation(next_obs(roll))
         if self.proportion < 1.0:
             error = error * (torch.rand_like(error) < self.proportion) / self.proportion

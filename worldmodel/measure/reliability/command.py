@@ -18,7 +18,7 @@ from worldmodel.measure.reliability.ranks import ranks
 from worldmodel.measure.reliability.repeat import repeated
 from worldmodel.measure.runner import Part, measure
 
-PARTS: dict[str, Part] = {
+MEASUREMENTS: dict[str, Part] = {
     "killed": killed,
     "told": told,
     "saves": saves,
@@ -43,7 +43,7 @@ def reliability(
     with ExitStack() as stack:
         places = [Path(stack.enter_context(tempfile.TemporaryDirectory(dir=x))) for x in folders or usual_folders()]
         there = {"saves": update_wrapper(partial(saves, folders=places), saves)}
-        return measure("reliability", "Reliability", PARTS | there, parts, scale, out)
+        return measure("reliability", "Reliability", MEASUREMENTS | there, parts, scale, out)
 
 
 def usual_folders() -> list[str]:

@@ -1,4 +1,4 @@
-"""Whitening of observations by running statistics."""
+"""Normalisation of observations by running statistics."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from encoders import Encoder
 from worldmodel.running_stats import RunningMeanStd
-from worldmodel.types import Obs, Rollout
+from worldmodel.types import Obs, Sequences
 
 CHUNK = 2**24  # numbers per update of the statistics
 
 
-class Whitening(nn.Module):
+class ObsNormalizer(nn.Module):
     """Observations in units of their own spread: clip( (obs - mean) / std, -5, 5 ).
 
     The running statistics are per entry (Burda et al. 2018, RND). Fixed random networks need them, since they cannot
@@ -43,7 +43,7 @@ class Whitening(nn.Module):
         self.space = gym.spaces.Dict(spaces) if nested else spaces[""]
 
     @torch.no_grad()
-    def update(self, roll: Rollout) -> None:
+    def update(self, roll: Sequences) -> None:
         """Update the statistics with the observations of a rollout's T new rows, each once."""
         valid = roll.new_steps(roll.valid)
         leaves = roll.obs if isinstance(roll.obs, dict) else {"": roll.obs}
