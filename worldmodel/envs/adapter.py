@@ -121,8 +121,8 @@ class Adapter:
 
     def _info(self, info: dict[str, Any]) -> dict[str, np.ndarray]:
         """Return the numeric entries that every copy has set (gymnasium marks in `_x` which copies set `x`)."""
-        told = {k: v for k, v in info.items() if k[0] != "_" and np.all(info.get(f"_{k}", True))}
-        return {k: self._own(v) for k, v in told.items() if isinstance(v, np.ndarray) and v.dtype.kind in "biuf"}
+        given = {k: v for k, v in info.items() if k[0] != "_" and np.all(info.get(f"_{k}", True))}
+        return {k: self._own(v) for k, v in given.items() if isinstance(v, np.ndarray) and v.dtype.kind in "biuf"}
 
 
 def _check_null(null_action: int | None, space: gym.Space) -> int | None:

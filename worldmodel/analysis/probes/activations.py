@@ -73,8 +73,7 @@ def read(model: WorldModel, rolls: list[Rollout]) -> Activations:
     layers = {name: torch.cat([part["layers"][i] for part in parts], 1) for i, name in enumerate(names)}
     shared = set.intersection(*(set(part["info"]) for part in parts))
     info = {key: torch.cat([part["info"][key] for part in parts], 1) for key in sorted(shared)}
-    obs = map_obs(lambda *o: torch.cat([x[:, -roll.num_new - 1 : -1] for x, roll in zip(o, rolls, strict=True)], 1),
-                  *(roll.obs for roll in rolls))  # fmt: skip
+    obs = map_obs(lambda *leaves: torch.cat(leaves, 1), *(roll.new_steps(roll.obs) for roll in rolls))
     together["mask"][:, -1] = False
     copies = len(together["mask"])
     together["episode"] = together["episode"] * copies + torch.arange(copies, device=rolls[0].act.device)[:, None]

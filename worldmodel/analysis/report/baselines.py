@@ -39,7 +39,7 @@ class Affine:
         gram, moment = [0.0, 0.0], [0.0, 0.0]
         for part in recorded:
             window, keep = part.window, part.real
-            y, act = window.y[:, :-1][keep], window.seq.act[:, -window.num_new - 1 : -1][keep]
+            y, act = window.y[:, :-1][keep], window.seq.new_steps(window.seq.act)[keep]
             delta = ((window.y[:, 1:] - window.y[:, :-1]) / self.model.delta_scale.std)[keep].flatten(1).double()
             x, odd = self.features(y, act), part.number[keep] % 2 == 1
             for predicted, rows in enumerate((odd, ~odd)):

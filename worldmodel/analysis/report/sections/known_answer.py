@@ -148,17 +148,17 @@ def by_context(
 
 def _rows(rolls: RecordedRollouts, mask: Tensor) -> Activations:
     """The rollouts as activations, with the transitions `mask` (N, T); the closing row has no transition."""
-    new = rolls.window.num_new
+    seq = rolls.window.seq
     blank = torch.zeros_like(rolls.h[:, :1])
     return Activations(
         layers={"h": torch.cat([rolls.h, blank], 1)},
-        z=rolls.window.z[:, -new - 1 :],
+        z=seq.new_rows(rolls.window.z),
         y=rolls.window.y,
         obs=rolls.obs,
-        act=rolls.window.seq.act[:, -new - 1 :],
-        rew_ext=rolls.window.seq.rew_ext[:, -new - 1 :],
+        act=seq.new_rows(seq.act),
+        rew_ext=seq.new_rows(seq.rew_ext),
         mask=torch.cat([mask, torch.zeros_like(mask[:, :1])], 1),
-        episode=rolls.window.seq.episode[:, -new - 1 :],
+        episode=seq.new_rows(seq.episode),
         context=torch.cat([tokens_seen(rolls), tokens_seen(rolls)[:, -1:]], 1),
         info=rolls.info,
     )

@@ -86,7 +86,7 @@ def horizon(recorded: list[RecordedRollouts], most: int, seed: int) -> dict[str,
     rolls = RecordedRollouts.join(recorded)
     new = rolls.window.num_new
     h, episode = rolls.h[:streams], rolls.number[:streams]
-    z = rolls.window.z[:streams, -new - 1 : -1].flatten(2)
+    z = rolls.window.seq.new_steps(rolls.window.z)[:streams].flatten(2)
     if z.shape[2] > WIDEST:
         z = rolls.window.y[:streams, :-1].flatten(2)
     lags = doubling(min(most, new - 1))
@@ -114,7 +114,7 @@ def horizon_by_context(
     """
     rolls = RecordedRollouts.join(recorded)
     new = rolls.window.num_new
-    z = rolls.window.z[:, -new - 1 : -1].flatten(2)
+    z = rolls.window.seq.new_steps(rolls.window.z).flatten(2)
     lags = doubling(min(2 * max(contexts), new - 1))
     while lags and not _enough(rolls.number, lags[-1]):
         lags.pop()
