@@ -38,7 +38,7 @@ class AMA(Curiosity):
         self.eta = eta
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        squares, logvar = self._predict(self.features.review(roll), roll)
+        squares, logvar = self._predict(self.features.update_and_encode(roll), roll)
         return squares.sum(-1) - self.eta * logvar.exp().sum(-1)
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:

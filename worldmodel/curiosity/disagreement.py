@@ -44,7 +44,7 @@ class Disagreement(Curiosity):
         self.drop = drop
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        return self._spread(self.features.review(roll), roll)
+        return self._spread(self.features.update_and_encode(roll), roll)
 
     def predict_reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return self._spread(self.features(roll), roll)

@@ -49,7 +49,7 @@ class LearningProgress(Curiosity):
         self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        phi = self.features.review(roll)
+        phi = self.features.update_and_encode(roll)
         progress = self._expected(phi, roll) - self._error(self.model, phi, roll)
         progress = torch.where(self.begun, progress, 0.0)
         if self.training:  # an evaluation rollout is not an update

@@ -34,7 +34,7 @@ class RandomFeatureError(Curiosity):
         self.model = ForwardModel(self.features.width, spec.act_space, hidden=hidden, blocks=blocks)
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        return self._error(self.features.review(roll), roll)
+        return self._error(self.features.update_and_encode(roll), roll)
 
     def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
         return {"random_features": self._error(self.features(roll), roll)}

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from encoders.encoder import orthogonal
 from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.features import Flat, next_obs
+from worldmodel.curiosity.blocks.obs_normalizer import ObsNormalizer
 from worldmodel.curiosity.blocks.stop_gradient import StopGradient
-from worldmodel.curiosity.blocks.whitening import Whitening
 from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Obs, Rollout
@@ -28,7 +28,7 @@ class Distillation(nn.Module):
 
     def __init__(self, spec: AgentSpec, *, dim: int, clip: float):
         super().__init__()
-        self.whitening = Whitening(spec.obs_space, spec.encoder, clip=clip)
+        self.whitening = ObsNormalizer(spec.obs_space, spec.encoder, clip=clip)
         target, predictor = (Flat(spec.make_encoder(space=self.whitening.space, dim=dim)) for _ in range(2))
         self.target = StopGradient(nn.Sequential(target, *_layers(target.width, dim, 1)))
         self.predictor = nn.Sequential(predictor, *_layers(predictor.width, dim, 3))

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from encoders import Encoder
 from worldmodel.curiosity.base import AgentSpec
+from worldmodel.curiosity.blocks.obs_normalizer import ObsNormalizer
 from worldmodel.curiosity.blocks.stop_gradient import StopGradient
-from worldmodel.curiosity.blocks.whitening import Whitening
 from worldmodel.model.targets.inverse import ActionHead
 from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Obs, Rollout
@@ -46,12 +46,12 @@ class RandomFeatures(nn.Module):
 
     def __init__(self, spec: AgentSpec, *, dim: int):
         super().__init__()
-        self.whitening = Whitening(spec.obs_space, spec.encoder)
+        self.whitening = ObsNormalizer(spec.obs_space, spec.encoder)
         self.features = StopGradient(Flat(spec.make_encoder(space=self.whitening.space, dim=dim)))
         self.width = self.features.net.width
         self.scale = RunningMeanStd((self.width,), eps=1e-2)
 
-    def review(self, roll: Rollout) -> Tensor:
+    def update_and_encode(self, roll: Rollout) -> Tensor:
         """Update the statistics with a new rollout, then return its features: (B, T+1, width)."""
         self.whitening.update(roll)
         phi = self._raw(roll)

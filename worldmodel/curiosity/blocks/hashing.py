@@ -54,7 +54,7 @@ class StateHash(nn.Module):
             flat = torch.cat([x.reshape(*x.shape[:2], -1).long() for x in leaves], -1)  # (N, T+1, size)
             return (flat * self.weight).sum(-1)
         if not self.primed:
-            self.features.review(roll)
+            self.features.update_and_encode(roll)
             self.primed.fill_(True)
         return pack_bits(self.features(roll) @ self.projection > 0)
 

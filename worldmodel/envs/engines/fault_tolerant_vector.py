@@ -132,6 +132,6 @@ class FaultTolerantVectorEnv(gym.vector.VectorEnv):
         space = self.single_observation_space
         obs = concatenate(space, rows, create_empty_array(space, self.num_envs))
         info: dict[str, Any] = {}
-        for i, told in enumerate(infos):
-            info = self._add_info(info, told, i)
+        for i, own in enumerate(infos):
+            info = self._add_info(info, own, i)
         return obs, np.array(rew, dtype=np.float64), np.array(end), np.array(trunc), info

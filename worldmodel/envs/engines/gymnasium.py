@@ -135,8 +135,8 @@ def _prepare(env: gym.Env) -> gym.Env:
     space = env.observation_space
     if isinstance(space, gym.spaces.Dict) and any(is_text(s) for s in space.values()):
         env = gym.wrappers.FilterObservation(env, [k for k, s in space.items() if not is_text(s)])
-    told = hasattr(env.unwrapped, "agent_pos") or hasattr(getattr(env.unwrapped, "agent", None), "pos")
-    return AgentPosition(env) if told else env
+    has_position = hasattr(env.unwrapped, "agent_pos") or hasattr(getattr(env.unwrapped, "agent", None), "pos")
+    return AgentPosition(env) if has_position else env
 
 
 def _convert(node: Any, kind: type, change: Callable[[Any], Any]) -> Any:

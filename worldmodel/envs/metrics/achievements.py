@@ -27,12 +27,12 @@ class Achievements:
         self.episodes = 0
 
     def add(self, roll: Rollout) -> None:
-        told = {k: v for k, v in (roll.info or {}).items() if k.startswith(PREFIX)}
-        if not told:
+        unlocked = {k: v for k, v in (roll.info or {}).items() if k.startswith(PREFIX)}
+        if not unlocked:
             return
         over = roll.new_steps(roll.end | roll.trunc)
         self.episodes += int(over.sum())
-        for key, flags in told.items():
+        for key, flags in unlocked.items():
             self.unlocked[key] = self.unlocked.get(key, 0) + int(flags[:, 1:][over].sum())
 
     def summary(self) -> dict[str, float]:

@@ -13,7 +13,7 @@ from worldmodel.measure.gpu.runs import learning, loop
 from worldmodel.measure.gpu.sameness import ranks_there, repeated_there
 from worldmodel.measure.runner import Part, measure
 
-PARTS: dict[str, Part] = {
+MEASUREMENTS: dict[str, Part] = {
     "memory": memory,
     "acting": acting,
     "loop": loop,
@@ -27,4 +27,4 @@ def measure_gpu(parts: list[str] | None, scale: float, out: Path) -> dict[str, A
     """Run the parts (None: all) at a scale of their sizes; write and return gpu.json. Raises ConfigError."""
     if not torch.cuda.is_available():
         raise ConfigError("device=cuda: torch finds no GPU on this machine")
-    return measure("gpu", "On a GPU", PARTS, parts, scale, out)
+    return measure("gpu", "On a GPU", MEASUREMENTS, parts, scale, out)

@@ -11,16 +11,16 @@ from typing import Any
 
 from worldmodel.measure.reliability.age import aged
 from worldmodel.measure.reliability.faults import faults
-from worldmodel.measure.reliability.kills import killed, saves, told
+from worldmodel.measure.reliability.kills import killed, saves, terminated
 from worldmodel.measure.reliability.malformed import malformed
 from worldmodel.measure.reliability.population import evolved
 from worldmodel.measure.reliability.ranks import ranks
 from worldmodel.measure.reliability.repeat import repeated
 from worldmodel.measure.runner import Part, measure
 
-PARTS: dict[str, Part] = {
+MEASUREMENTS: dict[str, Part] = {
     "killed": killed,
-    "told": told,
+    "terminated": terminated,
     "saves": saves,
     "faults": faults,
     "malformed": malformed,
@@ -43,7 +43,7 @@ def reliability(
     with ExitStack() as stack:
         places = [Path(stack.enter_context(tempfile.TemporaryDirectory(dir=x))) for x in folders or usual_folders()]
         there = {"saves": update_wrapper(partial(saves, folders=places), saves)}
-        return measure("reliability", "Reliability", PARTS | there, parts, scale, out)
+        return measure("reliability", "Reliability", MEASUREMENTS | there, parts, scale, out)
 
 
 def usual_folders() -> list[str]:

@@ -1,4 +1,4 @@
-"""Whitening of observations by running statistics."""
+"""Normalisation of observations by running statistics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worldmodel.types import Obs, Rollout
 CHUNK = 2**24  # numbers per update of the statistics
 
 
-class Whitening(nn.Module):
+class ObsNormalizer(nn.Module):
     """Observations in units of their own spread: clip( (obs - mean) / std, -5, 5 ).
 
     The running statistics are per entry (Burda et al. 2018, RND). Fixed random networks need them, since they cannot
