@@ -34,6 +34,9 @@ test-trackers:
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	.venv/bin/lint-imports
+	$(PY) -m mypy
+	.venv/bin/codespell worldmodel encoders configs docs tests README.md CONTRIBUTING.md
 
 # The documentation site, in site/. Any warning fails the build.
 docs: setup $(DOCS)

@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -105,7 +106,7 @@ class Backbone(nn.Module):
         count = tokens.shape[1]
         side = self.size // self.patch if self.size and isinstance(self.patch, int) else 0
         side = side if 0 < side**2 <= count else isqrt(count)
-        return tokens[:, -(side**2) :].mT.unflatten(-1, (side, side))
+        return rearrange(tokens[:, -(side**2) :], "n (h w) c -> n c h w", h=side)
 
 
 def _preprocessing(name: str) -> dict[str, Any]:

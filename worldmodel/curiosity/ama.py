@@ -9,7 +9,7 @@ from worldmodel.curiosity.blocks.features import RandomFeatures
 from worldmodel.curiosity.blocks.forward_model import ForwardModel
 from worldmodel.model.heads.dynamics import bound_logvar
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 
 class AMA(Curiosity):
@@ -41,11 +41,11 @@ class AMA(Curiosity):
         squares, logvar = self._predict(self.features.update_and_encode(roll), roll)
         return squares.sum(-1) - self.eta * logvar.exp().sum(-1)
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         squares, logvar = self._predict(self.features(roll), roll)
         return {"ama": 0.5 * (squares * (-logvar).exp() + logvar).mean(-1)}
 
-    def _predict(self, phi: Tensor, roll: Rollout) -> tuple[Tensor, Tensor]:
+    def _predict(self, phi: Tensor, roll: Sequences) -> tuple[Tensor, Tensor]:
         """Return the squared errors and log-variances, (B, T, width) each, for phi (B, T+1, width)."""
         mean, raw = self.model(phi[:, :-1], roll.new_steps(roll.act))[0].chunk(2, -1)
         return (phi[:, 1:] - mean).square(), bound_logvar(raw)

@@ -19,7 +19,7 @@ from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.memory import GRU
 from worldmodel.model.targets.ema import follow
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 
 class BYOLExplore(Curiosity):
@@ -68,13 +68,13 @@ class BYOLExplore(Curiosity):
         error = error / (square - mean.square()).clamp_min(1e-8).sqrt()
         return (error - self.level(error, mask)).clamp_min(0.0)
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         return {"byol_explore": self.errors(roll) / self.horizon}
 
     def update(self) -> None:
         follow(self.slow.net, self.encoder, self.decay)
 
-    def errors(self, roll: Rollout) -> Tensor:
+    def errors(self, roll: Sequences) -> Tensor:
         """Return the summed error of each new transition: (B, T)."""
         count, new, last = len(roll), roll.num_new, roll.mask.shape[1] - 1
         goal = F.normalize(self.slow(roll.obs), dim=-1)  # (B, L+1, width)
@@ -92,7 +92,7 @@ class BYOLExplore(Curiosity):
             total = total + F.pad(error, (new - error.shape[1], 0))
         return total
 
-    def _beliefs(self, roll: Rollout) -> tuple[Tensor, Tensor]:
+    def _beliefs(self, roll: Sequences) -> tuple[Tensor, Tensor]:
         """Return b (B, L+1, hidden) of all rows, and the codes of their actions (B, L+1, code)."""
         code = self.code(roll.act)
         before = F.pad(code[:, :-1], (0, 0, 1, 0)).masked_fill(roll.starts[..., None], 0.0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.reward_normalizer import RewardNormalizer
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 
 class Combination(Curiosity):
@@ -32,7 +32,7 @@ class Combination(Curiosity):
         """Return the raw rewards (N, T) of the parts, by name."""
         return {name: part.reward(roll, out) for name, part in self.parts.items()}
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         return {f"{name}_{key}": x for name, part in self.parts.items() for key, x in part.losses(roll, out).items()}
 
     def update(self) -> None:
@@ -41,7 +41,7 @@ class Combination(Curiosity):
 
 
 class WeightedSum(Combination):
-    """Weighted sum of the parts, each in units of its own spread: sum_i w_i r_i / s_i.
+    """Weighted sum of the parts, each divided by its spread: sum_i w_i r_i / s_i.
 
     s_i is the running std of the discounted sum of r_i, as in `RewardNormalizer`, so weights apply to signals of any
     unit. With normalise=false, s_i is 1.

@@ -12,7 +12,7 @@ from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.world_model import Outputs
 from worldmodel.running_stats import RunningMeanStd
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 
 class CuriosityCritic(Curiosity):
@@ -38,12 +38,12 @@ class CuriosityCritic(Curiosity):
         self.state.update(out.y[:, :-1].flatten(2), roll.new_steps(roll.valid))
         return self._error(out) - self._baseline(roll, out)
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         return {"curiosity_critic": 0.5 * (self._baseline(roll, out) - self._error(out)).square()}
 
     def _error(self, out: Outputs) -> Tensor:
         return out.error.detach().square().flatten(2).mean(-1)
 
-    def _baseline(self, roll: Rollout, out: Outputs) -> Tensor:
+    def _baseline(self, roll: Sequences, out: Outputs) -> Tensor:
         y = self.state(out.y[:, :-1].detach().flatten(2))
         return self.critic(torch.cat([out.h.detach(), y, self.code(roll.new_steps(roll.act))], -1))[..., 0]

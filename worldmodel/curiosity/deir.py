@@ -13,7 +13,7 @@ from worldmodel.curiosity.blocks.features import Flat, new_obs, next_obs
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.memory.gru import GRU
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Obs, Rollout, map_obs
+from worldmodel.types import Obs, Rollout, Sequences, map_obs
 
 
 class DEIR(Curiosity):
@@ -63,7 +63,7 @@ class DEIR(Curiosity):
         nearest = ratio.masked_fill(~seen, torch.inf).min(-1).values
         return torch.where(seen.any(-1), nearest, 0.0)
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         e = self.features(roll.obs)  # (B, L+1, width)
         tau = self.gru(e[:, :-1], roll.episode[:, :-1], roll.valid[:, :-1])[:, -roll.num_new :]  # (B, T, width)
         true, act = e[:, -roll.num_new :], self.code(roll.new_steps(roll.act))

@@ -10,7 +10,7 @@ from worldmodel.curiosity.blocks.features import RandomFeatures
 from worldmodel.curiosity.blocks.forward_model import ForwardModel
 from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 
 class Disagreement(Curiosity):
@@ -49,10 +49,10 @@ class Disagreement(Curiosity):
     def predict_reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return self._spread(self.features(roll), roll)
 
-    def _spread(self, phi: Tensor, roll: Rollout) -> Tensor:
+    def _spread(self, phi: Tensor, roll: Sequences) -> Tensor:
         return self.model(phi[:, :-1], roll.new_steps(roll.act)).var(0, correction=0).mean(-1)
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         phi = self.features(roll)
         error = self.model(phi[:, :-1], roll.new_steps(roll.act)) - phi[:, 1:]  # (members, B, T, width)
         return {"disagreement": F.dropout(error.square().mean(-1), self.drop).sum(0)}

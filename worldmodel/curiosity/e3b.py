@@ -9,7 +9,7 @@ from worldmodel.curiosity.base import AgentSpec, Curiosity, PerEnvState
 from worldmodel.curiosity.blocks.features import InverseFeatures
 from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 WIDEST = 1024  # features; C has the square of this number of entries
 
@@ -42,7 +42,7 @@ class E3B(Curiosity):
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return self.ellipse(self.features(roll), roll.new_rows(roll.episode))
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         return {"e3b_inverse": self.features.loss(self.features(roll), roll)}
 
 

@@ -14,7 +14,7 @@ from worldmodel.curiosity.blocks.episodic import EpisodicMemory
 from worldmodel.curiosity.blocks.features import Flat, new_obs
 from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 NEVER = -1e9  # finite, or the gradient of a batch without a real transition would be nan
 
@@ -66,7 +66,7 @@ class ETD(Curiosity):
         ]
         return torch.where(seen.any(-1), torch.stack(nearest, 1), 0.0)
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         mask, episode = roll.new_steps(roll.mask), roll.new_rows(roll.episode)
         later = sample_later(episode, self.gamma)  # (B, T)
         features = self.features(new_obs(roll))  # (B, T+1, features)

@@ -8,7 +8,7 @@ from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.features import InverseFeatures
 from worldmodel.curiosity.blocks.forward_model import ForwardModel
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 
 class ICM(Curiosity):
@@ -40,12 +40,12 @@ class ICM(Curiosity):
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return self._error(self.features(roll), roll)
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         phi = self.features(roll)
         inverse = self.features.loss(phi, roll)
         error = self._error(phi.detach() if self.stop_gradient else phi, roll)
         return {"icm_inverse": self.inverse_weight * inverse, "icm_forward": self.forward_weight * error}
 
-    def _error(self, phi: Tensor, roll: Rollout) -> Tensor:
+    def _error(self, phi: Tensor, roll: Sequences) -> Tensor:
         (expected,) = self.model(phi[:, :-1], roll.new_steps(roll.act))
         return 0.5 * (expected - phi[:, 1:]).square().sum(-1)

@@ -14,7 +14,7 @@ from worldmodel.curiosity.blocks.forward_model import ForwardModel
 from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 
 class LearningProgress(Curiosity):
@@ -57,7 +57,7 @@ class LearningProgress(Curiosity):
             self.begun.fill_(True)
         return progress
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         phi = self.features(roll)
         was = self._error(self.past, phi, roll)
         return {
@@ -65,9 +65,9 @@ class LearningProgress(Curiosity):
             "learning_progress_error": 0.5 * (self._expected(phi, roll) - was).square(),
         }
 
-    def _error(self, model: nn.Module, phi: Tensor, roll: Rollout) -> Tensor:
+    def _error(self, model: nn.Module, phi: Tensor, roll: Sequences) -> Tensor:
         (expected,) = model(phi[:, :-1], roll.new_steps(roll.act))
         return (expected - phi[:, 1:]).square().mean(-1)
 
-    def _expected(self, phi: Tensor, roll: Rollout) -> Tensor:
+    def _expected(self, phi: Tensor, roll: Sequences) -> Tensor:
         return self.expected(torch.cat([phi[:, :-1], self.code(roll.new_steps(roll.act))], -1))[..., 0]

@@ -13,7 +13,7 @@ from worldmodel.errors import check_range
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.world_model import Outputs
 from worldmodel.running_stats import RunningMeanStd
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 LOGVAR_MIN, LOGVAR_MAX = -5.0, -1.0
 
@@ -59,7 +59,7 @@ class MAX(Curiosity):
         largest = exp(LOGVAR_MAX)
         return jensen_renyi(mean, largest - self.decay * (largest - logvar.exp()))
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         y = out.y.detach().flatten(2)
         mean, logvar = self.predict(y[:, :-1], roll.new_steps(roll.act))
         error = self.delta(y[:, 1:] - y[:, :-1]) - mean

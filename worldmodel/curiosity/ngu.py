@@ -12,7 +12,7 @@ from worldmodel.curiosity.rnd import Distillation
 from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
 from worldmodel.running_stats import RunningMeanStd
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 
 class NGU(Curiosity):
@@ -66,7 +66,7 @@ class NGU(Curiosity):
         d = d.topk(min(self.neighbours, d.shape[-1]), largest=False).values
         return self.episodic(d, roll) * self.alpha(roll)
 
-    def episodic(self, d: Tensor, roll: Rollout) -> Tensor:
+    def episodic(self, d: Tensor, roll: Sequences) -> Tensor:
         """Return r_episodic (N, T) for d (N, T, k), the smallest distances, infinite beyond their number."""
         there = d.isfinite() & roll.new_steps(roll.mask)[..., None]
         self.nearest.update(torch.where(there, d, 0.0), there)
@@ -76,14 +76,14 @@ class NGU(Curiosity):
         paid = (similarity <= self.max_similarity) & there.any(-1)
         return torch.where(paid, 1 / similarity, 0.0)
 
-    def alpha(self, roll: Rollout) -> Tensor:
+    def alpha(self, roll: Sequences) -> Tensor:
         """Return the lifelong novelty of the observations in [1, limit]: (N, T)."""
         self.distillation.update(roll)
         error = self.distillation(next_obs(roll))
         self.novelty.update(error, roll.new_steps(roll.mask))
         return (1 + self.novelty(error)).clamp(1.0, self.limit)
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         return {
             "ngu_inverse": self.features.loss(self.features(roll), roll),
             "ngu_rnd": self.distillation(next_obs(roll)),

@@ -12,7 +12,7 @@ from worldmodel.curiosity.blocks.features import new_obs, next_obs
 from worldmodel.curiosity.rnd import Distillation
 from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 
 class NovelD(Curiosity):
@@ -47,5 +47,5 @@ class NovelD(Curiosity):
         gain = F.relu(novelty[:, 1:] - self.alpha * novelty[:, :-1])
         return torch.where(self.visits(roll) == 1, gain, 0.0)
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         return {"noveld": self.distillation(next_obs(roll))}

@@ -13,13 +13,13 @@ from worldmodel.errors import check_range
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.world_model import Outputs
 from worldmodel.running_stats import RunningMeanStd
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 
 class Plan2Explore(Curiosity):
     """Spread of an ensemble of one-step predictions of the next latent: mean_d std_k g_k(h_t, y_t, a_t)_d.
 
-    The latent is that of the world model, in units of its own std (Sekar et al. 2020, arXiv 2005.05960; the std is that
+    The latent is that of the world model, in units of its std (Sekar et al. 2020, arXiv 2005.05960; the std is that
     of the authors' code, the paper's eq. 6 has the variance). Here real transitions are rewarded; the paper trains the
     policy on the reward in imagination.
 
@@ -49,7 +49,7 @@ class Plan2Explore(Curiosity):
     def predict_reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return self.predict(out.h, out.y[:, :-1].flatten(2), roll.new_steps(roll.act)).std(0, correction=0).mean(-1)
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         y = out.y.detach().flatten(2)
         error = self.predict(out.h.detach(), y[:, :-1], roll.new_steps(roll.act)) - self.state(y[:, 1:])
         return {"plan2explore": 0.5 * error.square().mean(-1).sum(0)}

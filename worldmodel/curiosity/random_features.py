@@ -8,7 +8,7 @@ from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.features import RandomFeatures
 from worldmodel.curiosity.blocks.forward_model import ForwardModel
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 
 class RandomFeatureError(Curiosity):
@@ -36,9 +36,9 @@ class RandomFeatureError(Curiosity):
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
         return self._error(self.features.update_and_encode(roll), roll)
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         return {"random_features": self._error(self.features(roll), roll)}
 
-    def _error(self, phi: Tensor, roll: Rollout) -> Tensor:
+    def _error(self, phi: Tensor, roll: Sequences) -> Tensor:
         (expected,) = self.model(phi[:, :-1], roll.new_steps(roll.act))
         return (expected - phi[:, 1:]).square().mean(-1)

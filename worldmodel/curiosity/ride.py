@@ -9,7 +9,7 @@ from worldmodel.curiosity.blocks.episodic import EpisodicVisits
 from worldmodel.curiosity.blocks.features import InverseFeatures
 from worldmodel.curiosity.blocks.forward_model import ForwardModel
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Rollout
+from worldmodel.types import Rollout, Sequences
 
 
 class RIDE(Curiosity):
@@ -44,7 +44,7 @@ class RIDE(Curiosity):
         phi = self.features(roll)
         return (phi[:, 1:] - phi[:, :-1]).norm(dim=-1) * self.visits(roll).rsqrt()
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         phi = self.features(roll)
         (expected,) = self.model(phi[:, :-1], roll.new_steps(roll.act))
         error = 0.5 * (expected - phi[:, 1:]).square().sum(-1)

@@ -14,7 +14,7 @@ from worldmodel.curiosity.blocks.obs_normalizer import ObsNormalizer
 from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
-from worldmodel.types import Obs, Rollout
+from worldmodel.types import Obs, Rollout, Sequences
 
 
 class Distillation(nn.Module):
@@ -33,7 +33,7 @@ class Distillation(nn.Module):
         self.target = StopGradient(nn.Sequential(target, *_layers(target.width, dim, 1)))
         self.predictor = nn.Sequential(predictor, *_layers(predictor.width, dim, 3))
 
-    def update(self, roll: Rollout) -> None:
+    def update(self, roll: Sequences) -> None:
         """Update the whitening, once per rollout; the first rollout, of the untrained policy, initialises it."""
         self.whitening.update(roll)
 
@@ -83,7 +83,7 @@ class RND(Curiosity):
         self.distillation.update(roll)
         return self.distillation(next_obs(roll))
 
-    def losses(self, roll: Rollout, out: Outputs) -> dict[str, Tensor]:
+    def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         error = self.distillation(next_obs(roll))
         if self.proportion < 1.0:
             error = error * (torch.rand_like(error) < self.proportion) / self.proportion

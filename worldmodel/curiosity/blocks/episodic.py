@@ -8,15 +8,18 @@ from torch import Tensor, nn
 from worldmodel.curiosity.base import AgentSpec, PerEnvState
 from worldmodel.curiosity.blocks.hashing import StateHash
 from worldmodel.errors import check_range
-from worldmodel.types import Rollout
+from worldmodel.types import Sequences
 
 
 class EpisodicMemory(PerEnvState):
-    """The last `capacity` rows of each environment; a row reads those of its own episode.
+    """The last `capacity` rows of each environment; a row reads those of the same episode.
 
     Older rows are discarded, so the memory is bounded: an episode longer than `capacity` has a sliding window. Stored
     rows do not change. Features that learn are compared with their values at the time of writing.
     """
+
+    rows: Tensor  # (N, capacity, *shape)
+    episode: Tensor  # (N, capacity), -1 where no row is stored
 
     def __init__(self, num_envs: int, shape: tuple[int, ...], capacity: int, dtype: torch.dtype = torch.float32):
         super().__init__()
@@ -34,7 +37,7 @@ class EpisodicMemory(PerEnvState):
         """Read the memory, then write to it, for x (N, T+1, *shape) and episode (N, T+1) of a new rollout.
 
         Returns P rows up to the last but one (N, P, *shape), T <= P <= M + T, and for each of the rows 1..T which of
-        them it reads: (N, T, P) bool. A row reads those of its own episode at most M = `capacity` rows ago. Leading
+        them it reads: (N, T, P) bool. A row reads those of the same episode at most M = `capacity` rows ago. Leading
         rows that no row reads are left out, to save computation.
         """
         past = torch.cat([self.rows, x[:, :-1].to(self.rows.dtype)], 1)
@@ -66,11 +69,11 @@ class EpisodicVisits(nn.Module):
         self.hash = StateHash(spec, bits=bits)
         self.memory = EpisodicMemory(spec.num_envs, (), capacity, torch.long)
 
-    def forward(self, roll: Rollout) -> Tensor:
+    def forward(self, roll: Sequences) -> Tensor:
         """Return the counts (N, T) of a new rollout, whole numbers from 1."""
         return self.count(self.hash(roll), roll)
 
-    def count(self, keys: Tensor, roll: Rollout) -> Tensor:
+    def count(self, keys: Tensor, roll: Sequences) -> Tensor:
         """Return the counts (N, T) for the hashes (N, T+1) of the rollout's rows."""
         past, seen = self.memory(keys, roll.new_rows(roll.episode))
         return 1 + (seen & (keys[:, 1:, None] == past[:, None])).sum(-1)

@@ -13,15 +13,15 @@ from worldmodel.curiosity.blocks.obs_normalizer import ObsNormalizer
 from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.model.targets.inverse import ActionHead
 from worldmodel.running_stats import RunningMeanStd
-from worldmodel.types import Obs, Rollout
+from worldmodel.types import Obs, Sequences
 
 
-def new_obs(roll: Rollout) -> Obs:
+def new_obs(roll: Sequences) -> Obs:
     """Return the observations at both ends of the T new transitions; leaves (B, T+1, ...)."""
     return roll.new_rows(roll.obs)
 
 
-def next_obs(roll: Rollout) -> Obs:
+def next_obs(roll: Sequences) -> Obs:
     """Return the next observations of the T new transitions; leaves (B, T, ...)."""
     return roll.next_rows(roll.obs)
 
@@ -51,18 +51,18 @@ class RandomFeatures(nn.Module):
         self.width = self.features.net.width
         self.scale = RunningMeanStd((self.width,), eps=1e-2)
 
-    def update_and_encode(self, roll: Rollout) -> Tensor:
+    def update_and_encode(self, roll: Sequences) -> Tensor:
         """Update the statistics with a new rollout, then return its features: (B, T+1, width)."""
         self.whitening.update(roll)
         phi = self._raw(roll)
         self.scale.update(phi[:, :-1], roll.new_steps(roll.valid))
         return self.scale(phi)
 
-    def forward(self, roll: Rollout) -> Tensor:
+    def forward(self, roll: Sequences) -> Tensor:
         """Return the features at both ends of the T new transitions: (B, T+1, width), without gradients."""
         return self.scale(self._raw(roll))
 
-    def _raw(self, roll: Rollout) -> Tensor:
+    def _raw(self, roll: Sequences) -> Tensor:
         return self.features(self.whitening(new_obs(roll)))
 
 
@@ -78,11 +78,11 @@ class InverseFeatures(nn.Module):
         self.width = self.features.width
         self.head = ActionHead(2 * self.width, spec.act_space, hidden)
 
-    def forward(self, roll: Rollout) -> Tensor:
+    def forward(self, roll: Sequences) -> Tensor:
         """Return phi at both ends of the T new transitions: (B, T+1, width), with gradients."""
         return self.features(new_obs(roll))
 
-    def loss(self, phi: Tensor, roll: Rollout) -> Tensor:
+    def loss(self, phi: Tensor, roll: Sequences) -> Tensor:
         """Return the loss of the action (B, T), zero where masked, for phi (B, T+1, width) from `forward`."""
         pairs = torch.cat([phi[:, :-1], phi[:, 1:]], -1)
         return self.head.loss(pairs, roll.new_steps(roll.act), roll.new_steps(roll.mask))

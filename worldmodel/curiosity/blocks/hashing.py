@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from worldmodel.curiosity.base import AgentSpec
 from worldmodel.curiosity.blocks.features import RandomFeatures, new_obs
 from worldmodel.errors import check_range
-from worldmodel.types import Rollout
+from worldmodel.types import Sequences
 
 FEATURES = 128  # width of the random features for SimHash
 
@@ -46,7 +46,7 @@ class StateHash(nn.Module):
             self.register_buffer("primed", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()
-    def forward(self, roll: Rollout) -> Tensor:
+    def forward(self, roll: Sequences) -> Tensor:
         """Return the keys at both ends of the T new transitions of a new rollout: (N, T+1)."""
         if self.exact:
             obs = new_obs(roll)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from encoders import Encoder
 from worldmodel.running_stats import RunningMeanStd
-from worldmodel.types import Obs, Rollout
+from worldmodel.types import Obs, Sequences
 
 CHUNK = 2**24  # numbers per update of the statistics
 
@@ -43,7 +43,7 @@ class ObsNormalizer(nn.Module):
         self.space = gym.spaces.Dict(spaces) if nested else spaces[""]
 
     @torch.no_grad()
-    def update(self, roll: Rollout) -> None:
+    def update(self, roll: Sequences) -> None:
         """Update the statistics with the observations of a rollout's T new rows, each once."""
         valid = roll.new_steps(roll.valid)
         leaves = roll.obs if isinstance(roll.obs, dict) else {"": roll.obs}

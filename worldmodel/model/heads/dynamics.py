@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,8 +61,8 @@ class MapDelta(nn.Module):
 
     def forward(self, u: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         lead = u.shape[:-1]
-        scale, shift = self.film(u.flatten(0, -2))[..., None, None].chunk(2, 1)  # (rows, channels, 1, 1)
-        hidden = self.inp(y.reshape(-1, *y.shape[-3:]))
+        scale, shift = rearrange(self.film(u.flatten(0, -2)), "n (two c) -> two n c 1 1", two=2)
+        hidden = self.inp(rearrange(y, "... c h w -> (...) c h w"))
         hidden = F.gelu(hidden * (1 + scale) + shift)
         return self.out(hidden).unflatten(0, lead).chunk(2, -3)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import gymnasium as gym
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -68,12 +69,12 @@ class ObservationHead(Head):
         """
         if self.cells == 1:
             u = F.gelu(self.trunk(h) + self.act(act))
-            return self.out(u).unflatten(-1, (self.cells, -1)).split(self.sizes, -1)
+            return rearrange(self.out(u), "... size -> ... 1 size").split(self.sizes, -1)
         assert now is not None
         seen = self.now(now.flatten(-2).flatten(0, -2)).view(*h.shape[:-1], -1)
         u = F.gelu((self.trunk(h) + seen) * (1 + self.scale(act)) + self.act(act))
         gate = self.gate(u)[..., None]
-        logits = self.out(u).unflatten(-1, (self.cells, -1)).split(self.sizes, -1)
+        logits = rearrange(self.out(u), "... (cells size) -> ... cells size", cells=self.cells).split(self.sizes, -1)
         return tuple(x + gate * stay(now[..., c]) for c, (x, stay) in enumerate(zip(logits, self.stay, strict=True)))
 
     def log_probs(self, logits: tuple[Tensor, ...], codes: Tensor, component: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import cast
 
 import gymnasium as gym
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from encoders import CodeEncoder, Dict, Encoder
@@ -44,7 +45,7 @@ class Reconstruction(Target):
 
     def losses(self, obs: Obs, act: Tensor, z: Tensor, y: Tensor, mask: Tensor) -> dict[str, Tensor]:
         lead = mask.shape
-        rows = z[:, :-1].flatten(2).flatten(0, 1)  # (B * L, D)
+        rows = rearrange(z[:, :-1], "b l ... -> (b l) (...)")
         leaves = obs if isinstance(obs, dict) else {"": obs}
         losses = (
             cast(Decoder, decoder).loss(rows, leaves[key.removeprefix("decode_")][:, :-1].flatten(0, 1))

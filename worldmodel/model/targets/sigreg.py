@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,7 +49,7 @@ class SIGReg(Target):
     def statistic(self, y: Tensor, valid: Tensor) -> Tensor:
         """Return the statistic, a scalar, over the valid rows of all ranks: y (B, R, *shape), valid (B, R)."""
         with torch.autocast(y.device.type, enabled=False):
-            rows, real = y.float().flatten(2).flatten(0, 1), valid.flatten().float()
+            rows, real = rearrange(y.float(), "b r ... -> (b r) (...)"), valid.flatten().float()
             generator = torch.Generator().manual_seed(self.steps)
             a = torch.randn(rows.shape[1], self.directions, generator=generator).to(rows.device)
             x = (rows @ F.normalize(a, dim=0))[..., None] * self.t  # (rows, directions, knots)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,7 +36,7 @@ class VICReg(Target):
     def terms(self, y: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Return both terms, scalars, over the valid rows of all ranks: y (B, R, *shape), valid (B, R)."""
         with torch.autocast(y.device.type, enabled=False):
-            rows, real = y.float().flatten(2).flatten(0, 1), valid.flatten().float()[:, None]
+            rows, real = rearrange(y.float(), "b r ... -> (b r) (...)"), rearrange(valid.float(), "b r -> (b r) 1")
             count = differentiable_sum(real.sum())
             mean = differentiable_sum((rows * real).sum(0)) / count.clamp_min(1.0)
             centred = (rows - mean) * real
