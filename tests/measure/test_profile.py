@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from worldmodel.measure import stopwatch
-from worldmodel.measure.profile import PARTS, Watch, parameters, profile
+from worldmodel.measure.profile import TIMED_PARTS, Watch, parameters, profile
 from worldmodel.measure.stopwatch import REST, Stopwatch, TimedLoader
 from worldmodel.model.memory.linear import Linear
 from worldmodel.profile import main
@@ -177,7 +177,7 @@ def test_parts_are_the_whole_time(report: tuple[dict[str, Any], Path]):
     assert 0.95 <= sum(p["share"] for p in parts.values()) <= 1.01
     assert sum(p["seconds"] for p in parts.values()) == pytest.approx(report[0]["wall_s"], rel=0.05)
     idle = {"curiosity learning", "imagination"}  # surprise has no network of its own, and nothing is imagined
-    assert all(parts[name]["seconds"] > 0 for name in (*PARTS, REST) if name not in idle)
+    assert all(parts[name]["seconds"] > 0 for name in (*TIMED_PARTS, REST) if name not in idle)
     assert parts[REST]["share"] < 0.5
 
 
@@ -185,7 +185,7 @@ def test_speeds_follow_from_the_parts(report: tuple[dict[str, Any], Path]):
     found, _ = report
     assert found["steps_per_s"] == pytest.approx(3 * 4 * 8 / found["wall_s"])
     assert found["tokens_per_s"]["acting"] == pytest.approx(3 * 4 * 9 / found["parts"]["acting"]["seconds"])
-    learning = [found["parts"][p] for p in PARTS if p.split()[-1] in ("forward", "backward", "learning")]
+    learning = [found["parts"][p] for p in TIMED_PARTS if p.split()[-1] in ("forward", "backward", "learning")]
     seconds = sum(p["seconds"] for p in learning)
     # 3 updates of 2 epochs over 4 sequences of 4 + 8 rows
     assert found["tokens_per_s"]["learning"] == pytest.approx(3 * 2 * 4 * 12 / seconds)

@@ -39,9 +39,9 @@ def test_runs_that_are_killed(out: Path) -> None:
 
 @pytest.mark.slow
 def test_runs_that_receive_a_signal(others: Path) -> None:
-    told = figures(others, "told")
-    assert told["runs"] == told["equal_weights"] == 2 and told["env_steps_lost"] == 0
-    assert set(told["exit_codes"]) <= {"resumable", "done", "-15"}  # -15: before Python had a handler
+    terminated = figures(others, "terminated")
+    assert terminated["runs"] == terminated["equal_weights"] == 2 and terminated["env_steps_lost"] == 0
+    assert set(terminated["exit_codes"]) <= {"resumable", "done", "-15"}  # -15: before Python had a handler
 
 
 def test_saves_that_are_killed(out: Path) -> None:
@@ -77,7 +77,7 @@ def test_the_report(out: Path) -> None:
 def test_parts_that_are_not_run_keep_their_figures(tmp_path: Path) -> None:
     kept = {"figures": {"a": 1}, "scale": 1.0, "seconds": 2, "git": "x", "machine": {"cores": 1, "cpu": "y"}}
     (tmp_path / "reliability.json").write_text(json.dumps({"killed": kept}))
-    with pytest.raises(ConfigError, match=r"parts=\['x'\]: allowed are null, killed, told"):
+    with pytest.raises(ConfigError, match=r"parts=\['x'\]: allowed are null, killed, terminated"):
         reliability(1.0, tmp_path, parts=["x"])
     with pytest.raises(ConfigError, match="scale=0: allowed"):
         reliability(0, tmp_path)

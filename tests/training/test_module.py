@@ -28,9 +28,9 @@ def make(*overrides: str, max_loss: float = math.inf) -> tuple[TrainingModule, S
 def test_a_reported_loss_is_the_mean_over_the_minibatches_that_have_it() -> None:
     module, roll = make()
     module.training_step(Minibatch(None, roll), 0)
-    assert set(module.sums) == {"policy", "value", "entropy"} and not module.model_learnt
+    assert set(module.sums) == {"policy", "value", "entropy"} and not module.model_in_step
     module.training_step(Minibatch(roll, roll), 1)
-    assert module.model_learnt
+    assert module.model_in_step
     agent = module.agent
     with torch.no_grad():
         nll = agent.model.losses(agent.model(roll), roll)["delta"][roll.new_steps(roll.mask)].mean()

@@ -72,7 +72,7 @@ class Adapter:
         obs, info = self.venv.reset() if seed is None else self.venv.reset(seed=seed)
         self.info = self._info(info)
         self._over = torch.zeros_like(self._over)
-        return self._look(obs)
+        return self._observe(obs)
 
     def step(self, act: Tensor) -> Step:
         """Take one action in each copy, (N, *act_shape)."""
@@ -88,7 +88,7 @@ class Adapter:
         if fault is not None:
             fault = torch.from_numpy(fault)
             ignored = ignored | fault
-        return Step(self._look(obs), rew.masked_fill_(ignored, 0.0), end, trunc, ignored, self._info(info), fault)
+        return Step(self._observe(obs), rew.masked_fill_(ignored, 0.0), end, trunc, ignored, self._info(info), fault)
 
     def render(self) -> np.ndarray | None:
         """Return a (H, W, 3) uint8 picture of copy 0, or None if the environment was created without rendering."""
@@ -113,7 +113,7 @@ class Adapter:
             self.step(act)
         return self._digest == state["digest"]
 
-    def _look(self, raw: Any) -> Obs:
+    def _observe(self, raw: Any) -> Obs:
         obs = self.read(raw)
         if self._past is not None:
             self._digest = digest(obs)  # computed now, because wrappers overwrite the observation
@@ -121,8 +121,8 @@ class Adapter:
 
     def _info(self, info: dict[str, Any]) -> dict[str, np.ndarray]:
         """Return the numeric entries that every copy has set (gymnasium marks in `_x` which copies set `x`)."""
-        given = {k: v for k, v in info.items() if k[0] != "_" and np.all(info.get(f"_{k}", True))}
-        return {k: self._own(v) for k, v in given.items() if isinstance(v, np.ndarray) and v.dtype.kind in "biuf"}
+        shared = {k: v for k, v in info.items() if k[0] != "_" and np.all(info.get(f"_{k}", True))}
+        return {k: self._own(v) for k, v in shared.items() if isinstance(v, np.ndarray) and v.dtype.kind in "biuf"}
 
 
 def _check_null(null_action: int | None, space: gym.Space) -> int | None:

@@ -73,7 +73,7 @@ class EpisodeStats:
 
     @property
     def complete(self) -> bool:
-        """Whether all episodes have finished."""
+        """Return whether all episodes have finished."""
         return bool((self.finished > 0).all())
 
 

@@ -30,7 +30,7 @@ from worldmodel.training.run_record import RunRecord
 from worldmodel.types import Sequences
 
 LEARNING = ("world model forward", "world model backward", "policy forward", "policy backward", "curiosity learning")
-PARTS = (
+TIMED_PARTS = (
     *("environment", "acting", "minibatches", "curiosity scoring", "imagination", "returns", *LEARNING),
     *("optimiser", "callbacks"),
 )
@@ -161,7 +161,7 @@ def profile(cfg: DictConfig, *, updates: int = 8, warmup: int = 2, out: str | Pa
         "name": cfg.name,
         "updates": updates,
         "warmup": warmup,
-        **numbers(watch, cfg.env.num_envs, data.stream.rollout_length, agent.device),
+        **to_dict(watch, cfg.env.num_envs, data.stream.rollout_length, agent.device),
         "parameters": parameters(agent),
         **{k: made[k] for k in ("git", "packages", "machine")},
     }
@@ -172,7 +172,7 @@ def profile(cfg: DictConfig, *, updates: int = 8, warmup: int = 2, out: str | Pa
     return report
 
 
-def numbers(watch: Watch, num_envs: int, horizon: int, device: torch.device) -> dict[str, Any]:
+def to_dict(watch: Watch, num_envs: int, horizon: int, device: torch.device) -> dict[str, Any]:
     """Return seconds, FLOPs and speeds of the watched updates.
 
     FLOPs are those of products, convolutions and attention (complete, not its causal half). The peak is that of a CPU's
@@ -197,7 +197,7 @@ def numbers(watch: Watch, num_envs: int, horizon: int, device: torch.device) -> 
                 "share": seconds.get(p, 0.0) / watch.wall,
                 "gflops_per_update": flops.get(p, 0) / 1e9,
             }
-            for p in (*PARTS, REST)
+            for p in (*TIMED_PARTS, REST)
         },
         "steps_per_s": updates * num_envs * horizon / watch.wall,
         "tokens_per_s": {

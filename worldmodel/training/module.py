@@ -43,7 +43,7 @@ class TrainingModule(L.LightningModule):
         self.agent, self.make_optimizer, self.config, self.max_loss = agent, make_optimizer, config or {}, max_loss
         self.sums: dict[str, Tensor] = {}  # over the steps of this update, by loss
         self.counts: Counter[str] = Counter()
-        self.model_learnt = False  # since the last step of the optimizer
+        self.model_in_step = False  # the world model has had losses since the last step of the optimizer
 
     @property
     def env_steps(self) -> int:
@@ -78,7 +78,7 @@ class TrainingModule(L.LightningModule):
         for key, x in terms.items():
             self.sums[key] = self.sums.get(key, 0.0) + x.detach()
             self.counts[key] += 1
-        self.model_learnt |= batch.model is not None
+        self.model_in_step |= batch.model is not None
         return {"loss": total, "replayed": replayed}
 
     def _drop_moments(self, parameters: Any) -> None:
@@ -106,9 +106,9 @@ class TrainingModule(L.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        if self.model_learnt:
+        if self.model_in_step:
             self.agent.after_step()
-        self.model_learnt = False
+        self.model_in_step = False
 
     def report(self) -> dict[str, float]:
         """Return the metrics of this update by their names in metrics.csv, and reset the sums."""

@@ -80,7 +80,7 @@ class ResumableEnv:
     def _reset(self, seed: int | None) -> tuple[Any, dict[str, Any]]:
         self.obs, info = self.env.reset(seed=seed)
         _check(self.env.observation_space, self.obs)
-        return self.obs, _numbers(info)
+        return self.obs, _numeric(info)
 
     def _step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.obs, rew, end, trunc, info = self.env.step(action)
@@ -88,7 +88,7 @@ class ResumableEnv:
         if not np.isfinite(rew := float(rew)):
             raise ValueError(f"a reward of {rew}")
         self.over = bool(end or trunc)
-        return self.obs, rew, bool(end), bool(trunc), _numbers(info)
+        return self.obs, rew, bool(end), bool(trunc), _numeric(info)
 
 
 def _check(space: gym.Space, obs: Any) -> None:
@@ -103,6 +103,6 @@ def _check(space: gym.Space, obs: Any) -> None:
         raise ValueError("an observation that is not finite")
 
 
-def _numbers(info: dict[str, Any]) -> dict[str, Any]:
+def _numeric(info: dict[str, Any]) -> dict[str, Any]:
     """Return the numeric entries, which can be sent from one process to another."""
     return {k: v for k, v in info.items() if isinstance(v, bool | int | float | np.generic | np.ndarray)}

@@ -67,9 +67,9 @@ class Pendulums(Worlds):
         if new.any():
             self._state[new] = sample_states(self.generator, int(new.sum()), self.energy)
         self._state[:, :2] = (self._state[:, :2] + np.pi) % (2 * np.pi) - np.pi
-        return self._look(), np.zeros(self.num_envs), {"state": self._state}
+        return self._observe(), np.zeros(self.num_envs), {"state": self._state}
 
-    def _look(self) -> np.ndarray:
+    def _observe(self) -> np.ndarray:
         obs = outputs_of(self._state)[:, : self.single_observation_space.shape[0]]
         if self.resolution:
             obs = np.round(obs / self.resolution) * self.resolution

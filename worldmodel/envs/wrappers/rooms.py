@@ -45,15 +45,15 @@ class Rooms(Wrapper):
         obs = super().reset()
         if "agent_pos" not in self.info:
             raise ValueError(f"env.rooms=True: no agent_pos in info, only {', '.join(self.info) or 'nothing'}")
-        self.info = self.info | self._look(obs, self.info, np.ones(self.num_envs, dtype=bool))
+        self.info = self.info | self._room_info(obs, self.info, np.ones(self.num_envs, dtype=bool))
         return obs
 
     def step(self, act: Tensor) -> Step:
         step = self.env.step(act)
-        step.info = step.info | self._look(step.obs, step.info, step.ignored.numpy())
+        step.info = step.info | self._room_info(step.obs, step.info, step.ignored.numpy())
         return step
 
-    def _look(self, obs: Obs, info: dict[str, np.ndarray], new: np.ndarray) -> dict[str, np.ndarray]:
+    def _room_info(self, obs: Obs, info: dict[str, np.ndarray], new: np.ndarray) -> dict[str, np.ndarray]:
         """Return the room of each copy; `new` (N,) bool: an episode begins here."""
         cell = info["agent_pos"].reshape(self.num_envs, 2).astype(np.int64)
         passed = self._door & (cell != self._cell).any(1) & ~new

@@ -9,7 +9,7 @@ from worldmodel.analysis.report.section import Table
 from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.experiments.study_runner import StudyRunner
-from worldmodel.training.callbacks.noise_scale import PARTS
+from worldmodel.training.callbacks.noise_scale import MODULES
 from worldmodel.training.compose import compose_config
 from worldmodel.training.learning_curve import read_metrics
 
@@ -28,14 +28,14 @@ def noise_scale(runner: StudyRunner, *, common: list[str], seeds: list[int], sha
     cells = runner.cells({"run": []}, common, seeds)
     runner.train(cells)
     runs = [read_metrics(cell.folder / "metrics.csv") for cell in cells]
-    if missing := {f"noise_scale_{part}" for part in PARTS} - runs[0].keys():
+    if missing := {f"noise_scale_{part}" for part in MODULES} - runs[0].keys():
         raise ConfigError(
             f"study.common: its runs have no {', '.join(sorted(missing))}, allowed is noise_scale=default"
         )
     sizes = batches(cells[0])
-    figure, axes = panels(1 + len(PARTS))
+    figure, axes = panels(1 + len(MODULES))
     rows = []
-    for axis, part in zip(axes, PARTS, strict=False):
+    for axis, part in zip(axes, MODULES, strict=False):
         at = [[_around(run, f"noise_scale_{part}", share) for share in shares] for run in runs]
         rows.append([part.replace("model", "world model"), str(sizes[part]), *map(_format, _median(np.array(at)))])
         for run, cell in zip(runs, cells, strict=True):

@@ -38,12 +38,12 @@ class Breaking(gym.Env):
         if self.kind == "raise_in_reset" and self.steps >= self.after:
             raise RuntimeError("broken on purpose")
         self.t, self.name = 0, self.np_random.random()
-        return self._look(), {}
+        return self._observe(), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self.t += 1
         self.steps += 1
-        obs, rew = self._look(), 1.0
+        obs, rew = self._observe(), 1.0
         if self.steps % self.after == 0:
             if self.kind == "raise":
                 raise RuntimeError("broken on purpose")
@@ -59,5 +59,5 @@ class Breaking(gym.Env):
                 obs = np.zeros(3, np.float32)
         return obs, rew, self.t >= self.length, False, {}
 
-    def _look(self) -> np.ndarray:
+    def _observe(self) -> np.ndarray:
         return np.array([self.name, self.t], np.float32)

@@ -38,13 +38,13 @@ def killed(folder: Path, scale: float) -> dict[str, Any]:
     return {"runs": trials, "equal_weights": equal, "over_before_the_signal": too_late, "updates": UPDATES}
 
 
-def told(folder: Path, scale: float) -> dict[str, Any]:
+def terminated(folder: Path, scale: float) -> dict[str, Any]:
     """SIGTERM at a random moment: the exit code, the steps lost, and the final weights."""
     whole, seconds = _uninterrupted(folder)
     trials, equal, lost, codes = max(round(20 * scale), 2), 0, 0, {}
     draw = random.Random(1)
     for i in range(trials):
-        run = folder / f"told_{i}"
+        run = folder / f"terminated_{i}"
         code = _interrupt(run, signal.SIGTERM, draw.uniform(0.02, 0.98) * seconds)
         codes[code] = codes.get(code, 0) + 1
         if (run / "metrics.csv").exists():

@@ -30,22 +30,22 @@ def malformed(folder: Path, scale: float) -> dict[str, Any]:
     cfg = small_config()
     module = build_agent(cfg, env_spec(cfg))
     marker = folder / "executed"
-    taken, words = [], {}
+    accepted, errors = [], {}
     for path in [good, *corpus(good, folder / "corpus", marker)]:
         try:
             fit_check(agent_state(read_checkpoint(path, to_go_on=True)), module, path)
-            taken.append(path.stem)
+            accepted.append(path.stem)
         except ConfigError as error:
-            words[path.stem] = str(error).replace(str(path), path.name)
+            errors[path.stem] = str(error).replace(str(path), path.name)
     return {
-        "files": len(words) + len(taken) - 1,
+        "files": len(errors) + len(accepted) - 1,
         "rejected_with_a_named_error": sum(
-            "\n" not in text and text.startswith("checkpoint=") for text in words.values()
+            "\n" not in text and text.startswith("checkpoint=") for text in errors.values()
         ),
-        "accepted": [name for name in taken if name != good.stem],
-        "good_file_accepted": good.stem in taken,
+        "accepted": [name for name in accepted if name != good.stem],
+        "good_file_accepted": good.stem in accepted,
         "code_executed": int(marker.exists()),
-        "errors": words,
+        "errors": errors,
     }
 
 

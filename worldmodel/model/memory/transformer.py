@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
@@ -123,8 +124,10 @@ class Transformer(Memory[Cache]):
             x, k, v = attention(x, rotation, mask)
             out.append(x := feedforward(x))
             if state is not None:
-                state.keys[i].view(batch, self.kv_heads, -1, state.capacity)[..., :rows] = k.transpose(2, 3)
-                state.values[i].view(batch, self.kv_heads, state.capacity, -1)[:, :, :rows] = v
+                keys = rearrange(state.keys[i], "(b kv) d rows -> b kv d rows", b=batch)  # views of the cache
+                values = rearrange(state.values[i], "(b kv) rows d -> b kv rows d", b=batch)
+                keys[..., :rows] = rearrange(k, "b kv rows d -> b kv d rows")
+                values[:, :, :rows] = v
         return [*out[:-1], self.norm(x)]
 
     def _mask(self, see: Tensor, episode: Tensor, valid: Tensor) -> Tensor | BlockMask:
