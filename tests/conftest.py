@@ -28,7 +28,7 @@ class Ended(NamedTuple):
 
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Ended]:
-    """A function that runs a command in this process, in a folder of its own.
+    """A function that runs a command in this process, in a separate folder.
 
     The command is `worldmodel.train` with tiny sizes, or another `main` with the given arguments alone. The learning
     curve, a third of a short run's time, is drawn only with `plot=True`.

@@ -1,4 +1,4 @@
-"""What signals build on, without an agent."""
+"""Specs of agents, for signals without an agent."""
 
 from __future__ import annotations
 

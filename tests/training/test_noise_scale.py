@@ -135,7 +135,7 @@ def test_two_squared_norms_by_hand() -> None:
     ids=["every other sequence", "microbatches"],
 )
 def test_a_quadratic(tmp_path: Path, settings: dict[str, int]) -> None:
-    """The mean over many measurements approaches the answer, also where the policy has turns of its own."""
+    """The mean over many measurements approaches the answer, also with separate turns for the policy."""
     torch.manual_seed(0)
     scale = NoiseScale(every=1, decay=0.9995)
     row = fit(tmp_path, Stream(2000), scale, **settings)

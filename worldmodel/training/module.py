@@ -111,10 +111,13 @@ class TrainingModule(L.LightningModule):
         self.model_in_step = False
 
     def report(self) -> dict[str, float]:
-        """Return the metrics of this update by their names in metrics.csv, and reset the sums."""
+        """Return the metrics of this update by their names in metrics.csv, and reset the sums.
+
+        `entropy` is nan if the objective has no loss of that name.
+        """
         losses = {f"loss_{key}": float(x) / self.counts[key] for key, x in self.sums.items()}
         self.sums, self.counts = {}, Counter()
-        return self.agent.metrics | {"entropy": -losses.pop("loss_entropy")} | losses
+        return self.agent.metrics | {"entropy": -losses.pop("loss_entropy", math.nan)} | losses
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"], checkpoint["format"] = self.config, FORMAT
