@@ -15,7 +15,7 @@ class SettingError(ConfigError):
     """A value outside its range or its choices.
 
     Args:
-        key: as a user sets it, for example `data.batch`; of a constructor, the group and the argument.
+        key: as a user sets it, for example `data.minibatches`; of a constructor, the group and the argument.
         value: the given value.
         allowed: the rest of the line, for example `are whole numbers from 1`.
     """

@@ -129,6 +129,19 @@ class ScoredRollout(Rollout):
     ret_ext: Tensor  # (B, T)
     ret_int: Tensor  # (B, T)
 
+    def single_steps(self, index: Tensor) -> ScoredRollout:
+        """Select new steps as sequences of one new step, without context and `info`; index (n,) of b * T + t."""
+        b, t = index // self.num_new, index % self.num_new
+        rows = self.act.shape[1]
+
+        def select(x: Tensor) -> Tensor:
+            first = t + rows - 1 - self.num_new if x.shape[1] == rows else t
+            steps = [first] if x.shape[1] == self.num_new else [first, first + 1]
+            return torch.stack([x[b, step] for step in steps], 1)
+
+        chosen = {name: map_obs(select, x) for name, x in self.tensors().items() if name != "info"}
+        return ScoredRollout(**chosen, info={}, num_new=1)
+
 
 @dataclass(kw_only=True)
 class PlannedRollout(Rollout):

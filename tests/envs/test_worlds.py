@@ -147,7 +147,7 @@ def test_bad_input(name: str, given: dict, words: str) -> None:
 
 
 def test_transitions_of_the_chain_are_what_is_covered(cli, tmp_path) -> None:
-    given = ["experiment=chain", "env.length=3", "env.max_episode_steps=7", "data.batch=1", f"run_dir={tmp_path}/run"]
+    given = ["experiment=chain", "env.length=3", "env.max_episode_steps=7", f"run_dir={tmp_path}/run"]
     assert cli(*given, "total_steps=160").code == 0
     header, *rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     covered = [float(row.split(",")[header.split(",").index("coverage")]) for row in rows]

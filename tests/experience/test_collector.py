@@ -63,7 +63,7 @@ def make_stream(**settings) -> ExperienceStream:
 
 def open_clock(agent: CuriousAgent, rank: int = 0, **settings) -> ExperienceStream:
     """An open stream of the clock, in which `agent` acts."""
-    stream = SequenceData(Clock, **dict(rollout_length=T, context=K, batch=3) | settings).stream
+    stream = SequenceData(Clock, **dict(rollout_length=T, context=K, minibatches=3) | settings).stream
     stream.open(agent.make_actor, rank=rank)
     return stream
 
@@ -170,12 +170,11 @@ def test_sampling_depends_on_seed_rank_and_update_alone() -> None:
         ({"rollout_length": 0}, "data.rollout_length=0: allowed"),
         ({"context": -1}, "data.context=-1: allowed"),
         ({"epochs": 0}, "data.epochs=0: allowed"),
-        ({"batch": 0}, "data.batch=0: allowed"),
+        ({"minibatches": 0}, "data.minibatches=0: allowed"),
         ({"replay_batch": 1}, "data.replay_batch=1: allowed with data.replay_capacity=0 is 0"),
         ({"replay_batch": -1}, "data.replay_batch=-1: allowed"),
         ({"replay_capacity": -1}, "data.replay_capacity=-1: allowed"),
-        ({"batch": 2, "model_batch": 3}, "data.model_batch=3: allowed"),
-        ({"batch": 2, "model_every": 2, "model_batch": 5}, "data.model_batch=5: allowed"),
+        ({"model_batch": 0}, "data.model_batch=0: allowed"),
         ({"model_every": 0}, "data.model_every=0: allowed"),
     ],
 )

@@ -114,7 +114,7 @@ def test_weights_are_restored_with_the_sequences() -> None:
 
 
 def test_priorities_are_updated_with_the_prediction_errors() -> None:
-    options = ["data=curious", "data.replay_batch=3", "data.replay_capacity=8", "data.batch=4"]
+    options = ["data=curious", "data.replay_batch=3", "data.replay_capacity=8", "data.minibatches=1"]
     agent, stream, cfg = tiny_agent(*EASY, *options)
     batch = next(iter(minibatches(agent, stream, cfg)))
     assert len(batch.replayed) == 3 and len(batch.model) == 4 + 3

@@ -22,7 +22,7 @@ TINY = [
         "env.num_envs=4",
         "data.rollout_length=8",
         "data.context=4",
-        "data.batch=2",
+        "data.minibatches=2",
         "data.epochs=2",
         "data.model_every=1",
     ),

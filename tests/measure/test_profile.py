@@ -233,7 +233,7 @@ def test_command(cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         ("warmup=1", "warmup=1: allowed are whole numbers from 2"),
         ("memory=lstm", "memory=lstm: no such option"),
         ("update=3", "update"),
-        ("data.batch=3", "data.batch=3: "),
+        ("data.minibatches=3", "data.minibatches=3: "),
     ],
 )
 def test_bad_input(cli, argument: str, words: str):

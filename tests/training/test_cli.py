@@ -22,8 +22,8 @@ BAD = {
     "policy.actor.foo=1": ["policy.actor.foo=1: no such key, allowed are hidden, "],
     "data.rollout_length=abc": ["data.rollout_length=abc: allowed is int"],
     "data.rollout_length=0": ["data.rollout_length=0: allowed are whole numbers from 1"],
-    "data.batch=3": ["data.batch=3: allowed are divisors of env.num_envs=4"],
-    "data.batch=[1": ["data.batch=[1: not readable, allowed is key=value"],
+    "data.minibatches=3": ["data.minibatches=3: allowed are divisors of env.num_envs x data.rollout_length = 32"],
+    "data.minibatches=[1": ["data.minibatches=[1: not readable, allowed is key=value"],
     "nonsense": ["nonsense: not readable, allowed is key=value"],
     "total_steps=x": ["total_steps=x: allowed is int"],
     "total_steps=0": ["total_steps=0: allowed are whole numbers from 1"],
@@ -52,7 +52,9 @@ BAD = {
     "+weights.foo=1": ["weights.foo: no such loss, allowed are delta, rew, end, policy, entropy, value"],
     "data.model_batch=1 policy.actor.memory_gradient=true": ["data.model_batch=1: allowed with policy.actor.memory_"],
     "data.model_every=2 policy.actor.memory_gradient=true": ["data.model_every=2: allowed with policy.actor.memory_"],
-    "data.model_every=3": ["data.model_every=3: allowed are divisors of env.num_envs / data.batch = 2"],
+    "data.model_every=3": ["data.model_every=3: allowed with data.minibatches=2 and env.num_envs=4 are 1, 2"],
+    "data.model_batch=3": ["data.model_batch=3: allowed are null and 1 to 2"],
+    "data.batch=2": ["data.batch=2: renamed, use data.minibatches (minibatches in a pass, env.num_envs / 2)"],
     "data.replay_batch=1": ["data.replay_batch=1: allowed with data.replay_capacity=0 is 0"],
     "trainer.precision=foo": ["trainer.precision=foo: allowed is "],
     "trainer.devices=abc": ["trainer: `devices`"],
@@ -145,9 +147,11 @@ def test_a_rank_started_by_a_launcher_needs_a_folder(cli, monkeypatch) -> None:
 def test_as_a_process(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
-        [sys.executable, "-m", "worldmodel.train", *TINY, "data.batch=3"],
+        [sys.executable, "-m", "worldmodel.train", *TINY, "data.minibatches=3"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert ended.returncode == 2 and ended.stdout == ""
-    assert ended.stderr == "error: data.batch=3: allowed are divisors of env.num_envs=4\n"
+    assert (
+        ended.stderr == "error: data.minibatches=3: allowed are divisors of env.num_envs x data.rollout_length = 32\n"
+    )
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]

@@ -134,7 +134,7 @@ def run_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *tiny,
         *EASY,
         "env.num_envs=2",
-        "data.batch=1",
+        "data.minibatches=2",
         "data.model_every=2",
         "trainer.devices=2",
         "trainer.accelerator=cpu",

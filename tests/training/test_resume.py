@@ -21,7 +21,7 @@ KEPT = [
     ["env=cartpole", "env.engine=gymnasium", "encoder=mlp"],
     [
         *("env.id=MiniGrid-DoorKey-5x5-v0", "env.engine=gymnasium", "env.vectorization=async"),
-        *("+env.max_episode_steps=20", "env.num_envs=2", "data.batch=1", "data.rollout_length=16"),
+        *("+env.max_episode_steps=20", "env.num_envs=2", "data.minibatches=2", "data.rollout_length=16"),
     ],
     ["env=cartpole", "env.engine=envpool", "encoder=mlp", "data.keep_envs=true"],
     ["env.id=MiniGrid-DoorKey-5x5-v0", "env.engine=envpool", "data.keep_envs=true", "+env.max_episode_steps=20"],

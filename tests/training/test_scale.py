@@ -22,8 +22,8 @@ STILL = [
     "optimizer.warmup=0",
     *EASY,
 ]
-HALF = [x for x in TINY if x.split("=")[0] not in ("env.num_envs", "data.batch")]
-TWO = [*HALF, *EASY, "env.num_envs=2", "data.batch=1", "trainer.accelerator=cpu", "total_steps=96"]
+HALF = [x for x in TINY if x.split("=")[0] not in ("env.num_envs", "data.minibatches")]
+TWO = [*HALF, *EASY, "env.num_envs=2", "data.minibatches=2", "trainer.accelerator=cpu", "total_steps=96"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ SCALES = ("full", "small")
 TINY = (
     *(
         "env.num_envs=4",
-        "data.batch=2",
+        "data.minibatches=2",
         "data.model_every=1",
         "data.rollout_length=32",
         "data.context=16",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from worldmodel.envs.metrics import Metric
 from worldmodel.experience.collector import Collector
@@ -23,14 +25,14 @@ class Batching:
     """Division of a rollout into minibatches."""
 
     epochs: int  # passes over the rollout
-    batch: int  # sequences in a minibatch of the policy
+    minibatches: int  # of the policy, in each pass
     model_every: int  # minibatches of the policy for each minibatch of the world model
-    model_batch: int  # of the sequences in these, those for the world model
+    model_batch: int | None  # new sequences in a minibatch of the world model; None: all, once in each pass
     replay_batch: int  # additional replayed sequences for the world model
 
-    def num_minibatches(self, num_envs: int, updates_per_batch: int) -> int:
+    def num_minibatches(self, updates_per_batch: int) -> int:
         """Return the number of optimiser steps in one update."""
-        return self.epochs * (num_envs // self.batch) * updates_per_batch
+        return self.epochs * self.minibatches * updates_per_batch
 
 
 def update(
@@ -60,18 +62,33 @@ def update(
     replay.add(rollout)
     reset = gather(agent.begin_update)
 
+    turns = batching.minibatches // batching.model_every  # of the world model, in each pass
     for _ in range(batching.epochs):
-        for index in torch.randperm(len(scored)).split(batching.batch * batching.model_every):
-            group = scored[index.to(scored.act.device)]
-            model, numbers = group[: batching.model_batch].as_sequences(), None
+        sequences = torch.randperm(len(scored)).to(scored.act.device)
+        parts = split_policy(agent, scored, sequences, batching.minibatches)
+        for index in sequences.chunk(turns):
+            model, numbers = scored[index[: batching.model_batch]].as_sequences(), None
             if batching.replay_batch:
-                replayed, numbers = replay.sample(batching.replay_batch, group.act.device)
+                replayed, numbers = replay.sample(batching.replay_batch, index.device)
                 model = concatenate([model, replayed])
-            for real in group.split(batching.batch):
+            for real in islice(parts, batching.model_every):
                 for policy in policy_batches(agent, real, replay, gather):
                     yield Minibatch(model, policy, numbers, reset)
-                    model = numbers = None  # the world model learns once from each group
+                    model = numbers = None  # the world model learns once in each turn
                     reset = []
+
+
+def split_policy(agent: CuriousAgent, scored: ScoredRollout, sequences: Tensor, parts: int) -> Iterator[ScoredRollout]:
+    """Yield the minibatches of the policy in one pass.
+
+    They consist of single steps of all sequences, which are less alike than the steps of one sequence. If the policy's
+    gradient reaches the memory, they consist of whole sequences in the given order.
+    """
+    if agent.policy.memory_gradient:
+        yield from (scored[index] for index in sequences.chunk(parts))
+        return
+    order = torch.randperm(len(scored) * scored.num_new).to(sequences.device)
+    yield from (scored.single_steps(index) for index in order.chunk(parts))
 
 
 def policy_batches(

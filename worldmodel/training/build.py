@@ -14,6 +14,7 @@ from worldmodel.curiosity import AgentSpec, Curiosity
 from worldmodel.envs import VectorEnv
 from worldmodel.errors import check_range
 from worldmodel.learner.curious_agent import CuriousAgent
+from worldmodel.learner.updates import Batching
 from worldmodel.model.world_model import WorldModel
 from worldmodel.training.config import fill
 from worldmodel.training.datamodule import SequenceData
@@ -134,23 +135,42 @@ def build_data(cfg: DictConfig) -> SequenceData:
     """Return the data of a configuration; each rank creates its environments when Lightning calls `setup`.
 
     Raises:
-        ValueError: for batch sizes that do not divide the number of environments.
+        ValueError: for numbers of minibatches that do not divide the rollout.
     """
     data: SequenceData = instantiate(cfg.data)(
         make_env=lambda seed: build_env(cfg, seed), seed=cfg.seed, make_metrics=lambda: instantiate(cfg.metrics)
     )
-    batching = data.batching
-    if cfg.env.num_envs % batching.batch:
-        raise ValueError(f"data.batch={batching.batch}: allowed are divisors of env.num_envs={cfg.env.num_envs}")
-    if (groups := cfg.env.num_envs // batching.batch) % batching.model_every:
-        raise ValueError(
-            f"data.model_every={batching.model_every}: allowed are divisors of env.num_envs / data.batch = {groups}"
-        )
-    if cfg.policy.actor.memory_gradient:
-        for key, value, allowed in (
-            ("model_every", batching.model_every, 1),
-            ("model_batch", batching.model_batch, batching.batch),
-        ):
-            if value != allowed:
-                raise ValueError(f"data.{key}={value}: allowed with policy.actor.memory_gradient is {allowed}")
+    check_batching(cfg, data.batching)
     return data
+
+
+def check_batching(cfg: DictConfig, batching: Batching) -> None:
+    """Check that a rollout can be divided into the minibatches of a configuration.
+
+    Raises:
+        ValueError: for numbers that do not divide the rollout.
+    """
+    envs, steps, parts = cfg.env.num_envs, cfg.env.num_envs * cfg.data.rollout_length, batching.minibatches
+    if cfg.policy.actor.memory_gradient:  # minibatches of whole sequences, the same for the policy and the world model
+        if envs % parts:
+            raise ValueError(f"data.minibatches={parts}: allowed are divisors of env.num_envs={envs}")
+        if batching.model_every > 1:
+            raise ValueError(f"data.model_every={batching.model_every}: allowed with policy.actor.memory_gradient is 1")
+        if batching.model_batch not in (None, share := envs // parts):
+            raise ValueError(
+                f"data.model_batch={batching.model_batch}: allowed with policy.actor.memory_gradient are null and "
+                f"{share}"
+            )
+    elif steps % parts:
+        raise ValueError(
+            f"data.minibatches={parts}: allowed are divisors of env.num_envs x data.rollout_length = {steps}"
+        )
+    fitting = [m for m in range(1, parts + 1) if parts % m == 0 and envs % (parts // m) == 0]
+    if batching.model_every not in fitting:
+        raise ValueError(
+            f"data.model_every={batching.model_every}: allowed with data.minibatches={parts} and env.num_envs={envs} "
+            f"are {', '.join(map(str, fitting))}"
+        )
+    share = envs * batching.model_every // parts
+    if batching.model_batch is not None and batching.model_batch > share:
+        raise ValueError(f"data.model_batch={batching.model_batch}: allowed are null and 1 to {share}")

@@ -23,10 +23,10 @@ from worldmodel.types import Minibatch
 class SequenceData(L.LightningDataModule):
     """Data of one agent. One Lightning epoch is one update.
 
-    An update consists of a rollout of N x T steps with the current policy and of `epochs` passes over its sequences in
-    minibatches of `batch` sequences, which divides the number of environments. If the policy's gradient stops at the
-    memory, the world model can take fewer and larger steps than the policy: one step per `model_every` minibatches of
-    the policy, on the first `model_batch` (null: all) of their sequences and on `replay_batch` replayed sequences.
+    An update consists of a rollout of N x T steps with the current policy and of `epochs` passes over it, each divided
+    into `minibatches`. Those of the policy have single steps in random order, or whole sequences if the policy's
+    gradient reaches the memory. The world model learns from sequences, with every `model_every`-th minibatch: from an
+    equal share of the new ones, of which `model_batch` (null: all) are taken, and from `replay_batch` replayed ones.
 
     The other arguments are those of `ExperienceStream`.
 
@@ -41,7 +41,7 @@ class SequenceData(L.LightningDataModule):
         rollout_length: int = 128,
         context: int = 64,
         epochs: int = 4,
-        batch: int = 4,
+        minibatches: int = 4,
         model_every: int = 1,
         model_batch: int | None = None,
         replay_batch: int = 0,
@@ -55,7 +55,7 @@ class SequenceData(L.LightningDataModule):
         make_metrics: Callable[[], Mapping[str, Metric]] = dict,
     ):
         super().__init__()
-        positive = dict(rollout_length=rollout_length, epochs=epochs, batch=batch, model_every=model_every)
+        positive = dict(rollout_length=rollout_length, epochs=epochs, minibatches=minibatches, model_every=model_every)
         for key, value in {**positive, "stats_window": stats_window}.items():
             check_range(f"data.{key}", value, "[1, inf)", whole=True)
         for key, value in dict(context=context, replay_batch=replay_batch, replay_capacity=replay_capacity).items():
@@ -65,9 +65,8 @@ class SequenceData(L.LightningDataModule):
         for key, value in (("replay_priority", replay_priority), ("replay_dir", replay_dir)):
             if value is not None and not replay_batch:
                 raise ValueError(f"data.{key}: allowed with data.replay_batch=0 is null")
-        largest = batch * model_every
-        check_range("data.model_batch", model_batch, f"[1, {largest}]", whole=True, null=True)
-        self.batching = Batching(epochs, batch, model_every, model_batch or largest, replay_batch)
+        check_range("data.model_batch", model_batch, "[1, inf)", whole=True, null=True)
+        self.batching = Batching(epochs, minibatches, model_every, model_batch, replay_batch)
         self.stream = ExperienceStream(
             make_env,
             rollout_length=rollout_length,
@@ -128,7 +127,7 @@ class Minibatches:
     def __len__(self) -> int:
         imagination = self.agent.imagination
         updates_per_batch = imagination.updates_per_batch if imagination else 1
-        return self.batching.num_minibatches(self.stream.env.num_envs, updates_per_batch)
+        return self.batching.num_minibatches(updates_per_batch)
 
     def __iter__(self) -> Iterator[Minibatch]:
         stream = self.stream

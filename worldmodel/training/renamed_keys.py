@@ -14,6 +14,7 @@ KEYS = {
     "policy.ppo.sharpness": "policy.objective.target_temperature",
     "policy.ppo": "policy.objective",
     "data.horizon": "data.rollout_length",
+    "data.batch": "data.minibatches",
     "data.episode_window": "data.stats_window",
     "model.observation": "heads=observation",
     "model.recall": "heads=recall",
@@ -37,6 +38,8 @@ def new_name(override: str) -> str | None:
         return CHOICES[choice]
     for old, new in KEYS.items():
         if key == old or key.startswith(f"{old}."):
+            if old == "data.batch":
+                return f"{new} (minibatches in a pass, env.num_envs / {value or 'batch'})"
             return new if "=" in new else f"{new}{key[len(old) :]}={value}"
     return None
 

@@ -13,9 +13,11 @@ from worldmodel.training.callbacks.noise_scale import MODULES
 from worldmodel.training.compose import compose_config
 from worldmodel.training.learning_curve import read_metrics
 
+UNITS = {"model": "sequences", "policy": "steps"}
+
 
 def noise_scale(runner: StudyRunner, *, common: list[str], seeds: list[int], shares: list[float]) -> None:
-    """Estimate the critical batch size of the world model and of the policy over training, in sequences.
+    """Estimate the critical batch size of the world model and of the policy over training.
 
     The callback NoiseScale estimates it (McCandlish et al. 2018, arXiv 1812.06162). The table has a line for each part,
     with medians over seeds around the `shares` of training.
@@ -37,11 +39,17 @@ def noise_scale(runner: StudyRunner, *, common: list[str], seeds: list[int], sha
     rows = []
     for axis, part in zip(axes, MODULES, strict=False):
         at = [[_around(run, f"noise_scale_{part}", share) for share in shares] for run in runs]
-        rows.append([part.replace("model", "world model"), str(sizes[part]), *map(_format, _median(np.array(at)))])
+        rows.append(
+            [
+                f"{part.replace('model', 'world model')}, {UNITS[part]}",
+                str(sizes[part]),
+                *map(_format, _median(np.array(at))),
+            ]
+        )
         for run, cell in zip(runs, cells, strict=True):
             axis.plot(run["env_steps"], run[f"noise_scale_{part}"], label=f"seed {cell.seed}")
         axis.axhline(sizes[part], color="black", ls=":", label="batch of the run")
-        axis.set(title=rows[-1][0], xlabel="environment steps", ylabel="critical batch, sequences", yscale="log")
+        axis.set(title=rows[-1][0], xlabel="environment steps", ylabel=f"critical batch, {UNITS[part]}", yscale="log")
     returns = np.array([[_around(run, "return_ext", share) for share in shares] for run in runs])
     rows.append(["return", "", *map(_format, _median(returns))])
     for run in runs:
@@ -52,19 +60,20 @@ def noise_scale(runner: StudyRunner, *, common: list[str], seeds: list[int], sha
     axes[0].legend(fontsize=8)
     header = ["", "batch of the run", *(f"at {share:.0%}" for share in shares)]
     runner.write(
-        Table("critical batch size over training, in sequences", header, rows),
+        Table("critical batch size over training", header, rows),
         f"{' '.join(common)}; medians over seeds {', '.join(map(str, seeds))} of the updates around each share of "
         "training (a tenth of it). The critical batch is the simple noise scale tr(Sigma) / |G|^2 of the part's "
-        "gradient; a sequence counts as one sample. '-': the gradient is not distinguishable from noise.",
+        "gradient; a sample is a sequence for the world model and a step for the policy. '-': the gradient is not distinguishable from noise.",
         figure,
     )
 
 
 def batches(cell: Cell) -> dict[str, int]:
-    """Sequences in a minibatch of each part."""
-    data = compose_config(cell.overrides, purpose=cell.method).data
-    fresh = data.model_batch if data.model_batch is not None else data.batch * data.model_every
-    return {"model": fresh + data.replay_batch, "policy": data.batch}
+    """Samples in a minibatch of each part: sequences for the world model, steps for the policy."""
+    cfg = compose_config(cell.overrides, purpose=cell.method)
+    data, envs = cfg.data, cfg.env.num_envs
+    fresh = data.model_batch if data.model_batch is not None else envs * data.model_every // data.minibatches
+    return {"model": fresh + data.replay_batch, "policy": envs * data.rollout_length // data.minibatches}
 
 
 def _around(run: dict[str, np.ndarray], key: str, share: float) -> float:

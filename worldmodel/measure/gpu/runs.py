@@ -20,7 +20,7 @@ BIG = (
     "memory.depth=8",
     "memory.heads=8",
     "env.num_envs=128",
-    "data.batch=32",
+    "data.minibatches=4",
 )  # 21 M parameters in the memory
 GPU, CPU = "trainer.accelerator=gpu", "trainer.accelerator=cpu"
 RUNS = {

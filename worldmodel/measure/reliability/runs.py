@@ -21,7 +21,7 @@ from worldmodel.training.compose import compose_config
 
 SMALL = [
     *("env=cartpole", "env.engine=gymnasium", "env.num_envs=4", "env.sticky=0.25", "encoder=mlp", "encoder.dim=16"),
-    *("data.rollout_length=8", "data.context=4", "data.batch=2", "data.epochs=2", "data.model_batch=null"),
+    *("data.rollout_length=8", "data.context=4", "data.minibatches=2", "data.epochs=2", "data.model_batch=null"),
     *("data.replay_batch=1", "data.replay_capacity=8", "memory.dim=16", "memory.depth=1", "memory.heads=2"),
     *("model.hidden=16", "policy.actor.hidden=16", "threads=1", "video=false", "logger=none", "name=small"),
 ]

@@ -22,7 +22,7 @@ MODULES = ("model", "policy")
 
 
 class NoiseScale(L.Callback):
-    """Metrics `noise_scale_model` and `noise_scale_policy`, in sequences.
+    """Metrics `noise_scale_model` in sequences and `noise_scale_policy` in steps of the policy.
 
     The simple noise scale tr(Sigma) / |G|^2 (McCandlish et al. 2018, arXiv 1812.06162, appendix A.1) is the batch size
     at which noise and gradient are equally large: far smaller batches are mostly noise, far larger ones waste samples.
@@ -30,12 +30,13 @@ class NoiseScale(L.Callback):
 
     Every `every` steps of the optimiser, before clipping, the squared norm of the gradient is measured at two batch
     sizes: of one rank and of all ranks, of the first microbatch and of all accumulated ones, or else of every other
-    sequence of the minibatch and of all sequences, which costs half a pass more. Unbiased estimates of |G|^2 and
+    sample of the minibatch and of all samples, which costs half a pass more. Unbiased estimates of |G|^2 and
     tr(Sigma) are averaged separately (exponentially, with `decay`), because their ratio is biased.
 
-    A sequence counts as one sample, regardless of its masked steps. The gradient is that of the joint loss with respect
+    A sequence counts as one sample, regardless of its masked steps; so does a single step of the policy, or a sequence
+    if its gradient reaches the memory. The gradient is that of the joint loss with respect
     to the parameters of the world model or of the policy. Nothing is measured with sharded parameters, nor for a module
-    with one sequence.
+    with one sample.
 
     Raises ConfigError for values out of range.
     """
@@ -52,7 +53,7 @@ class NoiseScale(L.Callback):
     def _begin(self) -> None:
         """Reset the measurements of one optimiser step."""
         self.turns: Counter[str] = Counter()  # microbatches with a gradient of the module
-        self.sizes: Counter[str] = Counter()  # sequences in them
+        self.sizes: Counter[str] = Counter()  # samples in them
         self.small: dict[str, tuple[Tensor, int]] = {}  # squared norm at the smaller size, and that size
         self.local = {part: torch.zeros(()) for part in MODULES}  # squared norm of this rank's own gradient
 
@@ -115,7 +116,7 @@ class NoiseScale(L.Callback):
                 self.averages[part].lerp_(found, 1 - self.decay)
 
     def _half(self, context: AbstractContextManager[None], agent: CuriousAgent) -> dict[str, tuple[Tensor, int]]:
-        """Measure the gradient of every other sequence, alternating between even and odd ones."""
+        """Measure the gradient of every other sample, alternating between even and odd ones."""
         batch, first = self.batch, self.count % 2
         if len(batch.policy) < 2 and agent.policy.memory_gradient:
             return {}  # the first sequences of the world model are those of the policy
@@ -136,7 +137,7 @@ class NoiseScale(L.Callback):
         pl_module.agent.metrics |= {f"noise_scale_{part}": self.value(part) for part in MODULES}
 
     def value(self, part: str) -> float:
-        """Return the noise scale of a module in sequences; nan if |G|^2 is not positive."""
+        """Return the noise scale of a module in samples; nan if |G|^2 is not positive."""
         signal, noise = self.averages[part].tolist()
         return max(noise, 0.0) / signal if signal > 0 else math.nan
 
