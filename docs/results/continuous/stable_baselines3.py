@@ -4,10 +4,11 @@ pip install stable-baselines3==2.9.2
 python docs/results/continuous/stable_baselines3.py plain HalfCheetah-v5 1000000 20
 python docs/results/continuous/stable_baselines3.py zoo Hopper-v5 1000000 20
 
-plain: 16 environments x 128 steps, minibatches of 64, 10 passes, otherwise its defaults, with VecNormalize. zoo: the tuned
-settings of RL Baselines3 Zoo (hyperparams/ppo.yml), whose published returns are one run each at 1 M steps (HalfCheetah-v3
-5,819, Hopper-v3 2,410, Walker2d-v3 3,479; benchmark.md). `return` is the mean over the last 200 finished episodes of
-training, `return_greedy` over 20 episodes of the deterministic policy.
+plain: 16 environments x 128 steps, minibatches of 64, 10 passes, otherwise its defaults, with VecNormalize.
+zoo: the tuned settings of RL Baselines3 Zoo (hyperparams/ppo.yml), whose published returns are one run each at 1 M
+steps (HalfCheetah-v3 5,819, Hopper-v3 2,410, Walker2d-v3 3,479; benchmark.md).
+`return` is the mean over the last 200 finished episodes of training, `return_greedy` over 20 episodes of the
+deterministic policy.
 """
 
 from __future__ import annotations

@@ -63,7 +63,8 @@ def noise_scale(runner: StudyRunner, *, common: list[str], seeds: list[int], sha
         Table("critical batch size over training", header, rows),
         f"{' '.join(common)}; medians over seeds {', '.join(map(str, seeds))} of the updates around each share of "
         "training (a tenth of it). The critical batch is the simple noise scale tr(Sigma) / |G|^2 of the part's "
-        "gradient; a sample is a sequence for the world model and a step for the policy. '-': the gradient is not distinguishable from noise.",
+        "gradient; a sample is a sequence for the world model and a step for the policy. "
+        "'-': the gradient is not distinguishable from noise.",
         figure,
     )
 
