@@ -58,7 +58,7 @@ def update(
     for metric in metrics:
         metric.add(scored)
     replay.add(rollout)
-    reset = gather(agent.begin_update)
+    reset, ratio = gather(agent.begin_update), agent.value_ratio
 
     for _ in range(batching.epochs):
         for index in torch.randperm(len(scored)).split(batching.batch * batching.model_every):
@@ -69,8 +69,8 @@ def update(
                 model = concatenate([model, replayed])
             for real in group.split(batching.batch):
                 for policy in policy_batches(agent, real, replay, gather):
-                    yield Minibatch(model, policy, numbers, reset)
-                    model = numbers = None  # the world model learns once from each group
+                    yield Minibatch(model, policy, numbers, reset, ratio)
+                    model = numbers = ratio = None  # the world model learns once from each group
                     reset = []
 
 
