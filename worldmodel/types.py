@@ -113,7 +113,7 @@ class Rollout(Sequences):
     """
 
     logp: Tensor  # (B, T) log-probability of act under the acting policy
-    value_ext: Tensor  # (B, T+1)
+    value_ext: Tensor  # (B, T+1) in units of the return scale; while acting, of the scale at that time
     value_int: Tensor  # (B, T+1)
     h: Tensor  # (B, T, D) memory while acting
     z: Tensor  # (B, T, *latent) latents while acting
@@ -126,7 +126,7 @@ class ScoredRollout(Rollout):
 
     rew_int: Tensor  # (B, T) normalised and scaled
     adv: Tensor  # (B, T) weighted sum of both advantages
-    ret_ext: Tensor  # (B, T)
+    ret_ext: Tensor  # (B, T) in units of the return scale, as are value_ext and adv
     ret_int: Tensor  # (B, T)
 
     def single_steps(self, index: Tensor) -> ScoredRollout:
@@ -163,6 +163,7 @@ class Minibatch:
     policy: ScoredRollout | PlannedRollout
     replayed: NDArray[np.int64] | None = None  # (R,) numbers in the replay of the last R sequences of `model`
     reset: Sequence[nn.Parameter] = field(default_factory=tuple)  # parameters that were re-initialised before this step
+    value_ratio: Tensor | None = None  # scalar: factor of the extrinsic value head since the last step; None: 1
 
 
 def add_fields(stage: type[Any], sequences: Sequences, **fields_of_stage: Any) -> Any:

@@ -81,7 +81,7 @@ def test_rows_of_a_fault() -> None:
     names = roll.new_steps(roll.obs)[0, :, 0]
     assert len(names.unique()) == 3 and names[0] == names[2] != names[3]
     assert stream.collector.episodes.faults == 8 and not stream.collector.episodes.finished
-    scored = agent.objective.score(roll, torch.zeros_like(roll.logp))
+    scored = agent.objective.score(roll, roll.new_steps(roll.rew_ext), torch.zeros_like(roll.logp))
     stream.close()
     # the step before is bootstrapped from the value of the last observation before the fault, and no further
     expected = rew[1] + agent.objective.gamma_ext * roll.value_ext[0, 2] - roll.value_ext[0, 1]

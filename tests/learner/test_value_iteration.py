@@ -38,7 +38,8 @@ def test_action_values_by_hand(monkeypatch) -> None:
     agent, past = planner(
         "policy.objective.gamma_int=0.9", "policy.objective.gamma_ext=0.8", "policy.objective.weight_ext=2.0"
     )
-    # a reward of 3, and an end with a probability of 1/2
+    # a reward of 3, which is 6 in units of the return scale, and an end with a probability of 1/2
+    agent.return_scale.std.fill_(0.5)
     agent.model.heads["dynamics"].outcome.bias.data = torch.tensor([torch.tensor(3.0).log1p(), 0.0])
     # all to the right is new
     monkeypatch.setattr(agent.curiosity, "predict_reward", lambda roll, out: roll.act[:, :1].float())
@@ -49,16 +50,16 @@ def test_action_values_by_hand(monkeypatch) -> None:
     )
     agent.policy.temperature.fill_(0.5)  # goes left in 1 of 10; in 1 of 4 at a temperature of 1
     roll = agent.imagination.rollout(agent, past)
-    left = 2 * (3 + 0.8 * 0.5 * 10) + (0 + 0.9 * 0.5 * 20)
-    right = 2 * 3 + 1  # the next state is unknown
+    left = 2 * (6 + 0.8 * 0.5 * 10) + (0 + 0.9 * 0.5 * 20)
+    right = 2 * 6 + 1  # the next state is unknown
     torch.testing.assert_close(roll.q_values, torch.tensor([left, right]).expand(16, 1, 2))
-    torch.testing.assert_close(roll.ret_ext, torch.full((16, 1), 0.1 * 7 + 0.9 * 3))
+    torch.testing.assert_close(roll.ret_ext, torch.full((16, 1), 0.1 * 10 + 0.9 * 6))
     torch.testing.assert_close(roll.ret_int, torch.full((16, 1), 0.1 * 9 + 0.9 * 1))
     losses = agent.objective.losses(agent.policy, roll.h, roll.z, roll)
     torch.testing.assert_close(
         losses["policy"], torch.full((16, 1), 4.0).log()
     )  # the policy has a probability of 1/4 for the target
-    torch.testing.assert_close(losses["value"], torch.full((16, 1), 0.5 * ((10 - 3.4) ** 2 + (20 - 1.8) ** 2)))
+    torch.testing.assert_close(losses["value"], torch.full((16, 1), 0.5 * ((10 - 6.4) ** 2 + (20 - 1.8) ** 2)))
 
 
 @torch.no_grad()

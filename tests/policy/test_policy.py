@@ -77,7 +77,7 @@ def test_temperature_anneals_linearly() -> None:
         ActorCritic(8, (4,), DISCRETE, temperature=0.0)
 
 
-def test_one_trunk_gives_the_action_and_both_values() -> None:
+def test_a_policy_gives_the_action_and_both_values() -> None:
     params, values = ActorCritic(8, (4,), DISCRETE)(torch.randn(3, 2, 8), torch.randn(3, 2, 4))
     assert params.shape == (3, 2, 5) and values.shape == (3, 2, 2)
 
@@ -103,6 +103,15 @@ def test_a_gain_of_zero_grows_where_the_memory_is_useful() -> None:
 def test_gain_of_the_memory_scales_h_alone() -> None:
     policy = ActorCritic(8, (4,), DISCRETE, memory_gain=0.25)
     h, z = torch.randn(3, 8), torch.randn(3, 4)
-    expected = torch.nn.functional.linear(torch.cat([h / 4, z], 1), policy.trunk.weight, policy.trunk.bias)
-    actor, critic = torch.nn.functional.gelu(expected).chunk(2, -1)
+    x = torch.cat([h / 4, z], 1)
+    actor, critic = (torch.nn.functional.gelu(trunk(x)) for trunk in (policy.actor_trunk, policy.critic_trunk))
     torch.testing.assert_close(policy(h, z), (policy.actor(actor), policy.critic(critic)))
+
+
+def test_each_parameter_belongs_to_one_part() -> None:
+    policy = ActorCritic(8, (4,), DISCRETE, own_encoder=True, make_encoder=lambda: torch.nn.Linear(3, 4))
+    parts = policy.parts()
+    names = {id(p): name for name, p in policy.named_parameters()}
+    assert sorted(names[id(p)] for part in parts.values() for p in part) == sorted(names.values())
+    assert {names[id(p)] for p in parts["policy_encoder"]} == {"memory_gain", "encoder.weight", "encoder.bias"}
+    assert {names[id(p)].split(".")[0] for p in parts["critic"]} == {"critic_trunk", "critic"}

@@ -60,8 +60,16 @@ def test_parts_are_clipped_by_their_own_norms() -> None:
     agent = module.agent
     before = {name: p.grad.clone() for name, p in agent.named_parameters() if p.grad is not None}
     module.configure_gradient_clipping(None, 1e-3, "norm")
-    for part in ("model", "policy", "curiosity"):
-        own = {name: g for name, g in before.items() if name.startswith(f"{part}.")}
+    parts = {
+        "model": "model.",
+        "policy_encoder": ("policy.encoder.", "policy.memory_gain"),
+        "actor": "policy.actor",
+        "critic": "policy.critic",
+        "curiosity": "curiosity.",
+    }
+    assert set(module.parts) == set(parts)
+    for start in parts.values():
+        own = {name: g for name, g in before.items() if name.startswith(start)}
         norm = torch.nn.utils.get_total_norm(list(own.values()))
         assert norm > 1e-3
         for name, grad in own.items():

@@ -57,9 +57,9 @@ def test_only_matrices_decay(agent) -> None:
         if parameter.requires_grad:
             expected = 0.1 if parameter.ndim >= 2 and name not in tables else 0.0
             assert decays[name] == expected, name
-    for name in ("model.memory.norm.weight", "model.start", "policy.dist.log_std", "policy.trunk.bias"):
+    for name in ("model.memory.norm.weight", "model.start", "policy.dist.log_std", "policy.actor_trunk.bias"):
         assert decays[name] == 0.0
-    assert decays["policy.trunk.weight"] == decays["model.memory.attentions.0.qkv.weight"] == 0.1
+    assert decays["policy.critic_trunk.weight"] == decays["model.memory.attentions.0.qkv.weight"] == 0.1
 
 
 def test_rates_of_the_parts(agent) -> None:

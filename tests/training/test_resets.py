@@ -76,7 +76,7 @@ def test_new_numbers_each_time_and_the_same_for_one_seed() -> None:
         agent, optimizer, resets, _ = made(["policy"])
         for _ in range(2):
             resets.reset(agent, [optimizer])
-            found.append(agent.policy.trunk.weight.detach().clone())
+            found.append(agent.policy.actor_trunk.weight.detach().clone())
     assert torch.equal(found[0], found[2]) and torch.equal(found[1], found[3]) and not torch.equal(*found[:2])
     # orthogonal with the gain of a new policy
     gram = found[0] @ found[0].T if found[0].shape[0] <= found[0].shape[1] else found[0].T @ found[0]

@@ -96,7 +96,7 @@ BAD = {
     "a pickle": (lambda f: torch.save({"a": torch.zeros(1)}, f / "model.safetensors"), "not readable"),
     "not json": (lambda f: (f / "config.json").write_text("{"), "config.json: not readable"),
     "a list": (lambda f: (f / "config.json").write_text("[1]"), "config.json: not readable"),
-    "other version": (lambda f: change(f, format=99), "of format 99, this version reads 2"),
+    "other version": (lambda f: change(f, format=99), "of format 99, this version reads 3"),
     "no environment": (lambda f: change(f, env={}), "no agent can be built"),
     "a resolver": (lambda f: change(f, name="${oc.env:HOME}"), "allowed are no resolvers"),
     "a call": (retarget, "_target_=os.system in its configuration, allowed are those in configs/"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
 from typing import NamedTuple, cast
 
@@ -17,7 +18,7 @@ from worldmodel.learner.imagination import Imagination
 from worldmodel.masked import masked_mean, masked_means
 from worldmodel.model.targets.collapse import effective_rank, latent_std
 from worldmodel.model.world_model import WorldModel
-from worldmodel.policy import ActorCritic, Objective
+from worldmodel.policy import ActorCritic, Objective, ReturnScale
 from worldmodel.types import Minibatch, Rollout, ScoredRollout
 
 
@@ -29,7 +30,7 @@ class Losses(NamedTuple):
 
 
 class CuriousAgent(nn.Module):
-    """World model, policy, curiosity, reward normaliser and objective.
+    """World model, policy, curiosity, reward normaliser, return scale and objective.
 
     The joint loss is the weighted sum of the masked means of unreduced (B, T) losses. A loss that is missing in
     `weights` has weight 1. `imagination` is None if the policy learns from real steps.
@@ -43,6 +44,7 @@ class CuriousAgent(nn.Module):
         policy: ActorCritic,
         curiosity: Curiosity,
         reward_normalizer: RewardNormalizer,
+        return_scale: ReturnScale,
         objective: Objective,
         weights: dict[str, float],
         total_steps: int,
@@ -51,10 +53,12 @@ class CuriousAgent(nn.Module):
     ):
         super().__init__()
         self.model, self.policy, self.curiosity = model, policy, curiosity
-        self.reward_normalizer, self.objective, self.imagination = reward_normalizer, objective, imagination
+        self.reward_normalizer, self.return_scale = reward_normalizer, return_scale
+        self.objective, self.imagination = objective, imagination
         self.weights, self.total_steps, self.seed = dict(weights), total_steps, seed
         self.register_buffer("env_steps", torch.zeros((), dtype=torch.long))
         self.metrics: dict[str, float] = {}  # of the last scored rollout
+        self.value_ratio: Tensor | None = None  # scalar: factor of the extrinsic value head by the last scored rollout
 
     @property
     def device(self) -> torch.device:
@@ -99,14 +103,35 @@ class CuriousAgent(nn.Module):
             "curiosity": self.curiosity,
         }
 
+    def clipped_parts(self) -> dict[str, list[nn.Parameter]]:
+        """Return the trained parameters whose gradients are clipped together, by part; each belongs to one part."""
+        parts = {
+            "model": list(self.model.parameters()),
+            **self.policy.parts(),
+            "curiosity": list(self.curiosity.parameters()),
+        }
+        taken: set[int] = set()
+        for name, parameters in parts.items():
+            parts[name] = [p for p in parameters if p.requires_grad and id(p) not in taken]
+            taken |= {id(p) for p in parts[name]}
+        return {name: parameters for name, parameters in parts.items() if parameters}
+
     @torch.no_grad()
     def score(self, rollout: Rollout) -> ScoredRollout:
-        """Add the intrinsic reward, advantages and returns to a new rollout, and set `metrics` to its figures."""
+        """Add the intrinsic reward, advantages and returns to a new rollout, and set `metrics` to its figures.
+
+        The return scale covers the rollout before its returns are computed. Where it changes, so do the critic and the
+        rollout's values, which were in the units of before.
+        """
         mask = rollout.new_steps(rollout.mask)
         out = self.model.score_rollout(rollout)
         raw = self.curiosity.reward(rollout, out)
         rew_int = self.reward_normalizer(raw, mask)
-        scored = self.objective.score(rollout, rew_int)
+        rew_ext, over = rollout.new_steps(rollout.rew_ext), rollout.new_steps(rollout.end | rollout.trunc)
+        self.value_ratio = self.return_scale.update(rew_ext, over, mask, self.objective.gamma_ext)
+        self.policy.rescale_values(self.value_ratio)
+        rollout = replace(rollout, value_ext=rollout.value_ext * self.value_ratio)
+        scored = self.objective.score(rollout, self.return_scale(rew_ext), rew_int)
         self.env_steps += mask.numel() * world_size()
         self.policy.anneal(float(self.env_steps) / self.total_steps)
         y, valid = out.y[:, :-1].flatten(0, 1).flatten(1), rollout.new_steps(rollout.valid).flatten()
@@ -115,6 +140,7 @@ class CuriousAgent(nn.Module):
             "rew_int_raw": float(masked_mean(raw, mask)),
             "rew_int": float(masked_mean(rew_int, mask)),
             "rew_int_std": float(self.reward_normalizer.moments.std),
+            "return_scale": float(self.return_scale.scale),
             "delta_skill": 1 - float(error / base.clamp_min(1e-12)),
             "latent_std": float(latent_std(y, valid)),
             "latent_rank": float(effective_rank(y, valid)),

@@ -15,7 +15,7 @@ from worldmodel.errors import check_range
 from worldmodel.model.heads.dynamics import symexp
 from worldmodel.model.imagined_state import ImaginedState
 from worldmodel.model.world_model import WorldModel
-from worldmodel.policy import ActorCritic, Objective
+from worldmodel.policy import ActorCritic, Objective, ReturnScale
 from worldmodel.types import Obs, PlannedRollout, Rollout, ScoredRollout, Sequences, map_obs
 
 
@@ -26,6 +26,7 @@ class Imagining(Protocol):
     policy: ActorCritic
     curiosity: Curiosity
     reward_normalizer: RewardNormalizer
+    return_scale: ReturnScale
     objective: Objective
 
 
@@ -115,7 +116,7 @@ class ImaginedRollouts(Imagination):
         )
         raw = agent.curiosity.predict_reward(rollout, model.predict_and_compare(h, act, z, y))
         rew_int = torch.where(rollout.new_steps(rollout.mask), agent.reward_normalizer.apply(raw), 0.0)
-        return agent.objective.score(rollout, rew_int)
+        return agent.objective.score(rollout, agent.return_scale(rollout.new_steps(rollout.rew_ext)), rew_int)
 
 
 def any_row(past: Sequences) -> Sequences:

@@ -28,6 +28,7 @@ def freeze(agent: CuriousAgent, num_envs: int) -> None:
             moments.horizon = float("inf")
             moments.count.fill_(moments.horizon)
     agent.reward_normalizer.reset(num_envs)
+    agent.return_scale.reset(num_envs)
     agent.curiosity.reset(num_envs)
 
 
@@ -108,7 +109,8 @@ def run_episodes(
         roll = collector.collect()
         out = agent.model.score_rollout(roll)
         raw = agent.curiosity.reward(roll, out)
-        roll = agent.objective.score(roll, agent.reward_normalizer(raw, roll.new_steps(roll.mask)))
+        rew_ext = agent.return_scale(roll.new_steps(roll.rew_ext))
+        roll = agent.objective.score(roll, rew_ext, agent.reward_normalizer(raw, roll.new_steps(roll.mask)))
         stats.add(roll, raw)
         progress(int(stats.finished.sum()))
         yield roll, out

@@ -60,7 +60,7 @@ def update(
     for metric in metrics:
         metric.add(scored)
     replay.add(rollout)
-    reset = gather(agent.begin_update)
+    reset, ratio = gather(agent.begin_update), agent.value_ratio
 
     turns = batching.minibatches // batching.model_every  # of the world model, in each pass
     for _ in range(batching.epochs):
@@ -73,8 +73,8 @@ def update(
                 model = concatenate([model, replayed])
             for real in islice(parts, batching.model_every):
                 for policy in policy_batches(agent, real, replay, gather):
-                    yield Minibatch(model, policy, numbers, reset)
-                    model = numbers = None  # the world model learns once in each turn
+                    yield Minibatch(model, policy, numbers, reset, ratio)
+                    model = numbers = ratio = None  # the world model learns once in each turn
                     reset = []
 
 

@@ -79,7 +79,7 @@ class ImaginedValueIteration(Imagination):
         raw = agent.curiosity.predict_reward(rollout, out)[:, 0]
         known = 1 - (raw / max_reward).clamp(0.0, 1.0)
         goes_on = 1 - pred.end.sigmoid()
-        q_ext = symexp(pred.rew) + objective.gamma_ext * known * goes_on * values[:, 0]
+        q_ext = agent.return_scale(symexp(pred.rew)) + objective.gamma_ext * known * goes_on * values[:, 0]
         q_int = agent.reward_normalizer.apply(raw) + objective.gamma_int * known * (
             (goes_on if objective.episodic_int else 1.0) * values[:, 1]
         )

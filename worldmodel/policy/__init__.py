@@ -4,5 +4,6 @@ from worldmodel.policy.actor_critic import ActorCritic
 from worldmodel.policy.planned import QDistillation
 from worldmodel.policy.ppo import PPO, Objective
 from worldmodel.policy.random_policy import RandomPolicy
+from worldmodel.policy.return_scale import ReturnScale
 
-__all__ = ["PPO", "ActorCritic", "Objective", "QDistillation", "RandomPolicy"]
+__all__ = ["PPO", "ActorCritic", "Objective", "QDistillation", "RandomPolicy", "ReturnScale"]

@@ -8,6 +8,7 @@ from typing import Literal
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import functional as F
 
 from encoders import Encoder
@@ -30,6 +31,8 @@ def _begin(layer: nn.Linear, gain: float) -> None:
 
 class ActorCritic(nn.Module):
     """Policy and critic, each with one hidden layer; the critic has an extrinsic and an intrinsic value.
+
+    The extrinsic value is in units of `ReturnScale`.
 
     memory_gradient: the policy's losses train the memory; otherwise they use the h and z stored while acting.
     reads_memory: the input is h and the present latent; otherwise the latent alone.
@@ -79,7 +82,8 @@ class ActorCritic(nn.Module):
             assert make_encoder is not None
             self.encoder = make_encoder()
         inp = int(torch.tensor(latent).prod()) + (dim if reads_memory else 0)
-        self.trunk = _linear(inp, 2 * hidden, 2**0.5)
+        self.actor_trunk = _linear(inp, hidden, 2**0.5)
+        self.critic_trunk = _linear(inp, hidden, 2**0.5)
         self.actor = _linear(hidden, self.dist.size, CHOICE)
         self.critic = _linear(hidden, 2, 0.1)
 
@@ -87,6 +91,23 @@ class ActorCritic(nn.Module):
         """Re-initialise the layer that chooses the action, nearly uniformly; return its parameters."""
         _begin(self.actor, CHOICE)
         return list(self.actor.parameters())
+
+    @torch.no_grad()
+    def rescale_values(self, ratio: Tensor) -> None:
+        """Multiply the extrinsic value of every input by the scalar `ratio` (van Hasselt et al. 2016, PopArt)."""
+        for parameter in self.critic.parameters():  # weight (2, hidden), bias (2,)
+            scale_rows(parameter, torch.stack([ratio, torch.ones_like(ratio)]))
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters with separate gradient norms, by name: what both read, the actor's, the critic's."""
+        actor = [*self.actor_trunk.parameters(), *self.actor.parameters(), *self.dist.parameters()]
+        critic = [*self.critic_trunk.parameters(), *self.critic.parameters()]
+        own = {id(p) for p in (*actor, *critic)}
+        return {
+            "policy_encoder": [p for p in self.parameters() if id(p) not in own],
+            "actor": actor,
+            "critic": critic,
+        }
 
     def see(self, obs: Obs, z: Tensor) -> Tensor:
         """Return the latent that the policy reads: that of `own_encoder`, else the world model's z (*lead, *latent).
@@ -105,8 +126,7 @@ class ActorCritic(nn.Module):
         x = z.flatten(h.ndim - 1)
         if self.memory_gain is not None:
             x = torch.cat([self.memory_gain * h, x], -1)
-        actor, critic = F.gelu(self.trunk(x)).chunk(2, -1)
-        return self.actor(actor), self.critic(critic)
+        return self.actor(F.gelu(self.actor_trunk(x))), self.critic(F.gelu(self.critic_trunk(x)))
 
     def act(self, h: Tensor, z: Tensor, greedy: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Choose actions: h (N, D), z (N, *latent) -> act (N, *act_shape), logp (N,), values (N, 2)."""
@@ -116,3 +136,11 @@ class ActorCritic(nn.Module):
             return act, torch.zeros_like(values[..., 0]), values
         act, logp = self.dist.sample(params, self.temperature)
         return act, logp, values
+
+
+def scale_rows(x: Tensor, factors: Tensor) -> None:
+    """Multiply the rows of x (R, ...) in place by factors (R,); x may be sharded over ranks."""
+    factors = factors.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+    if isinstance(x, DTensor):
+        factors = distribute_tensor(factors, x.device_mesh, x.placements)
+    x.mul_(factors)

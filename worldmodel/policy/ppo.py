@@ -25,8 +25,12 @@ class Objective(Protocol):
     weight_int: float
     episodic_int: bool
 
-    def score(self, rollout: Rollout, rew_int: Tensor) -> ScoredRollout:
-        """Return the rollout with its intrinsic reward (B, T), advantages and returns."""
+    def score(self, rollout: Rollout, rew_ext: Tensor, rew_int: Tensor) -> ScoredRollout:
+        """Return the rollout with its intrinsic reward, advantages and returns.
+
+        rew_ext: extrinsic reward (B, T) in units of `ReturnScale`, as are the returns and values of the result.
+        rew_int: intrinsic reward (B, T), normalised and scaled.
+        """
         ...
 
     def losses(self, policy: ActorCritic, h: Tensor, z: Tensor, rollout: AnyRollout) -> dict[str, Tensor]:
@@ -55,11 +59,9 @@ class PPO:
     episodic_int: bool = True
     adv_floor: float = 1e-2
 
-    def score(self, rollout: Rollout, rew_int: Tensor) -> ScoredRollout:
+    def score(self, rollout: Rollout, rew_ext: Tensor, rew_int: Tensor) -> ScoredRollout:
         """See `Objective.score`: advantages and returns from rewards and the acting policy's values."""
-        end, trunc, mask, rew_ext = (
-            rollout.new_steps(x) for x in (rollout.end, rollout.trunc, rollout.mask, rollout.rew_ext)
-        )
+        end, trunc, mask = (rollout.new_steps(x) for x in (rollout.end, rollout.trunc, rollout.mask))
         adv_ext, ret_ext = gae(rew_ext, rollout.value_ext, end, trunc, mask, gamma=self.gamma_ext, lam=self.lam)
         adv_int, ret_int = gae(
             rew_int,

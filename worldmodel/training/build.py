@@ -84,6 +84,7 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
         policy=fill(instantiate(cfg.policy.actor), **known),
         curiosity=curiosity,
         reward_normalizer=fill(instantiate(cfg.reward), **known),
+        return_scale=fill(instantiate(cfg.policy.return_scale), **known),
         objective=instantiate(cfg.policy.objective),
         imagination=imagination,
         weights=OmegaConf.to_container(cfg.weights),

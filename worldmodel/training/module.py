@@ -11,10 +11,12 @@ import lightning as L
 import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from worldmodel.distributed import sum_over_ranks
 from worldmodel.errors import NonFiniteLoss
 from worldmodel.learner.curious_agent import CuriousAgent
+from worldmodel.policy.actor_critic import scale_rows
 from worldmodel.training.checkpoint import FORMAT
 from worldmodel.training.sharding import shard
 from worldmodel.types import Minibatch
@@ -44,6 +46,8 @@ class TrainingModule(L.LightningModule):
         self.sums: dict[str, Tensor] = {}  # over the steps of this update, by loss
         self.counts: Counter[str] = Counter()
         self.model_in_step = False  # the world model has had losses since the last step of the optimizer
+        self.parts: dict[str, list[torch.nn.Parameter]] = {}  # of the optimiser, clipped separately
+        self.value_head: list[torch.nn.Parameter] = []  # of the optimiser
 
     @property
     def env_steps(self) -> int:
@@ -66,6 +70,8 @@ class TrainingModule(L.LightningModule):
             NonFiniteLoss: on all ranks, if the loss of any rank is not finite or not below `max_loss`.
         """
         self._drop_moments(batch.reset)
+        if batch.value_ratio is not None:
+            self._rescale_values(batch.value_ratio)
         terms, replayed = self.agent.losses(batch)
         total = self.agent.weighted_sum(terms)
         good = total.detach().abs() < self.max_loss  # False for nan
@@ -86,23 +92,37 @@ class TrainingModule(L.LightningModule):
         if parameters:
             drop_moments(self.trainer.optimizers, parameters)
 
+    def _rescale_values(self, ratio: Tensor) -> None:
+        """Let the optimiser's moments follow a rescaled value head, so that its steps stay as large as they were.
+
+        The gradient of the rescaled head is multiplied by the ratio, its square by the square. Of sharded parameters
+        the agent rescaled a gathered copy, which is dropped after the backward pass.
+        """
+        first = torch.stack([ratio, torch.ones_like(ratio)])
+        for parameter in self.value_head:
+            if isinstance(parameter, DTensor):
+                with torch.no_grad():
+                    scale_rows(parameter, first)
+        rescale_moments(self.trainer.optimizers if self._trainer else [], self.value_head, first)
+
     def configure_gradient_clipping(
         self,
         optimizer: torch.optim.Optimizer,
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradients of world model, policy and curiosity each by their own norm.
+        """Clip the gradients of world model, policy encoder, actor, critic and curiosity each by their own norm.
 
-        Large losses of a signal then do not slow the other parts down, and the policy's step does not depend on whether
+        Large losses of a part then do not slow the other parts down, and the policy's step does not depend on whether
         the world model takes a step as well.
         """
         if gradient_clip_algorithm == "value":
             return self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         if gradient_clip_val:
-            for part in (self.agent.model, self.agent.policy, self.agent.curiosity):
-                if parameters := list(part.parameters()):
-                    torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            for parameters in self.parts.values():
+                if grads := [p.grad for p in parameters if p.grad is not None]:
+                    norm = torch.nn.utils.get_total_norm(grads)
+                    torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -123,6 +143,8 @@ class TrainingModule(L.LightningModule):
         checkpoint["config"], checkpoint["format"] = self.config, FORMAT
 
     def configure_optimizers(self) -> Any:
+        self.parts = self.agent.clipped_parts()
+        self.value_head = list(self.agent.policy.critic.parameters())
         return self.make_optimizer(self.agent)
 
 
@@ -131,3 +153,17 @@ def drop_moments(optimizers: list[torch.optim.Optimizer], parameters: list[torch
     for optimizer in optimizers:
         for parameter in parameters:
             optimizer.state.pop(parameter, None)
+
+
+def rescale_moments(
+    optimizers: list[torch.optim.Optimizer], parameters: list[torch.nn.Parameter], factors: Tensor
+) -> None:
+    """Rescale the optimisers' moments of parameters whose rows' gradients are multiplied by factors (rows,)."""
+    for optimizer in optimizers:
+        for parameter in parameters:
+            for name, moment in optimizer.state.get(parameter, {}).items():
+                if power := _MOMENTS.get(name):
+                    scale_rows(moment, factors**power)
+
+
+_MOMENTS = {"exp_avg": 1, "momentum_buffer": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2}

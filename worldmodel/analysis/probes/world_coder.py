@@ -110,7 +110,7 @@ class WorldCoder:
     def size_bytes(self) -> int:
         """Size of the receiver's weights: encoder, tokens, memory, head and policy, 4 bytes each."""
         model, policy = self.agent.model, self.agent.policy
-        parts = (model.encoder, model.token, model.act, model.memory, self.head, policy.trunk, policy.actor)
+        parts = (model.encoder, model.token, model.act, model.memory, self.head, policy.actor_trunk, policy.actor)
         return 4 * (sum(p.numel() for part in parts for p in part.parameters()) + model.start.numel())
 
 
