@@ -35,9 +35,10 @@ def first_leaf(obs: Obs) -> Tensor:
 class Sequences:
     """B sequences of L + 1 rows, L = K + T; the observation of the last row closes the last transition.
 
-    Row t holds the observation, the action taken on it and its outcome. The row after an `end` or `trunc` holds the
-    true terminal observation. The environment ignores the action on that row (it resets), so its `mask` is False
-    although it is `valid`. Rows before the start of a run have `mask` and `valid` False.
+    Row t holds the observation, the action executed on it (in unit space for a Box, see `UnitBox`) and its outcome. The
+    row after an `end` or `trunc` holds the true terminal observation. The environment ignores the action on that row
+    (it resets), so its `mask` is False although it is `valid`. Rows before the start of a run have `mask` and `valid`
+    False.
     """
 
     obs: Obs  # (B, L+1, *obs_shape)
@@ -112,7 +113,8 @@ class Rollout(Sequences):
     `info[key][:, 1:]` is aligned with the T transitions and `info[key][:, :-1]` with the h before them.
     """
 
-    logp: Tensor  # (B, T) log-probability of act under the acting policy
+    sample: Tensor  # (B, T, *act_shape) what act is the clipped or squashed value of; act itself if discrete
+    logp: Tensor  # (B, T) log-probability of the sample under the acting policy
     value_ext: Tensor  # (B, T+1) in units of the return scale; while acting, of the scale at that time
     value_int: Tensor  # (B, T+1)
     h: Tensor  # (B, T, D) memory while acting

@@ -15,6 +15,7 @@ from helpers.tiny import tiny_agent, tiny_config
 from helpers.worlds import rollout, views
 
 from worldmodel.curiosity import AgentSpec, Curiosity, Product, WeightedSum
+from worldmodel.envs.unit_box import UnitBox
 from worldmodel.policy import RandomPolicy
 from worldmodel.training.build import build_agent, env_spec
 from worldmodel.training.checkpoint import read_checkpoint
@@ -99,25 +100,26 @@ def random_policy(space: gym.Space) -> RandomPolicy:
 def test_random_actions_are_uniform(greedy: bool) -> None:
     policy, x = random_policy(gym.spaces.Discrete(4)), torch.randn(20000, 4)
     if not greedy:
-        act, logp, values = policy.act(x, x)
+        act, _, logp, values = policy.act(x, x)
         torch.testing.assert_close(logp, torch.full_like(logp, -log(4)))
         again, entropy = policy.dist.evaluate(policy(x, x)[0], act, policy.temperature)
         torch.testing.assert_close(again, logp)
         torch.testing.assert_close(entropy, torch.full_like(entropy, log(4)))
     else:
-        act, _, values = policy.act(x, x, greedy=True)
+        act, *_, values = policy.act(x, x, greedy=True)
     torch.testing.assert_close(act.bincount() / 20000, torch.full((4,), 0.25), atol=0.02, rtol=0)
     assert values.std() > 0
     low, high = np.array([-1, 2, -np.inf], np.float32), np.array([1, 6, np.inf], np.float32)
-    act = random_policy_of_box(low, high).act(x, x, greedy)[0]
+    space = UnitBox(gym.spaces.Box(low, high))
+    act = torch.from_numpy(space.to_raw(random_policy_of_box(space).act(x, x, greedy).act.numpy()))
     torch.testing.assert_close(act.mean(0), torch.tensor([0.0, 4.0, 0.0]), atol=0.05, rtol=0)
     torch.testing.assert_close(act.std(0), torch.tensor([2 / 12**0.5, 4 / 12**0.5, 1.0]), atol=0.05, rtol=0)
     assert (act[:, 0].abs() <= 1).all() and (act[:, 1] >= 2).all() and (act[:, 1] <= 6).all()
 
 
-def random_policy_of_box(low: np.ndarray, high: np.ndarray) -> RandomPolicy:
+def random_policy_of_box(space: UnitBox) -> RandomPolicy:
     torch.manual_seed(0)
-    return RandomPolicy(4, (4,), gym.spaces.Box(low, high), hidden=8)
+    return RandomPolicy(4, (4,), space, hidden=8)
 
 
 def test_the_random_policy_is_configured() -> None:

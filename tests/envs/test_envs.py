@@ -212,7 +212,7 @@ def test_actions():
     with pytest.raises(ValueError, match=r"allowed is \(2, 6\)"):
         pair[0].step(torch.zeros(2))
     pendulum = make_env("Pendulum-v1", "gymnasium", 2)
-    assert pendulum.act_space == Box(-2, 2, (1,), np.float32)
+    assert pendulum.act_space == Box(-1, 1, (1,), np.float32)  # in unit space
     assert run(pendulum, [torch.full((2, 1), 1.5)])[0][1].shape == (2, 3)
 
 

@@ -21,6 +21,8 @@ def hand_made(stage: type[Sequences] = Rollout, **given: Any) -> Any:
     lead, flags = shape[0], ("valid", "mask", "end", "trunc")
     filled = {name: torch.zeros(shape, dtype=torch.bool if name in flags else torch.float32) for name in rows}
     filled["episode"] = torch.zeros(shape, dtype=torch.long)
+    if "sample" in {f.name for f in fields(stage)} and "act" in given:
+        filled["sample"] = given["act"][:, -num_new - 1 : -1]
     for f in fields(stage):
         closing = f.name in ("value_ext", "value_int")
         filled.setdefault(f.name, torch.zeros(lead, num_new + closing))

@@ -1,7 +1,6 @@
-"""Action distributions against torch.distributions; temperature, bias to the null action, gain of the memory."""
+"""Discrete distributions against torch.distributions; temperature, bias to the null action, gain of the memory."""
 
 import gymnasium as gym
-import numpy as np
 import pytest
 import torch
 from torch import distributions as D
@@ -11,7 +10,6 @@ from worldmodel.policy.distributions import make_distribution
 
 DISCRETE = gym.spaces.Discrete(5)
 MULTI = gym.spaces.MultiDiscrete([3, 4])
-BOX = gym.spaces.Box(-1, 1, (2, 3), np.float32)
 
 
 def test_categorical_agrees_with_torch() -> None:
@@ -38,24 +36,6 @@ def test_multi_categorical_is_a_product() -> None:
     parts = [D.Categorical(logits=p) for p in params.split([3, 4], -1)]
     torch.testing.assert_close(logp, sum(p.log_prob(a) for p, a in zip(parts, act.unbind(-1), strict=True)))
     torch.testing.assert_close(dist.evaluate(params, act, 1.0)[1], sum(p.entropy() for p in parts))
-
-
-@pytest.mark.parametrize("noise", ["learned", "fixed"])
-def test_gaussian_agrees_with_torch(noise: str) -> None:
-    dist, params = make_distribution(BOX, noise=noise, std=0.5), torch.randn(4, 6)
-    act, logp = dist.sample(params, 2.0)
-    assert act.shape == (4, 2, 3)
-    oracle = D.Independent(D.Normal(params, 1.0), 1)
-    torch.testing.assert_close(logp, oracle.log_prob(act.flatten(1)))
-    torch.testing.assert_close(dist.evaluate(params, act, 2.0)[1], oracle.entropy())
-    assert len(list(dist.parameters())) == (noise == "learned")
-
-
-def test_without_noise_the_action_is_the_mean() -> None:
-    dist, params = make_distribution(BOX, noise="none"), torch.randn(4, 6)
-    act, logp = dist.sample(params, 1.0)
-    torch.testing.assert_close(act.flatten(1), params)
-    assert (logp == 0).all()
 
 
 def test_null_bias_is_a_propensity_to_do_nothing() -> None:

@@ -76,7 +76,7 @@ class Adapter:
 
     def step(self, act: Tensor) -> Step:
         """Take one action in each copy, (N, *act_shape)."""
-        actions = to_actions(self.venv.single_action_space, act, self.num_envs)
+        actions = to_actions(self.venv.single_action_space, self.act_space, act, self.num_envs)
         if self._past is not None:
             past = act.detach().cpu().numpy()
             self._past.append(past if past.dtype.kind == "f" else past.astype(np.min_scalar_type(past.max())))

@@ -12,6 +12,7 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from torch import Tensor
 
+from worldmodel.envs.unit_box import UnitBox
 from worldmodel.types import Obs
 
 
@@ -54,21 +55,19 @@ class Reader:
 
 
 def action_space(space: gym.Space) -> gym.Space:
-    """Return the published action space: discrete values begin at 0, boxes are float32."""
-    return _publish(space, "action")
+    """Return the published action space: discrete values begin at 0, a Box becomes its unit space."""
+    return UnitBox(space) if isinstance(space, Box) else _publish(space, "action")
 
 
-def to_actions(space: gym.Space, act: Tensor, num_envs: int) -> np.ndarray:
-    """Convert a tensor (N, *shape) to an array in the engine's dtype; boxes are clipped to their bounds.
+def to_actions(raw: gym.Space, space: gym.Space, act: Tensor, num_envs: int) -> np.ndarray:
+    """Convert actions (N, *shape) of the published `space` to an array in the units and dtype of the engine's, `raw`.
 
     Raises ValueError for another shape.
     """
     value = act.detach().cpu().numpy()
-    if value.shape != (allowed := (num_envs, *space.shape)):
+    if value.shape != (allowed := (num_envs, *(raw.shape or ()))):
         raise ValueError(f"actions of shape {value.shape}: allowed is {allowed}")
-    if isinstance(space, Box):
-        return np.clip(value, space.low, space.high).astype(space.dtype)
-    return (value + space.start).astype(space.dtype)
+    return space.to_raw(value) if isinstance(space, UnitBox) else (value + raw.start).astype(raw.dtype)
 
 
 def _choose(space: Dict, keys: Sequence[str] | None) -> list[str]:

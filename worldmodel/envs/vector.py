@@ -35,7 +35,7 @@ class VectorEnv(Protocol):
 
     num_envs: int
     obs_space: gym.Space  # of one copy: Box (uint8 or float32), Discrete, MultiDiscrete, or a Dict of those
-    act_space: gym.Space  # of one copy: Discrete, MultiDiscrete or Box; discrete values begin at 0
+    act_space: gym.Space  # of one copy: Discrete, MultiDiscrete or UnitBox; discrete values begin at 0
     null_action: int | None  # the action that does nothing, if there is one
     resumable: bool  # restoring a state_dict() costs at most one episode per copy
     info: dict[str, np.ndarray]  # of the observations of the last reset(), as in Step
@@ -45,7 +45,7 @@ class VectorEnv(Protocol):
         ...
 
     def step(self, act: Tensor) -> Step:
-        """Take one action in each copy: (N,) or (N, k) int, or (N, *shape) float, clipped to its bounds."""
+        """Take one action in each copy: (N,) or (N, k) int, or (N, *shape) float in unit space, see `UnitBox`."""
         ...
 
     def render(self) -> np.ndarray | None:

@@ -19,7 +19,8 @@ from worldmodel.types import Obs, Sequences, map_obs
 class ActorOutput:
     """Outputs of acting on one row, with leading dimension N."""
 
-    act: Tensor  # (N, *act_shape)
+    act: Tensor  # (N, *act_shape) executed, in unit space for a Box
+    sample: Tensor  # (N, *act_shape) before clipping or squashing
     logp: Tensor  # (N,)
     values: Tensor  # (N, 2): extrinsic, intrinsic
     h: Tensor  # (N, D)
@@ -119,13 +120,13 @@ class Actor:
         h = self.model.memory.step(x, self.episode, rows.valid[:, t], self.state)
         seen = self.policy.see(obs_t, z)
         if actions is None:
-            act, logp, values = self.policy.act(h, seen, greedy)
+            act, sample, logp, values = self.policy.act(h, seen, greedy)
         else:
             values = self.policy(h, seen)[1]
-            act, logp = actions, torch.zeros_like(values[:, 0])
+            act, sample, logp = actions, actions, torch.zeros_like(values[:, 0])
         rows.act[:, t] = act
         self.cursor += 1
-        return ActorOutput(act, logp, values, h, z)
+        return ActorOutput(act, sample, logp, values, h, z)
 
     def record_outcome(
         self, rew: Tensor, end: Tensor, trunc: Tensor, ignored: Tensor, fault: Tensor | None = None

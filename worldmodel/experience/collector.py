@@ -78,7 +78,7 @@ class Collector:
         if self.pending:
             actor.cursor -= 1  # the closing row of the last rollout is the first row of this one
             actor.shift_window()
-        logp, h, z, values, infos = [], [], [], [], [self.info]
+        samples, logp, h, z, values, infos = [], [], [], [], [], [self.info]
         for _ in range(actor.rollout_length):
             output = actor.observe(self.obs, self.greedy)
             step: Step = self.env.step(output.act)
@@ -90,6 +90,8 @@ class Collector:
             actor.record_outcome(*(x.to(device) for x in outcome))
             self.obs, self.info = step.obs, step.info
             infos.append(step.info)
+            if output.sample is not output.act:
+                samples.append(output.sample)
             logp.append(output.logp)
             h.append(output.h)
             z.append(output.z)
@@ -103,6 +105,7 @@ class Collector:
         return add_fields(
             Rollout,
             rows,
+            sample=torch.stack(samples, 1) if samples else rows.new_steps(rows.act),
             logp=torch.stack(logp, 1),
             value_ext=value[..., 0].contiguous(),
             value_int=value[..., 1].contiguous(),

@@ -94,12 +94,12 @@ class ImaginedRollouts(Imagination):
         steps: defaultdict[str, list[Tensor]] = defaultdict(list)
         observed = [state.obs]
         for _ in range(self.horizon):
-            act, logp, values = policy.act(state.h, policy.see(state.obs, state.z))
+            act, sample, logp, values = policy.act(state.h, policy.see(state.obs, state.z))
             y = state.y
             pred = model.predict(state.h, act, y)
             end = torch.rand_like(pred.end) < pred.end.sigmoid()
-            step = {"act": act, "logp": logp, "values": values, "h": state.h, "z": state.z, "y": y, "end": end}
-            for name, value in (step | {"rew": symexp(pred.rew)}).items():
+            step = {"act": act, "sample": sample, "logp": logp, "values": values, "h": state.h, "z": state.z}
+            for name, value in (step | {"y": y, "end": end, "rew": symexp(pred.rew)}).items():
                 steps[name].append(value)
             state.step(act)
             observed.append(state.obs)
@@ -107,13 +107,12 @@ class ImaginedRollouts(Imagination):
         steps["z"].append(state.z)
         steps["y"].append(state.y)
         obs = map_obs(lambda *o: torch.stack(o, 1), *observed)
-        act, logp, value, h, z, y, rew, end = (
-            torch.stack(steps[name], 1) for name in ("act", "logp", "values", "h", "z", "y", "rew", "end")
+        act, sample, logp, value, h, z, y, rew, end = (
+            torch.stack(steps[name], 1) for name in ("act", "sample", "logp", "values", "h", "z", "y", "rew", "end")
         )
         alive = torch.cat([torch.ones_like(end[:, :1]), ~end[:, :-1]], 1).cumprod(1).bool()
-        rollout = imagined(
-            obs, act, alive & state.real[:, None], h, z[:, :-1], rew=rew, end=end, logp=logp, value=value
-        )
+        real, outcome = alive & state.real[:, None], {"rew": rew, "end": end, "value": value}
+        rollout = imagined(obs, act, real, h, z[:, :-1], sample=sample, logp=logp, **outcome)
         raw = agent.curiosity.predict_reward(rollout, model.predict_and_compare(h, act, z, y))
         rew_int = torch.where(rollout.new_steps(rollout.mask), agent.reward_normalizer.apply(raw), 0.0)
         return agent.objective.score(rollout, agent.return_scale(rollout.new_steps(rollout.rew_ext)), rew_int)
@@ -133,6 +132,7 @@ def imagined(
     *,
     rew: Tensor | None = None,
     end: Tensor | None = None,
+    sample: Tensor | None = None,
     logp: Tensor | None = None,
     value: Tensor | None = None,
 ) -> Rollout:
@@ -146,7 +146,8 @@ def imagined(
         z: latents (B, T, *latent).
         rew: extrinsic reward (B, T), zero by default.
         end: termination (B, T) bool, False by default.
-        logp: log-probability of the actions (B, T), zero by default.
+        sample: what the actions were executed from (B, T, *act_shape), the actions by default.
+        logp: log-probability of the samples (B, T), zero by default.
         value: extrinsic and intrinsic value (B, T+1, 2), zero by default.
     """
     mask = with_last_row(real)
@@ -162,6 +163,7 @@ def imagined(
         end=none if end is None else with_last_row(end),
         trunc=none,
         num_new=real.shape[1],
+        sample=act if sample is None else sample,
         logp=nothing[:, 1:] if logp is None else logp,
         value_ext=value[..., 0].contiguous(),
         value_int=value[..., 1].contiguous(),

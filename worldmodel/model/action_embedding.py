@@ -40,7 +40,7 @@ class ActionEmbedding(nn.Module):
 
     def forward(self, act: Tensor) -> Tensor:
         if self.box:
-            return self.map(act.flatten(act.ndim - self.lead).float())
+            return self.map((act.flatten(act.ndim - self.lead) if self.lead else act[..., None]).float())
         embedded = self.map(act + self.offset)
         return embedded.sum(-2) if self.lead else embedded
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import NamedTuple
 
 import gymnasium as gym
 import torch
@@ -12,7 +12,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import functional as F
 
 from encoders import Encoder
-from worldmodel.policy.distributions import make_distribution
+from worldmodel.policy.continuous import Noise
+from worldmodel.policy.distributions import Family, make_distribution
 from worldmodel.types import Obs
 
 CHOICE = 0.01  # initial gain of the layer that chooses the action
@@ -29,6 +30,15 @@ def _begin(layer: nn.Linear, gain: float) -> None:
     nn.init.zeros_(layer.bias)
 
 
+class Choice(NamedTuple):
+    """Actions of N environments, and what they were drawn from."""
+
+    act: Tensor  # (N, *act_shape) executed, in unit space for a Box
+    sample: Tensor  # (N, *act_shape) before clipping or squashing; only the log-probability reads it
+    logp: Tensor  # (N,)
+    values: Tensor  # (N, 2): extrinsic, intrinsic
+
+
 class ActorCritic(nn.Module):
     """Policy and critic, each with one hidden layer; the critic has an extrinsic and an intrinsic value.
 
@@ -40,6 +50,7 @@ class ActorCritic(nn.Module):
         the policy is less disturbed by an h that changes while the world model learns.
     own_encoder: the present latent is that of a separate encoder, trained by the policy's losses. The features of the
         world model change with its losses and are not selected for actions.
+    distribution, noise, std: of Box actions, see `make_distribution`.
     temperature, temperature_end, anneal: the temperature changes linearly from the first to the second value over the
         first `anneal` share of training.
 
@@ -61,7 +72,8 @@ class ActorCritic(nn.Module):
         memory_gain: float = 1.0,
         own_encoder: bool = False,
         make_encoder: Callable[[], Encoder] | None = None,
-        noise: Literal["learned", "fixed", "none"] = "learned",
+        distribution: Family = "gaussian",
+        noise: Noise = "learned",
         std: float = 1.0,
         null_action: int | None = None,
         null_bias: float = 0.0,
@@ -76,7 +88,14 @@ class ActorCritic(nn.Module):
         self.memory_gain = nn.Parameter(torch.full((1,), float(memory_gain))) if reads_memory else None
         self.schedule = (temperature, temperature_end, anneal)
         self.register_buffer("temperature", torch.tensor(float(temperature)))
-        self.dist = make_distribution(act_space, noise=noise, std=std, null_action=null_action, null_bias=null_bias)
+        self.dist = make_distribution(
+            act_space,
+            distribution=distribution,
+            noise=noise,
+            std=std,
+            null_action=null_action,
+            null_bias=null_bias,
+        )
         self.encoder = None
         if own_encoder:
             assert make_encoder is not None
@@ -128,14 +147,14 @@ class ActorCritic(nn.Module):
             x = torch.cat([self.memory_gain * h, x], -1)
         return self.actor(F.gelu(self.actor_trunk(x))), self.critic(F.gelu(self.critic_trunk(x)))
 
-    def act(self, h: Tensor, z: Tensor, greedy: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Choose actions: h (N, D), z (N, *latent) -> act (N, *act_shape), logp (N,), values (N, 2)."""
+    def act(self, h: Tensor, z: Tensor, greedy: bool = False) -> Choice:
+        """Choose actions for h (N, D), z (N, *latent)."""
         params, values = self(h, z)
         if greedy:
-            act = self.dist.mode(params)
-            return act, torch.zeros_like(values[..., 0]), values
-        act, logp = self.dist.sample(params, self.temperature)
-        return act, logp, values
+            sample, logp = self.dist.mode(params), torch.zeros_like(values[..., 0])
+        else:
+            sample, logp = self.dist.sample(params, self.temperature)
+        return Choice(self.dist.execute(sample), sample, logp, values)
 
 
 def scale_rows(x: Tensor, factors: Tensor) -> None:

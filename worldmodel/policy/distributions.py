@@ -1,11 +1,14 @@
-"""Action distributions as plain functions of the policy head's output, because sampling is in the hot loop."""
+"""Action distributions as plain functions of the policy head's output, because sampling is in the hot loop.
+
+A distribution draws a sample, which its log-probability reads; `execute` turns it into the action. For discrete actions
+both are the same tensor; for those of a Box see `continuous`.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import reduce
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import gymnasium as gym
 import torch
@@ -13,6 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldmodel.errors import check_choice
+from worldmodel.policy.continuous import Beta, Gaussian, Noise, TanhGaussian
+
+Family = Literal["gaussian", "tanh", "beta"]
 
 
 class Categorical(nn.Module):
@@ -43,6 +49,10 @@ class Categorical(nn.Module):
         act = (logp - torch.empty_like(logp).exponential_().log_()).argmax(-1)
         return act, logp.gather(-1, act[..., None]).squeeze(-1)
 
+    def execute(self, sample: Tensor) -> Tensor:
+        """Return the action of a sample, which is the same tensor."""
+        return sample
+
     def mode(self, params: Tensor) -> Tensor:
         """Return the most probable action: (*lead)."""
         return (params + self.bias).argmax(-1)
@@ -72,6 +82,10 @@ class MultiCategorical(nn.Module):
         pairs = [p.sample(x, temperature) for p, x in self._components(params)]
         return torch.stack([a for a, _ in pairs], -1), reduce(torch.add, (logp for _, logp in pairs))
 
+    def execute(self, sample: Tensor) -> Tensor:
+        """Return the action of a sample, which is the same tensor."""
+        return sample
+
     def mode(self, params: Tensor) -> Tensor:
         """Return the most probable action: (*lead, M)."""
         return torch.stack([p.mode(x) for p, x in self._components(params)], -1)
@@ -83,69 +97,29 @@ class MultiCategorical(nn.Module):
         return reduce(torch.add, (logp for logp, _ in pairs)), reduce(torch.add, (entropy for _, entropy in pairs))
 
 
-class Gaussian(nn.Module):
-    """Gaussian over a Box action.
-
-    noise:
-      `learned`  one log-std per dimension, independent of the state, initialised to log `std`.
-      `fixed`    the std is `std`.
-      `none`     the action is the mean. It has no density, so log-probability and entropy are 0 and PPO has no effect.
-
-    Raises ValueError for any other value of `noise`.
-    """
-
-    def __init__(self, space: gym.spaces.Box, noise: Literal["learned", "fixed", "none"] = "learned", std: float = 1.0):
-        super().__init__()
-        check_choice("policy.noise", noise, ("learned", "fixed", "none"))
-        self.noise, self.shape = noise, space.shape
-        self.size = math.prod(space.shape)
-        log_std = torch.full((self.size,), math.log(std))
-        if noise == "learned":
-            self.log_std = nn.Parameter(log_std)
-        else:
-            self.register_buffer("log_std", log_std)
-
-    def _logp(self, params: Tensor, act: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
-        log_std = self.log_std + torch.as_tensor(temperature).log()
-        unit = (act - params) * torch.exp(-log_std)
-        half = 0.5 * math.log(2 * math.pi)
-        return (-0.5 * unit.square() - log_std - half).sum(-1), (log_std + half + 0.5).sum().expand(params.shape[:-1])
-
-    def sample(self, params: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Sample: params (N, size) -> action (N, *shape), log-probability (N,)."""
-        if self.noise == "none":
-            return self.mode(params), params.new_zeros(params.shape[:-1])
-        act = params + torch.randn_like(params) * torch.exp(self.log_std) * temperature
-        return act.unflatten(-1, self.shape), self._logp(params, act, temperature)[0]
-
-    def mode(self, params: Tensor) -> Tensor:
-        """Return the mean: (*lead, *shape)."""
-        return params.unflatten(-1, self.shape)
-
-    def evaluate(self, params: Tensor, act: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Return log-probability and entropy (nats), each (*lead)."""
-        if self.noise == "none":
-            zero = params.new_zeros(params.shape[:-1])
-            return zero, zero
-        return self._logp(params, act.flatten(params.ndim - 1), temperature)
+Distribution = Categorical | MultiCategorical | Gaussian | Beta
 
 
 def make_distribution(
     space: gym.Space,
     *,
-    noise: Literal["learned", "fixed", "none"] = "learned",
+    distribution: Family = "gaussian",
+    noise: Noise = "learned",
     std: float = 1.0,
     null_action: int | None = None,
     null_bias: float = 0.0,
-) -> Categorical | MultiCategorical | Gaussian:
-    """Return the distribution for an action space.
+) -> Distribution:
+    """Return the distribution for an action space; `distribution`, `noise` and `std` are those of a Box.
 
-    Raises ValueError for spaces other than Discrete, MultiDiscrete and Box.
+    Raises ValueError for spaces other than Discrete, MultiDiscrete and Box, and for options that do not fit.
     """
+    check_choice("policy.actor.distribution", distribution, get_args(Family))
     if isinstance(space, gym.spaces.Discrete):
         return Categorical(space, null_action, null_bias)
     if isinstance(space, gym.spaces.MultiDiscrete):
         return MultiCategorical(space, null_action, null_bias)
-    if isinstance(space, gym.spaces.Box):
-        return Gaussian(space, noise, std)
-    raise ValueError(f"act_space={space}: allowed are Discrete, MultiDiscrete and Box")
+    if not isinstance(space, gym.spaces.Box):
+        raise ValueError(f"act_space={space}: allowed are Discrete, MultiDiscrete and Box")
+    if distribution == "beta":
+        return Beta(space, noise)
+    return TanhGaussian(space, noise, std) if distribution == "tanh" else Gaussian(space, noise, std)

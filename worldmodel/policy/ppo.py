@@ -80,7 +80,7 @@ class PPO:
         """See `Objective.losses`."""
         assert isinstance(rollout, ScoredRollout)
         params, values = policy(h, policy.see(rollout.new_steps(rollout.obs), z))
-        logp, entropy = policy.dist.evaluate(params, rollout.new_steps(rollout.act), policy.temperature)
+        logp, entropy = policy.dist.evaluate(params, rollout.sample, policy.temperature)
         return {
             "policy": clipped_policy_loss(logp, rollout.logp, rollout.adv, self.clip),
             "entropy": -entropy,

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from worldmodel.envs.unit_box import UnitBox
 from worldmodel.errors import ConfigError
 from worldmodel.experience.actor import ActorOutput
 from worldmodel.learner.curious_agent import CuriousAgent
@@ -116,8 +117,8 @@ class Agent(Shared):
         zero, no = torch.zeros(1), torch.zeros(1, dtype=torch.bool)
         self.actor.record_outcome(zero, no, no, no)
         act = self.output.act[0].cpu().numpy()
-        if isinstance(self.act_space, gym.spaces.Box):
-            act = np.clip(act, self.act_space.low, self.act_space.high)
+        if isinstance(self.act_space, UnitBox):
+            return self.act_space.to_raw(act)
         return int(act) if self.act_space.shape == () else act.astype(self.act_space.dtype)
 
     def _batch(self, obs: Any) -> Obs:
