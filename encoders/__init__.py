@@ -11,6 +11,7 @@ from encoders.grid import Grid
 from encoders.mlp import MLP
 from encoders.pretrained import Pretrained
 from encoders.resnet import ResNet
+from encoders.standardise import Standardise
 
 __all__ = [
     "MLP",
@@ -23,5 +24,6 @@ __all__ = [
     "Obs",
     "Pretrained",
     "ResNet",
+    "Standardise",
     "default_encoder",
 ]

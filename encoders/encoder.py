@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 import gymnasium as gym
+import torch
 from torch import Tensor, nn
 
 Obs = Tensor | dict[str, Tensor]
@@ -76,3 +77,14 @@ def perceptron(sizes: Sequence[int]) -> nn.Sequential:
         last = i == len(sizes) - 2
         layers += [orthogonal(nn.Linear(a, b), 1.0)] if last else [orthogonal(nn.Linear(a, b)), nn.ReLU()]
     return nn.Sequential(*layers)
+
+
+@torch.no_grad()
+def keep_second_moment(layers: nn.Sequential) -> None:
+    """Scale the new layers of `perceptron` in place so that the mean square of their input is that of their output.
+
+    An orthogonal layer with more outputs than inputs preserves the norm, and therefore shrinks each entry.
+    """
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            layer.weight.mul_(max(1.0, layer.out_features / layer.in_features) ** 0.5)

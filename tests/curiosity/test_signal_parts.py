@@ -9,12 +9,12 @@ from helpers.by_hand import ACTS, OBS, PLANE, ROLL, WHITE, Same, rollout
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import Conv, Grid
 from encoders import Dict as DictEncoder
+from encoders import Grid
 from worldmodel.curiosity.blocks.ensemble import Ensemble, EnsembleLinear
 from worldmodel.curiosity.blocks.forward_model import ForwardModel
-from worldmodel.curiosity.blocks.obs_normalizer import ObsNormalizer
 from worldmodel.model.action_embedding import ActionCode
+from worldmodel.obs_normalizer import signal_normalizer
 
 
 def test_codes_of_actions() -> None:
@@ -56,22 +56,21 @@ def test_a_forward_model_reads_the_action_in_every_layer() -> None:
 
 
 def test_whitening_by_hand() -> None:
-    whitening = ObsNormalizer(PLANE, Same())
+    whitening, _ = signal_normalizer(PLANE, Same())
     whitening.update(ROLL)  # the closing row is the first of the next rollout
     torch.testing.assert_close(whitening(ROLL.obs), WHITE)
     late = rollout([[50.0, 50.0], *OBS], [0, 1, 0], num_new=2)  # the statistics have the context already
-    whitening = ObsNormalizer(PLANE, Same())
+    whitening, _ = signal_normalizer(PLANE, Same())
     whitening.update(late)
     torch.testing.assert_close(whitening(ROLL.obs), WHITE)
 
 
 def test_only_numbers_are_whitened() -> None:
-    view, image = Box(0, 255, (7, 7, 3), np.uint8), Box(0, 255, (40, 40, 3), np.uint8)
-    cells = ObsNormalizer(view, Grid(view))
-    assert cells.space == view and not list(cells.moments)
-    assert Conv(ObsNormalizer(image, Conv(image)).space, dim=4)(torch.randn(2, 40, 40, 3)).shape == (2, 4)
+    view = Box(0, 255, (7, 7, 3), np.uint8)
+    cells, same = signal_normalizer(view, Grid(view))
+    assert same == view and not list(cells.moments)
     space = Dict({"pos": PLANE, "dir": Discrete(4), "view": view})
-    mixed = ObsNormalizer(space, DictEncoder(space))
-    assert list(mixed.moments) == ["of_pos"] and mixed.space["view"] == view and mixed.space["dir"] == Discrete(4)
+    mixed, white = signal_normalizer(space, DictEncoder(space))
+    assert list(mixed.moments) == ["of_pos"] and white["view"] == view and white["dir"] == Discrete(4)
     obs = {"pos": torch.tensor([[100.0, 2.0]]), "dir": torch.tensor([3]), "view": torch.zeros(1, 7, 7, 3)}
     assert mixed(obs)["pos"].tolist() == [[5.0, 2.0]] and mixed(obs)["dir"] is obs["dir"]

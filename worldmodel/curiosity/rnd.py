@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from encoders.encoder import orthogonal
 from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.features import Flat, next_obs
-from worldmodel.curiosity.blocks.obs_normalizer import ObsNormalizer
 from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
+from worldmodel.obs_normalizer import signal_normalizer
 from worldmodel.types import Obs, Rollout, Sequences
 
 
@@ -28,8 +28,8 @@ class Distillation(nn.Module):
 
     def __init__(self, spec: AgentSpec, *, dim: int, clip: float):
         super().__init__()
-        self.whitening = ObsNormalizer(spec.obs_space, spec.encoder, clip=clip)
-        target, predictor = (Flat(spec.make_encoder(space=self.whitening.space, dim=dim)) for _ in range(2))
+        self.whitening, space = signal_normalizer(spec.obs_space, spec.encoder, clip=clip)
+        target, predictor = (Flat(spec.make_encoder(space=space, dim=dim)) for _ in range(2))
         self.target = StopGradient(nn.Sequential(target, *_layers(target.width, dim, 1)))
         self.predictor = nn.Sequential(predictor, *_layers(predictor.width, dim, 3))
 

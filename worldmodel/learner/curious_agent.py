@@ -18,6 +18,7 @@ from worldmodel.learner.imagination import Imagination
 from worldmodel.masked import masked_mean, masked_means
 from worldmodel.model.targets.collapse import effective_rank, latent_std
 from worldmodel.model.world_model import WorldModel
+from worldmodel.obs_normalizer import input_normalizer
 from worldmodel.policy import ActorCritic, Objective, ReturnScale
 from worldmodel.types import Minibatch, Rollout, ScoredRollout
 
@@ -30,7 +31,10 @@ class Losses(NamedTuple):
 
 
 class CuriousAgent(nn.Module):
-    """World model, policy, curiosity, reward normaliser, return scale and objective.
+    """World model, policy, curiosity, reward and observation normalisers, return scale and objective.
+
+    The running statistics of vector observations are updated when a rollout is scored. Encoders use the new ones from
+    the next rollout on, so that they act and learn with the same statistics; see `begin_rollout`.
 
     The joint loss is the weighted sum of the masked means of unreduced (B, T) losses. A loss that is missing in
     `weights` has weight 1. `imagination` is None if the policy learns from real steps.
@@ -57,6 +61,7 @@ class CuriousAgent(nn.Module):
         self.objective, self.imagination = objective, imagination
         self.weights, self.total_steps, self.seed = dict(weights), total_steps, seed
         self.register_buffer("env_steps", torch.zeros((), dtype=torch.long))
+        self.obs_normalizer = input_normalizer(self)  # None without vector observations
         self.metrics: dict[str, float] = {}  # of the last scored rollout
         self.value_ratio: Tensor | None = None  # scalar: factor of the extrinsic value head by the last scored rollout
 
@@ -116,6 +121,31 @@ class CuriousAgent(nn.Module):
             taken |= {id(p) for p in parts[name]}
         return {name: parameters for name, parameters in parts.items() if parameters}
 
+    def begin_rollout(self) -> None:
+        """Set the statistics of observations in all encoders; called before each rollout of training."""
+        if self.obs_normalizer is not None:
+            self.obs_normalizer.publish(self)
+
+    def _normalise(self, rollout: Rollout) -> Rollout:
+        """Update the statistics of observations with a new rollout, and return the rollout.
+
+        The first rollout was collected without statistics. Those of the rollout itself are set, and its latents, memory
+        and values are computed again. The log-probabilities are those of the policy that acted.
+        """
+        if self.obs_normalizer is None:
+            return rollout
+        first = self.obs_normalizer.empty
+        self.obs_normalizer.update(rollout)
+        if not first:
+            return rollout
+        self.begin_rollout()
+        z = self.model.encoder(rollout.obs)
+        h = rollout.new_rows(self.model.encode_sequence(z, rollout))
+        z = rollout.new_rows(z)
+        values = self.policy(h, self.policy.see(rollout.new_rows(rollout.obs), z))[1]
+        ext, intrinsic = values.unbind(-1)
+        return replace(rollout, h=h[:, :-1], z=z[:, :-1], value_ext=ext, value_int=intrinsic)
+
     @torch.no_grad()
     def score(self, rollout: Rollout) -> ScoredRollout:
         """Add the intrinsic reward, advantages and returns to a new rollout, and set `metrics` to its figures.
@@ -123,6 +153,7 @@ class CuriousAgent(nn.Module):
         The return scale covers the rollout before its returns are computed. Where it changes, so do the critic and the
         rollout's values, which were in the units of before.
         """
+        rollout = self._normalise(rollout)
         mask = rollout.new_steps(rollout.mask)
         out = self.model.score_rollout(rollout)
         raw = self.curiosity.reward(rollout, out)

@@ -55,6 +55,7 @@ def update(
         metrics: receive the scored rollout.
         gather: provides full weights outside of the training step.
     """
+    agent.begin_rollout()
     rollout = gather(collector.collect)
     scored = gather(lambda: agent.score(rollout))
     for metric in metrics:

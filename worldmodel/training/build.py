@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from functools import partial
 from typing import Any, NamedTuple
@@ -55,9 +56,12 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
         ValueError: for settings that a part or their combination does not allow.
     """
     make_encoder = instantiate(cfg.encoder)
+    normalises = "normalise" in inspect.signature(make_encoder).parameters
 
-    def new_encoder(space: gym.Space = spec.obs_space, **changes: Any) -> Any:
-        return make_encoder(space, **changes)
+    def new_encoder(space: gym.Space | None = None, **changes: Any) -> Any:
+        if space is not None and normalises:  # not a space of raw observations, whose statistics the agent has
+            changes = {"normalise": False} | changes
+        return make_encoder(spec.obs_space if space is None else space, **changes)
 
     encoder, memory = new_encoder(), instantiate(cfg.memory)
     known = dict(spec._asdict(), encoder=encoder, make_encoder=new_encoder, memory=memory, dim=memory.dim)

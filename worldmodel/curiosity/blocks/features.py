@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from encoders import Encoder
 from worldmodel.curiosity.base import AgentSpec
-from worldmodel.curiosity.blocks.obs_normalizer import ObsNormalizer
 from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.model.targets.inverse import ActionHead
+from worldmodel.obs_normalizer import signal_normalizer
 from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Obs, Sequences
 
@@ -46,8 +46,8 @@ class RandomFeatures(nn.Module):
 
     def __init__(self, spec: AgentSpec, *, dim: int):
         super().__init__()
-        self.whitening = ObsNormalizer(spec.obs_space, spec.encoder)
-        self.features = StopGradient(Flat(spec.make_encoder(space=self.whitening.space, dim=dim)))
+        self.whitening, space = signal_normalizer(spec.obs_space, spec.encoder)
+        self.features = StopGradient(Flat(spec.make_encoder(space=space, dim=dim)))
         self.width = self.features.net.width
         self.scale = RunningMeanStd((self.width,), eps=1e-2)
 
