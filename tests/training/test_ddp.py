@@ -7,7 +7,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from helpers.ranks import run_on_two_ranks
+from helpers.ranks import free_port, run_on_two_ranks
 from helpers.tiny import EASY, REPO, TINY, clone, open_stream, tiny_config
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -92,10 +91,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
         roll.mask[1, -8:-2] = False
         torch.save(vars(roll), folder / f"{case}.roll")
         torch.save(learn(module, roll)[1], folder / f"{case}.whole")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    run_on_two_ranks(rank_main, port, folder, spec)
+    run_on_two_ranks(rank_main, free_port(), folder, spec)
     return folder
 
 

@@ -28,7 +28,10 @@ def make(*overrides: str, max_loss: float = math.inf) -> tuple[TrainingModule, S
 def test_a_reported_loss_is_the_mean_over_the_minibatches_that_have_it() -> None:
     module, roll = make()
     module.training_step(Minibatch(None, roll), 0)
-    assert set(module.sums) == {"policy", "value", "entropy"} and not module.model_in_step
+    assert (
+        set(module.sums) == {"loss_policy", "loss_value", "loss_entropy", "kl", "clip_fraction"}
+        and not module.model_in_step
+    )
     module.training_step(Minibatch(roll, roll), 1)
     assert module.model_in_step
     agent = module.agent
@@ -68,12 +71,27 @@ def test_parts_are_clipped_by_their_own_norms() -> None:
         "curiosity": "curiosity.",
     }
     assert set(module.parts) == set(parts)
+    norms: list[float] = []
     for start in parts.values():
         own = {name: g for name, g in before.items() if name.startswith(start)}
         norm = torch.nn.utils.get_total_norm(list(own.values()))
         assert norm > 1e-3
+        norms.append(float(norm))
         for name, grad in own.items():
             torch.testing.assert_close(agent.get_parameter(name).grad, grad * 1e-3 / norm, rtol=1e-3, atol=1e-8)
+    report = module.report()
+    assert [report[f"grad_norm_{part}"] for part in parts] == pytest.approx(norms, rel=1e-5), "before clipping"
+
+
+@pytest.mark.parametrize(("limit", "algorithm"), [(None, None), (0.5, "value")])
+def test_norms_are_reported_without_clipping_by_norm(limit: float | None, algorithm: str | None) -> None:
+    module, roll = make()
+    module.training_step(Minibatch(None, roll), 0)["loss"].backward()
+    module.clip_gradients = lambda *args: None
+    before = torch.nn.utils.get_total_norm([p.grad for p in module.parts["actor"]])
+    module.configure_gradient_clipping(None, limit, algorithm)
+    report = module.report()
+    assert report["grad_norm_actor"] == pytest.approx(float(before)) and "grad_norm_model" not in report
 
 
 def test_moments_are_dropped_of_these_parameters_alone() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from worldmodel.envs.metrics import Metric
 from worldmodel.experience.collector import Collector
@@ -43,7 +46,8 @@ def update(
 ) -> Iterator[Minibatch]:
     """Collect a rollout and yield the minibatches of one update.
 
-    The caller takes an optimiser step on each minibatch before it requests the next one.
+    The caller takes an optimiser step on each minibatch before it requests the next one. With a limit of the policy's
+    KL divergence it also calls `agent.record_step`, and there may be fewer minibatches.
 
     Args:
         agent: the agent.
@@ -53,8 +57,13 @@ def update(
         metrics: receive the scored rollout.
         gather: provides full weights outside of the training step.
     """
-    rollout = gather(collector.collect)
-    scored = gather(lambda: agent.score(rollout))
+    agent.begin_rollout()
+    with evaluating(agent.model):
+        began = time.perf_counter()
+        rollout = gather(collector.collect)
+        collect_s = time.perf_counter() - began
+        scored = gather(lambda: agent.score(rollout))
+    agent.metrics["collect_s"] = collect_s
     for metric in metrics:
         metric.add(scored)
     replay.add(rollout)
@@ -69,6 +78,8 @@ def update(
                 model = concatenate([model, replayed])
             for real in group.split(batching.batch):
                 for policy in policy_batches(agent, real, replay, gather):
+                    if model is None and policy is None:
+                        continue
                     yield Minibatch(model, policy, numbers, reset, ratio)
                     model = numbers = ratio = None  # the world model learns once from each group
                     reset = []
@@ -76,14 +87,30 @@ def update(
 
 def policy_batches(
     agent: CuriousAgent, real: ScoredRollout, replay: Replay, gather: Gather
-) -> Iterator[ScoredRollout | PlannedRollout]:
-    """Yield minibatches of the policy: the real steps, or rollouts imagined from replayed ones."""
+) -> Iterator[ScoredRollout | PlannedRollout | None]:
+    """Yield minibatches of the policy: the real steps, or rollouts imagined from replayed ones.
+
+    A minibatch is None once the policy is above the limit of its KL divergence from the policy of the rollout.
+    """
     imagination = agent.imagination
     if imagination is None:
-        yield real
+        yield real if agent.within_kl_limit() else None
         return
     past, _ = replay.sample(imagination.num_start_states, real.act.device)
     for i in range(imagination.updates_per_batch):
         if i == 0 or imagination.renewed:
-            imagined = gather(lambda: imagination.rollout(agent, past))
-        yield imagined
+            with evaluating(agent.model):
+                imagined = gather(lambda: imagination.rollout(agent, past))
+            agent.kl = None
+        yield imagined if agent.within_kl_limit() else None
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Set evaluation mode, so that acting and imagining are without dropout, and afterwards the mode of before."""
+    mode = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(mode)
