@@ -10,8 +10,8 @@ import pytest
 import torch
 from helpers.tiny import EASY, tiny_agent, tiny_config
 
-from worldmodel.errors import NonFiniteLoss
-from worldmodel.training.build import build_agent, build_data, build_module, env_spec
+from worldmodel.errors import ConfigError, NonFiniteLoss
+from worldmodel.training.build import build_agent, build_data, build_module, check_batch_norm, env_spec
 from worldmodel.training.module import TrainingModule, drop_moments
 from worldmodel.types import Minibatch, ScoredRollout
 
@@ -121,3 +121,13 @@ def test_slow_copies_move_once_per_step_of_the_optimizer(
     trainer.fit(build_module(cfg, agent), data)  # two updates of four minibatches
     assert trainer.global_step == steps == len(moved) and signal == list(range(1, steps + 1))
     assert torch.equal(moved[-1], agent.policy.actor.weight), "it moved before the last step"
+
+
+def test_batch_normalisation_of_a_batch_is_refused() -> None:
+    agent, stream, _ = tiny_agent(*EASY)
+    stream.close()
+    agent.model.encoder.norm = torch.nn.BatchNorm1d(4)
+    with pytest.raises(ConfigError, match=r"^encoder: BatchNorm1d in encoder\.norm mixes rows, allowed are LayerNorm"):
+        check_batch_norm(agent.model)
+    agent.model.encoder.norm.eval()
+    check_batch_norm(agent.model)

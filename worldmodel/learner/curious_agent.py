@@ -20,6 +20,7 @@ from worldmodel.model.targets.collapse import effective_rank, latent_std
 from worldmodel.model.world_model import WorldModel
 from worldmodel.policy import ActorCritic, Objective, ReturnScale
 from worldmodel.policy.returns import explained_variance
+from worldmodel.seeds import IMAGINATION, derive_seed
 from worldmodel.types import Minibatch, Rollout, ScoredRollout
 
 
@@ -229,7 +230,7 @@ class CuriousAgent(nn.Module):
         """Prepare an update with learning in imagination; return the parameters that were re-initialised."""
         if self.imagination is None:
             return []
-        return self.imagination.begin_update(self.policy, 1_000_003 * self.seed + int(self.env_steps))
+        return self.imagination.begin_update(self.policy, derive_seed(self.seed, IMAGINATION, int(self.env_steps)))
 
     def after_step(self) -> None:
         """Update slow copies after an optimiser step that changed the world model."""

@@ -81,6 +81,7 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
         imagination.check(spec.act_space, curiosity)
     if cfg.policy.actor.memory_gradient:
         check_dropout(cfg, model)
+    check_batch_norm(model)
     return CuriousAgent(
         model=model,
         policy=fill(instantiate(cfg.policy.actor), **known),
@@ -109,6 +110,21 @@ def build_module(cfg: DictConfig, agent: CuriousAgent, max_loss: float = math.in
     module = TrainingModule(agent, instantiate(cfg.optimizer), OmegaConf.to_container(cfg), max_loss)
     module.configure_optimizers()  # only for the errors that it raises
     return module
+
+
+def check_batch_norm(model: WorldModel) -> None:
+    """Check that the outputs for a row do not depend on other rows.
+
+    Raises:
+        ConfigError: for batch normalisation with the statistics of a batch.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            group = name.split(".")[0]
+            raise ConfigError(
+                f"{group}: {type(module).__name__} in {name} mixes rows, allowed are LayerNorm, GroupNorm and "
+                "batch normalisation that stays in evaluation mode"
+            )
 
 
 def check_dropout(cfg: DictConfig, model: WorldModel) -> None:

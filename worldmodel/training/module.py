@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from worldmodel.distributed import sum_over_ranks
+from worldmodel.curiosity import per_env_buffers
+from worldmodel.distributed import gather_over_ranks, rank, sum_over_ranks, world_size
 from worldmodel.errors import NonFiniteLoss
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.policy.actor_critic import scale_rows
@@ -48,6 +49,7 @@ class TrainingModule(L.LightningModule):
         self.model_in_step = False  # the world model has had losses since the last step of the optimizer
         self.parts: dict[str, list[torch.nn.Parameter]] = {}  # of the optimiser, clipped separately
         self.value_head: list[torch.nn.Parameter] = []  # of the optimiser
+        self.restored: dict[str, Tensor] = {}  # from a checkpoint: state per environment of this rank, by name
 
     @property
     def env_steps(self) -> int:
@@ -149,6 +151,20 @@ class TrainingModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"], checkpoint["format"] = self.config, FORMAT
+        if world_size() > 1:  # the state of the module is that of the first rank
+            own = {name: x.cpu() for name, x in per_env_buffers(self.agent).items()}
+            checkpoint["per_env"] = gather_over_ranks(own)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        ranks = checkpoint.get("per_env", [])
+        self.restored = ranks[rank()] if len(ranks) == world_size() else {}
+
+    def on_train_start(self) -> None:
+        """Restore this rank's state of the environments, after every rank has restored that of the first."""
+        for name, x in per_env_buffers(self.agent).items():
+            if name in self.restored and self.restored[name].shape == x.shape:
+                x.copy_(self.restored[name])
+        self.restored = {}
 
     def configure_optimizers(self) -> Any:
         self.parts = self.agent.clipped_parts()
