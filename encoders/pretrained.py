@@ -21,6 +21,8 @@ class Pretrained(ImageEncoder):
     backbone: a model's name or path (`AutoModel.from_pretrained`, which may download it), or a mapping with a
         `model_type` and its configuration, for random weights.
     frozen: the backbone has no gradients and stays in evaluation mode. The projection always learns.
+        The statistics of batch normalisation are those of the pretrained model in any case: with those of a batch, a
+        row's latent would depend on other rows.
     size: side to which images are resized. null: the backbone's image size, or the image's own size if the backbone
         accepts any.
 
@@ -78,6 +80,9 @@ class Backbone(nn.Module):
         super().train(mode)
         if self.frozen:
             self.model.eval()
+        for layer in self.model.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.eval()
         return self
 
     def _freeze_unused(self) -> None:

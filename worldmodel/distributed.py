@@ -43,6 +43,20 @@ class _AllReduce(torch.autograd.Function):
         return _AllReduce.apply(grad)
 
 
+def gather_over_ranks(own: Any) -> list[Any]:
+    """Return the plain data of every rank, in the order of the ranks."""
+    gathered: list[Any] = [own]
+    if world_size() > 1:
+        gathered *= world_size()
+        dist.all_gather_object(gathered, own)
+    return gathered
+
+
+def rank() -> int:
+    """Return the number of this rank, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
 def world_size() -> int:
     """Return the number of ranks that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

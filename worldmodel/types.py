@@ -158,11 +158,12 @@ class PlannedRollout(Rollout):
 class Minibatch:
     """Data of one optimiser step: sequences for the policy, and for the world model if it takes part in the step.
 
-    If the policy's gradient reaches the memory, the first sequences of `model` are those of `policy`.
+    One of both is there. If the policy's gradient reaches the memory, the first sequences of `model` are those of
+    `policy`.
     """
 
     model: Sequences | None
-    policy: ScoredRollout | PlannedRollout
+    policy: ScoredRollout | PlannedRollout | None
     replayed: NDArray[np.int64] | None = None  # (R,) numbers in the replay of the last R sequences of `model`
     reset: Sequence[nn.Parameter] = field(default_factory=tuple)  # parameters that were re-initialised before this step
     value_ratio: Tensor | None = None  # scalar: factor of the extrinsic value head since the last step; None: 1

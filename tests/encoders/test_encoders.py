@@ -221,6 +221,17 @@ def test_a_frozen_backbone_never_learns_and_never_trains(name):
     assert free.body.model.training and learnt and all(p.grad is not None for p in learnt)
 
 
+@pytest.mark.parametrize("name", FEW)
+def test_the_latent_of_a_row_does_not_depend_on_other_rows(name):
+    encoder = encoders.Pretrained(PIXELS["hwc"], dim=8, frozen=False, **FEW[name]).train()
+    obs = sample(PIXELS["hwc"], 4)
+    before, other = encoder(obs), obs.clone()
+    other[1:] = 255 - other[1:]
+    after = encoder(other)
+    torch.testing.assert_close(after[0], before[0], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(after[1:], before[1:], atol=1e-3)
+
+
 def test_pretrained_loads_a_folder_with_its_preprocessing(tmp_path):
     from transformers import AutoConfig, AutoModel
 

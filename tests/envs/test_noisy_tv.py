@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.rollouts import hand_made
+from helpers.runs import TIMED
 from helpers.tiny import EASY, tiny_agent
 
 from worldmodel.envs import make_env
@@ -231,7 +232,7 @@ def test_an_interrupted_run_continues_bit_for_bit(cli, tmp_path, overrides: list
             assert ended.code == 0, ended.err
         header, *rows = (tmp_path / run / "metrics.csv").read_text().splitlines()
         names = header.split(",")
-        kept = [i for i, name in enumerate(names) if name not in ("wall_s", "steps_per_s")]
+        kept = [i for i, name in enumerate(names) if name not in TIMED]
         tables.append([[row.split(",")[i] for i in kept] for row in rows])
         states.append(read_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt"))
         assert "tv_action_share" in names

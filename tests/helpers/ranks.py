@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import torch.multiprocessing as mp
 
 import worldmodel.envs.engines.workers  # noqa: F401  # its fork server has imported torch
+
+
+def free_port() -> int:
+    """A port on which no process of this machine listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def run_on_two_ranks(work: Callable[..., None], *args: Any) -> None:

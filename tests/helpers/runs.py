@@ -17,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from worldmodel import train
 from worldmodel.training.checkpoint import read_checkpoint
 
+TIMED = ("wall_s", "steps_per_s", "steps_per_s_collect", "steps_per_s_learn")  # metrics that differ between equal runs
 STEPS = 32  # environment steps of an update of the tiny configuration
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import EASY, clone, joint_loss, tiny_agent
+from helpers.tiny import EASY, clone, joint_loss, minibatches, tiny_agent
 from torch import Tensor
 
 from worldmodel.errors import ConfigError
@@ -146,11 +146,40 @@ def test_masked_steps_do_not_change_the_loss() -> None:
 
 def test_temperature_follows_the_steps() -> None:
     agent, stream, _ = tiny_agent("policy.actor.temperature=3.0", "total_steps=64")
-    for expected in (2.0, 1.0, 1.0):
+    for expected in (3.0, 2.0, 1.0):
+        agent.begin_rollout()
         agent.score(stream.collector.collect())
         assert float(agent.policy.temperature) == pytest.approx(expected)
     assert int(agent.env_steps) == 96
     stream.close()
+
+
+def test_acting_and_learning_have_the_same_temperature() -> None:
+    agent, stream, cfg = tiny_agent(*EASY, "policy.actor.temperature=3.0", "total_steps=96")
+    for _ in range(3):
+        batch = next(iter(minibatches(agent, stream, cfg)))
+        figures = agent.losses(batch).figures
+        assert float(figures["kl"]) == pytest.approx(0.0, abs=1e-6) and float(figures["clip_fraction"]) == 0.0
+    stream.close()
+
+
+@pytest.mark.parametrize("part", ["logp", "adv", "ret_ext", "ret_int"])
+def test_masked_steps_give_no_gradient_whatever_their_values(part: str) -> None:
+    agent, roll = make()
+    other, masked = clone(roll), ~roll.new_steps(roll.mask)
+    assert masked.any()
+    if part == "logp":
+        other.logp[masked] -= 100.0  # a log-ratio of 100, whose exponential overflows
+    else:
+        getattr(other, part)[masked] = 1e30  # whose square overflows
+    found = []
+    for batch in (roll, other):
+        agent.zero_grad()
+        loss = joint_loss(agent, Minibatch(batch, batch))
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in agent.parameters() if p.grad is not None)])
+    assert all(x.isfinite().all() for x in found[1])
+    torch.testing.assert_close(found[0], found[1])
 
 
 @pytest.mark.parametrize("target", ["random", "inverse", "ema", "sigreg", "vicreg", "reconstruction"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from helpers.experience import CHAIN, DREAM
-from helpers.runs import rows
+from helpers.runs import TIMED, rows
 from helpers.tiny import tiny_agent
 
 from encoders.discrete import Discrete as DiscreteEncoder
@@ -181,8 +181,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(world: str, policy: str, cli,
             assert ended.code == 0, ended.err
     whole, parts = rows(tmp_path / "whole"), rows(tmp_path / "parts")
     assert len(whole) == len(parts) == 3
-    timed = {"wall_s", "steps_per_s"}
     for a, b in zip(whole, parts, strict=True):
-        assert {k: v for k, v in a.items() if k not in timed and v == v} == {
-            k: v for k, v in b.items() if k not in timed and v == v
+        assert {k: v for k, v in a.items() if k not in TIMED and v == v} == {
+            k: v for k, v in b.items() if k not in TIMED and v == v
         }

@@ -7,12 +7,13 @@ import pytest
 import torch
 from helpers.by_hand import SPEC
 from helpers.experience import CHAIN, DREAM
-from helpers.tiny import tiny_agent
+from helpers.tiny import joint_loss, tiny_agent
 
 from worldmodel.curiosity.none import NoCuriosity
 from worldmodel.errors import ConfigError
 from worldmodel.learner.value_iteration import ImaginedValueIteration
 from worldmodel.training.config import bad_input
+from worldmodel.types import Minibatch
 
 PLAN = [*(x for x in DREAM if x != "policy=imagined"), "policy=planned", "policy.imagination.horizon=1"]
 SHORT = ["data.context=0", "data.rollout_length=4"]
@@ -141,3 +142,18 @@ def test_a_signal_without_an_upper_limit_is_refused() -> None:
         bad_input(),
     ):
         tiny_agent(*CHAIN, *(x for x in PLAN if not x.startswith("curiosity")), "curiosity=disagreement")
+
+
+def test_masked_states_give_no_gradient_whatever_their_values() -> None:
+    agent, past = planner()
+    with torch.no_grad():
+        roll = agent.imagination.rollout(agent, past)
+    roll.new_steps(roll.mask)[0] = False
+    found = []
+    for value in (0.0, torch.inf):
+        roll.q_values[0], roll.ret_ext[0] = value, value
+        agent.zero_grad()
+        joint_loss(agent, Minibatch(None, roll)).backward()
+        found.append([p.grad for p in agent.policy.parameters() if p.grad is not None])
+    assert all(x.isfinite().all() for x in found[1])
+    torch.testing.assert_close(found[0], found[1])

@@ -7,20 +7,21 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from helpers.ranks import run_on_two_ranks
+from helpers.ranks import free_port, run_on_two_ranks
 from helpers.tiny import EASY, REPO, TINY, clone, open_stream, tiny_config
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from worldmodel.curiosity import per_env_buffers
 from worldmodel.curiosity.byol_explore import RunningMean
 from worldmodel.errors import NonFiniteLoss
 from worldmodel.running_stats import RunningMeanStd
@@ -61,6 +62,7 @@ def rank_main(rank: int, port: int, folder: Path, spec: EnvSpec) -> None:
         agent = module.agent
         roll = Rollout(**torch.load(folder / f"{case}.roll"))[2 * rank : 2 * rank + 2]
         agent.reward_normalizer.reset(2)
+        agent.return_scale.reset(2)
         agent.curiosity.reset(2)
         scored, found = learn(module, roll)
         for key, value in found.items():  # as DDP does
@@ -68,12 +70,32 @@ def rank_main(rank: int, port: int, folder: Path, spec: EnvSpec) -> None:
                 dist.all_reduce(value)
                 value /= 2
         torch.save(found, folder / f"{case}.{rank}")
+    torch.save(restarted(module, make(OmegaConf.load(folder / f"{case}.yaml"), spec)), folder / f"state.{rank}")
     if rank:
         scored.ret_ext[0, 0] = torch.inf
     with pytest.raises(NonFiniteLoss) as caught:
         module.training_step(Minibatch(scored, scored), 0)
     (folder / f"broken.{rank}").write_text(str(caught.value))
     dist.destroy_process_group()
+
+
+def restarted(module: TrainingModule, new: TrainingModule) -> list[dict[str, Tensor]]:
+    """This rank's state of the environments before and after a restart, in which all ranks load the first one's."""
+    for name, x in per_env_buffers(module.agent).items():
+        if x.is_floating_point() and x.ndim:
+            x.uniform_(generator=torch.Generator().manual_seed(dist.get_rank() + len(name)))
+    before = {name: x.clone() for name, x in per_env_buffers(module.agent).items()}
+    checkpoint: dict[str, Any] = {}
+    module.on_save_checkpoint(checkpoint)
+    state = [module.state_dict()]
+    dist.broadcast_object_list(state)
+    new.agent.reward_normalizer.reset(2)
+    new.agent.return_scale.reset(2)
+    new.agent.curiosity.reset(2)
+    new.load_state_dict(state[0])
+    new.on_load_checkpoint(checkpoint)
+    new.on_train_start()
+    return [before, per_env_buffers(new.agent)]
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +114,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
         roll.mask[1, -8:-2] = False
         torch.save(vars(roll), folder / f"{case}.roll")
         torch.save(learn(module, roll)[1], folder / f"{case}.whole")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    run_on_two_ranks(rank_main, port, folder, spec)
+    run_on_two_ranks(rank_main, free_port(), folder, spec)
     return folder
 
 
@@ -117,6 +136,14 @@ def test_gradients_and_statistics_agree(both: Path, case: str) -> None:
         else:
             torch.testing.assert_close(one[key], expected, atol=1e-6, rtol=1e-6)
             assert torch.equal(one[key], two[key]), key
+
+
+def test_state_of_the_environments_returns_to_its_rank(both: Path) -> None:
+    states = [torch.load(both / f"state.{rank}") for rank in (0, 1)]
+    for before, after in states:
+        assert {"reward_normalizer.sum", "return_scale.sum"} <= before.keys() == after.keys()
+        torch.testing.assert_close(after, before)
+    assert not torch.equal(states[0][0]["reward_normalizer.sum"], states[1][0]["reward_normalizer.sum"])
 
 
 def test_a_loss_that_is_not_finite_stops_all_ranks(both: Path) -> None:
@@ -173,6 +200,7 @@ def test_a_run_of_two_ranks(run_of_two: Path) -> None:
     assert record["status"] == "done" and record["env_steps"] == steps[-1]
     assert steps == [32 * (i + 1) for i in range(len(steps))]  # 2 ranks of 2 environments and 8 steps
     saved = read_checkpoint(run_of_two / "checkpoints" / "last.ckpt")
+    assert [x["return_scale.sum"].shape for x in saved["per_env"]] == [(2,), (2,)]
     assert saved["global_step"] == 4 * len(steps) and saved["state_dict"]["agent.reward_normalizer.sum"].shape == (2,)
     assert [p.name for p in run_of_two.parents[1].iterdir()] == [run_of_two.parent.name]
     assert not list(run_of_two.rglob("*.part"))

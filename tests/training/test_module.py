@@ -10,8 +10,8 @@ import pytest
 import torch
 from helpers.tiny import EASY, tiny_agent, tiny_config
 
-from worldmodel.errors import NonFiniteLoss
-from worldmodel.training.build import build_agent, build_data, build_module, env_spec
+from worldmodel.errors import ConfigError, NonFiniteLoss
+from worldmodel.training.build import build_agent, build_data, build_module, check_batch_norm, env_spec
 from worldmodel.training.module import TrainingModule, drop_moments
 from worldmodel.types import Minibatch, ScoredRollout
 
@@ -28,7 +28,10 @@ def make(*overrides: str, max_loss: float = math.inf) -> tuple[TrainingModule, S
 def test_a_reported_loss_is_the_mean_over_the_minibatches_that_have_it() -> None:
     module, roll = make()
     module.training_step(Minibatch(None, roll), 0)
-    assert set(module.sums) == {"policy", "value", "entropy"} and not module.model_in_step
+    assert (
+        set(module.sums) == {"loss_policy", "loss_value", "loss_entropy", "kl", "clip_fraction"}
+        and not module.model_in_step
+    )
     module.training_step(Minibatch(roll, roll), 1)
     assert module.model_in_step
     agent = module.agent
@@ -68,12 +71,27 @@ def test_parts_are_clipped_by_their_own_norms() -> None:
         "curiosity": "curiosity.",
     }
     assert set(module.parts) == set(parts)
+    norms: list[float] = []
     for start in parts.values():
         own = {name: g for name, g in before.items() if name.startswith(start)}
         norm = torch.nn.utils.get_total_norm(list(own.values()))
         assert norm > 1e-3
+        norms.append(float(norm))
         for name, grad in own.items():
             torch.testing.assert_close(agent.get_parameter(name).grad, grad * 1e-3 / norm, rtol=1e-3, atol=1e-8)
+    report = module.report()
+    assert [report[f"grad_norm_{part}"] for part in parts] == pytest.approx(norms, rel=1e-5), "before clipping"
+
+
+@pytest.mark.parametrize(("limit", "algorithm"), [(None, None), (0.5, "value")])
+def test_norms_are_reported_without_clipping_by_norm(limit: float | None, algorithm: str | None) -> None:
+    module, roll = make()
+    module.training_step(Minibatch(None, roll), 0)["loss"].backward()
+    module.clip_gradients = lambda *args: None
+    before = torch.nn.utils.get_total_norm([p.grad for p in module.parts["actor"]])
+    module.configure_gradient_clipping(None, limit, algorithm)
+    report = module.report()
+    assert report["grad_norm_actor"] == pytest.approx(float(before)) and "grad_norm_model" not in report
 
 
 def test_moments_are_dropped_of_these_parameters_alone() -> None:
@@ -103,3 +121,13 @@ def test_slow_copies_move_once_per_step_of_the_optimizer(
     trainer.fit(build_module(cfg, agent), data)  # two updates of four minibatches
     assert trainer.global_step == steps == len(moved) and signal == list(range(1, steps + 1))
     assert torch.equal(moved[-1], agent.policy.actor.weight), "it moved before the last step"
+
+
+def test_batch_normalisation_of_a_batch_is_refused() -> None:
+    agent, stream, _ = tiny_agent(*EASY)
+    stream.close()
+    agent.model.encoder.norm = torch.nn.BatchNorm1d(4)
+    with pytest.raises(ConfigError, match=r"^encoder: BatchNorm1d in encoder\.norm mixes rows, allowed are LayerNorm"):
+        check_batch_norm(agent.model)
+    agent.model.encoder.norm.eval()
+    check_batch_norm(agent.model)

@@ -10,6 +10,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from helpers.runs import TIMED
 from helpers.tiny import EASY, joint_loss, minibatches, tiny_agent
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
@@ -206,6 +207,4 @@ def test_measuring_changes_no_other_metric(cli, tmp_path: Path) -> None:
     scales = [(float(row.pop("noise_scale_model")), float(row.pop("noise_scale_policy"))) for row in on]
     assert not math.isnan(scales[0][0]) or not math.isnan(scales[0][1])
     for a, b in zip(on, off, strict=True):
-        assert {k: v for k, v in a.items() if k not in ("wall_s", "steps_per_s")} == {
-            k: v for k, v in b.items() if k not in ("wall_s", "steps_per_s")
-        }
+        assert {k: v for k, v in a.items() if k not in TIMED} == {k: v for k, v in b.items() if k not in TIMED}

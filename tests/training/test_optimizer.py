@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.tiny import tiny_agent
+from helpers.tiny import minibatches, tiny_agent
 from torch import nn
 
 from worldmodel.training.optimizer import make_adamw, make_muon
@@ -20,7 +20,7 @@ def agent():
 class Layer(nn.Linear):
     """A module with the attributes of an agent that the optimizers read."""
 
-    total_steps, env_steps = 100, 0
+    progress = 0.0
 
     def __init__(self) -> None:
         super().__init__(2, 2)
@@ -101,12 +101,26 @@ def step(module: nn.Module, made: dict) -> None:
 def test_cool_down() -> None:
     module = Layer()
     rates = []
-    for module.env_steps in (0, 50, 75, 100):
+    for module.progress in (0.0, 0.5, 0.75, 1.0):
         made = make_adamw(module, lr=8.0, warmup=0, cooldown=0.5)
         rates.append(made["optimizer"].param_groups[0]["lr"])
     assert rates == [8.0, 8.0, 4.0, 0.0]
     with pytest.raises(ValueError, match=r"optimizer.cooldown=2.0: allowed are numbers from 0 to 1"):
         make_adamw(module, cooldown=2.0)
+
+
+def test_the_last_update_still_learns() -> None:
+    agent, stream, cfg = tiny_agent("total_steps=96")
+    made, rates = make_adamw(agent, lr=8.0, warmup=0, cooldown=1.0), []
+    loader = minibatches(agent, stream, cfg)
+    for _ in range(3):
+        for _batch in loader:
+            rates.append(made["optimizer"].param_groups[0]["lr"])
+            made["optimizer"].step()
+            made["lr_scheduler"]["scheduler"].step()
+    stream.close()
+    assert agent.progress == pytest.approx(2 / 3) and int(agent.env_steps) == 96
+    assert rates == pytest.approx([8.0] * 5 + [16 / 3] * 4 + [8 / 3] * 3)
 
 
 def test_a_restart_restores_the_moments_and_not_the_rates() -> None:
@@ -149,7 +163,7 @@ def test_muon_has_the_matrices_of_the_hidden_layers(agent) -> None:
 class TwoLayers(nn.Module):
     """A hidden layer for Muon and an output layer for AdamW."""
 
-    total_steps, env_steps = 100, 0
+    progress = 0.0
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.runs import STEPS, check_whole, last, record, rows
+from helpers.runs import STEPS, TIMED, check_whole, last, record, rows
 from helpers.tiny import EASY, REPO, TINY
 
 from worldmodel.training.callbacks.signals import SIGNALS
@@ -137,8 +137,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(cli, tmp_path: Pa
     assert cli("total_steps=96", f"run_dir={runs[1]}", *overrides).code == 0
     go_on = ["checkpoint=auto", "total_steps=192", f"run_dir={runs[1]}"]
     assert cli(*go_on, tiny=[])[::2] == (0, "")
-    timed = ("wall_s", "steps_per_s")
-    one, two = ([{k: v for k, v in row.items() if k not in timed} for row in rows(run)] for run in runs)
+    one, two = ([{k: v for k, v in row.items() if k not in TIMED} for row in rows(run)] for run in runs)
     assert str(one) == str(two) and len(one) == 6 and one[-1]["length"] > 0
     one, two = (last(run) for run in runs)
     for a, b in (

@@ -1,7 +1,7 @@
 """Intrinsic rewards, one file per signal."""
 
 from worldmodel.curiosity.ama import AMA
-from worldmodel.curiosity.base import AgentSpec, Curiosity, PerEnvState
+from worldmodel.curiosity.base import AgentSpec, Curiosity, PerEnvState, per_env_buffers
 from worldmodel.curiosity.byol_explore import BYOLExplore
 from worldmodel.curiosity.combination import Product, WeightedSum
 from worldmodel.curiosity.count import Count

@@ -83,3 +83,9 @@ class PerEnvState(nn.Module):
     def reset(self, num_envs: int) -> None:
         """Discard all state and prepare for `num_envs` environments."""
         raise NotImplementedError
+
+
+def per_env_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers of every `PerEnvState` in a module, which differ between ranks, by their names in it."""
+    states = ((name, part) for name, part in module.named_modules() if isinstance(part, PerEnvState))
+    return {f"{name}.{key}": x for name, part in states for key, x in part.named_buffers(recurse=False)}

@@ -16,6 +16,7 @@ from worldmodel.envs.metrics import Metric
 from worldmodel.experience.actor import Actor
 from worldmodel.experience.collector import Collector, Episodes
 from worldmodel.experience.replay import CuriousReplayPriority, Replay
+from worldmodel.seeds import ENVS, SAMPLING, derive_seed
 
 MakeActor = Callable[[int, int, int], Actor]  # numbers of environments, of context steps and of new steps
 
@@ -64,7 +65,7 @@ class ExperienceStream:
 
     def _new_env_seed(self) -> int:
         """Return a seed that differs between ranks and between restarts."""
-        return self.seed + 1000 * self.rank + 10**9 * self.rollouts
+        return derive_seed(self.seed, ENVS, self.rank, self.rollouts)
 
     def _make_envs(self, env_seed: int) -> None:
         self.env_seed = env_seed
@@ -153,8 +154,8 @@ class ExperienceStream:
 
         No restart and no other rank draws the same numbers, and no generator's state has to be saved.
         """
-        seed = int(np.random.SeedSequence((self.seed, self.rank, self.rollouts)).generate_state(1)[0])
+        seed = derive_seed(self.seed, SAMPLING, self.rank, self.rollouts)
         torch.manual_seed(seed)
-        np.random.seed(seed)
+        np.random.seed(seed % 2**32)
         random.seed(seed)
         self.rollouts += 1

@@ -11,15 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.curiosity import Curiosity, RewardNormalizer
-from worldmodel.distributed import world_size
+from worldmodel.distributed import sum_over_ranks, world_size
 from worldmodel.errors import ConfigError
 from worldmodel.experience.actor import Actor
 from worldmodel.learner.imagination import Imagination
-from worldmodel.masked import masked_mean, masked_means
+from worldmodel.masked import masked_means
 from worldmodel.model.targets.collapse import effective_rank, latent_std
 from worldmodel.model.world_model import WorldModel
 from worldmodel.obs_normalizer import input_normalizer
 from worldmodel.policy import ActorCritic, Objective, ReturnScale
+from worldmodel.policy.returns import explained_variance
+from worldmodel.seeds import IMAGINATION, derive_seed
 from worldmodel.types import Minibatch, Rollout, ScoredRollout
 
 
@@ -28,6 +30,7 @@ class Losses(NamedTuple):
 
     terms: dict[str, Tensor]  # by name: scalars, masked means, unweighted
     replayed: Tensor | None  # (R,) prediction error of each replayed sequence, in units of the delta's variance
+    figures: dict[str, Tensor]  # metrics of the policy by name: scalars, masked means, without gradient
 
 
 class CuriousAgent(nn.Module):
@@ -41,6 +44,7 @@ class CuriousAgent(nn.Module):
     """
 
     env_steps: Tensor  # scalar, int64: environment steps over all ranks
+    steps_before: Tensor  # scalar, int64: `env_steps` at the start of the present rollout, which schedules read
 
     def __init__(
         self,
@@ -62,8 +66,10 @@ class CuriousAgent(nn.Module):
         self.weights, self.total_steps, self.seed = dict(weights), total_steps, seed
         self.register_buffer("env_steps", torch.zeros((), dtype=torch.long))
         self.obs_normalizer = input_normalizer(self)  # None without vector observations
+        self.register_buffer("steps_before", torch.zeros((), dtype=torch.long))
         self.metrics: dict[str, float] = {}  # of the last scored rollout
         self.value_ratio: Tensor | None = None  # scalar: factor of the extrinsic value head by the last scored rollout
+        self.kl: Tensor | None = None  # scalar: of the policy from the acting one, in its last minibatch on this rank
 
     @property
     def device(self) -> torch.device:
@@ -122,9 +128,17 @@ class CuriousAgent(nn.Module):
         return {name: parameters for name, parameters in parts.items() if parameters}
 
     def begin_rollout(self) -> None:
-        """Set the statistics of observations in all encoders; called before each rollout of training."""
+        """Set the temperature and the statistics of observations in all encoders; called before each rollout."""
+        self.steps_before.copy_(self.env_steps)
+        self.policy.anneal(self.progress)
+        self.kl = None
         if self.obs_normalizer is not None:
             self.obs_normalizer.publish(self)
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps that were done before the present rollout, in [0, 1)."""
+        return float(self.steps_before) / self.total_steps
 
     def _normalise(self, rollout: Rollout) -> Rollout:
         """Update the statistics of observations with a new rollout, and return the rollout.
@@ -138,7 +152,7 @@ class CuriousAgent(nn.Module):
         self.obs_normalizer.update(rollout)
         if not first:
             return rollout
-        self.begin_rollout()
+        self.obs_normalizer.publish(self)
         z = self.model.encoder(rollout.obs)
         h = rollout.new_rows(self.model.encode_sequence(z, rollout))
         z = rollout.new_rows(z)
@@ -164,24 +178,34 @@ class CuriousAgent(nn.Module):
         rollout = replace(rollout, value_ext=rollout.value_ext * self.value_ratio)
         scored = self.objective.score(rollout, self.return_scale(rew_ext), rew_int)
         self.env_steps += mask.numel() * world_size()
-        self.policy.anneal(float(self.env_steps) / self.total_steps)
         y, valid = out.y[:, :-1].flatten(0, 1).flatten(1), rollout.new_steps(rollout.valid).flatten()
-        error, base = masked_mean(out.skill_error, mask), masked_mean(out.skill_base, mask)
-        self.metrics = {
-            "rew_int_raw": float(masked_mean(raw, mask)),
-            "rew_int": float(masked_mean(rew_int, mask)),
-            "rew_int_std": float(self.reward_normalizer.moments.std),
-            "return_scale": float(self.return_scale.scale),
-            "delta_skill": 1 - float(error / base.clamp_min(1e-12)),
-            "latent_std": float(latent_std(y, valid)),
-            "latent_rank": float(effective_rank(y, valid)),
-            "temperature": float(self.policy.temperature),
-            **({} if self.policy.memory_gain is None else {"memory_gain": float(self.policy.memory_gain)}),
+        shares = masked_means({"raw": raw, "int": rew_int, "error": out.skill_error, "base": out.skill_base}, mask)
+        means = sum_over_ranks(torch.stack(list(shares.values()))) / world_size()
+        values = {"ext": (scored.value_ext, scored.ret_ext), "int": (scored.value_int, scored.ret_int)}
+        figures = {
+            "rew_int_raw": means[0],
+            "rew_int": means[1],
+            "rew_int_std": self.reward_normalizer.moments.std,
+            "return_scale": self.return_scale.scale,
+            "delta_skill": 1 - means[2] / means[3].clamp_min(1e-12),
+            "latent_std": latent_std(y, valid),
+            "latent_rank": effective_rank(y, valid),
+            "temperature": self.policy.temperature,
+            **{
+                f"explained_variance_{name}": explained_variance(value[:, :-1], ret, mask)
+                for name, (value, ret) in values.items()
+            },
         }
+        if self.policy.memory_gain is not None:
+            figures["memory_gain"] = self.policy.memory_gain.detach()[0]
+        numbers = torch.stack([x.double() for x in figures.values()]).tolist()  # one transfer from the device
+        self.metrics = dict(zip(figures, numbers, strict=True))
         return scored
 
     def losses(self, batch: Minibatch) -> Losses:
         """Return the masked mean of each loss, unweighted. Only the state of random generators changes.
+
+        A minibatch without sequences for the policy has no losses of the policy; likewise for the world model.
 
         Raises:
             ConfigError: if `weights` has a loss that does not exist.
@@ -195,19 +219,36 @@ class CuriousAgent(nn.Module):
                 mask = batch.model.new_steps(batch.model.mask)
                 real, error = (x[-len(batch.replayed) :] for x in (mask, out.skill_error))
                 replayed = (torch.where(real, error, 0.0).sum(1) / real.sum(1).clamp_min(1)).detach()
-        if self.policy.memory_gradient:
-            count = len(batch.policy)
-            h, z = out.h[:count], out.z[:count, :-1]
-        else:  # from acting, so that the ratio does not depend on later updates of the memory
-            h, z = batch.policy.h, batch.policy.z
-        policy_losses = self.objective.losses(self.policy, h, z, batch.policy)
-        if losses and (unknown := self.weights.keys() - losses.keys() - policy_losses.keys()):
-            allowed = ", ".join([*losses, *policy_losses])
-            raise ConfigError(f"weights.{min(unknown)}: no such loss, allowed are {allowed}")
-        terms = masked_means(policy_losses, batch.policy.new_steps(batch.policy.mask))
+        terms: dict[str, Tensor] = {}
+        figures: dict[str, Tensor] = {}
+        if batch.policy is not None:
+            if self.policy.memory_gradient:
+                count = len(batch.policy)
+                h, z = out.h[:count], out.z[:count, :-1]
+            else:  # from acting, so that the ratio does not depend on later updates of the memory
+                h, z = batch.policy.h, batch.policy.z
+            terms = masked_means(
+                self.objective.losses(self.policy, h, z, batch.policy), batch.policy.new_steps(batch.policy.mask)
+            )
+            reported = getattr(self.objective, "reported", ())
+            figures = {name: terms.pop(name) for name in reported if name in terms}
+            if losses and (unknown := self.weights.keys() - losses.keys() - terms.keys()):
+                allowed = ", ".join([*losses, *terms])
+                raise ConfigError(f"weights.{min(unknown)}: no such loss, allowed are {allowed}")
         if batch.model is not None:
             terms |= masked_means(losses, batch.model.new_steps(batch.model.mask))
-        return Losses(terms, replayed)
+        return Losses(terms, replayed, figures)
+
+    def record_step(self, figures: Mapping[str, Tensor]) -> None:
+        """Keep the KL divergence in the figures of a minibatch of the policy, for `within_kl_limit`."""
+        self.kl = figures.get("kl", self.kl)
+
+    def within_kl_limit(self) -> bool:
+        """Return whether the policy may learn from the next minibatch; the same on all ranks."""
+        limit = getattr(self.objective, "kl_limit", None)
+        if limit is None or self.kl is None:
+            return True
+        return float(sum_over_ranks(self.kl.clone())) <= limit * world_size()
 
     def weighted_sum(self, terms: Mapping[str, Tensor]) -> Tensor:
         """Return the joint loss, a scalar, from the masked means of its terms."""
@@ -217,7 +258,7 @@ class CuriousAgent(nn.Module):
         """Prepare an update with learning in imagination; return the parameters that were re-initialised."""
         if self.imagination is None:
             return []
-        return self.imagination.begin_update(self.policy, 1_000_003 * self.seed + int(self.env_steps))
+        return self.imagination.begin_update(self.policy, derive_seed(self.seed, IMAGINATION, int(self.env_steps)))
 
     def after_step(self) -> None:
         """Update slow copies after an optimiser step that changed the world model."""

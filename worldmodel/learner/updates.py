@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldmodel.envs.metrics import Metric
 from worldmodel.experience.collector import Collector
@@ -45,7 +47,8 @@ def update(
 ) -> Iterator[Minibatch]:
     """Collect a rollout and yield the minibatches of one update.
 
-    The caller takes an optimiser step on each minibatch before it requests the next one.
+    The caller takes an optimiser step on each minibatch before it requests the next one. With a limit of the policy's
+    KL divergence it also calls `agent.record_step`, and there may be fewer minibatches.
 
     Args:
         agent: the agent.
@@ -56,8 +59,12 @@ def update(
         gather: provides full weights outside of the training step.
     """
     agent.begin_rollout()
-    rollout = gather(collector.collect)
-    scored = gather(lambda: agent.score(rollout))
+    with evaluating(agent.model):
+        began = time.perf_counter()
+        rollout = gather(collector.collect)
+        collect_s = time.perf_counter() - began
+        scored = gather(lambda: agent.score(rollout))
+    agent.metrics["collect_s"] = collect_s
     for metric in metrics:
         metric.add(scored)
     replay.add(rollout)
@@ -74,6 +81,8 @@ def update(
                 model = concatenate([model, replayed])
             for real in islice(parts, batching.model_every):
                 for policy in policy_batches(agent, real, replay, gather):
+                    if model is None and policy is None:
+                        continue
                     yield Minibatch(model, policy, numbers, reset, ratio)
                     model = numbers = ratio = None  # the world model learns once in each turn
                     reset = []
@@ -94,14 +103,30 @@ def split_policy(agent: CuriousAgent, scored: ScoredRollout, sequences: Tensor, 
 
 def policy_batches(
     agent: CuriousAgent, real: ScoredRollout, replay: Replay, gather: Gather
-) -> Iterator[ScoredRollout | PlannedRollout]:
-    """Yield minibatches of the policy: the real steps, or rollouts imagined from replayed ones."""
+) -> Iterator[ScoredRollout | PlannedRollout | None]:
+    """Yield minibatches of the policy: the real steps, or rollouts imagined from replayed ones.
+
+    A minibatch is None once the policy is above the limit of its KL divergence from the policy of the rollout.
+    """
     imagination = agent.imagination
     if imagination is None:
-        yield real
+        yield real if agent.within_kl_limit() else None
         return
     past, _ = replay.sample(imagination.num_start_states, real.act.device)
     for i in range(imagination.updates_per_batch):
         if i == 0 or imagination.renewed:
-            imagined = gather(lambda: imagination.rollout(agent, past))
-        yield imagined
+            with evaluating(agent.model):
+                imagined = gather(lambda: imagination.rollout(agent, past))
+            agent.kl = None
+        yield imagined if agent.within_kl_limit() else None
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Set evaluation mode, so that acting and imagining are without dropout, and afterwards the mode of before."""
+    mode = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(mode)

@@ -105,6 +105,7 @@ class ActorCritic(nn.Module):
         self.critic_trunk = _linear(inp, hidden, 2**0.5)
         self.actor = _linear(hidden, self.dist.size, CHOICE)
         self.critic = _linear(hidden, 2, 0.1)
+        self.eval()
 
     def reset_actor(self) -> list[nn.Parameter]:
         """Re-initialise the layer that chooses the action, nearly uniformly; return its parameters."""
@@ -134,6 +135,10 @@ class ActorCritic(nn.Module):
         obs: observation, leaves (*lead, *obs_shape).
         """
         return z if self.encoder is None else self.encoder(obs)
+
+    def train(self, mode: bool = True) -> ActorCritic:
+        """Stay in evaluation mode: with dropout, the policy that learns would differ from the one that acted."""
+        return super().train(False)
 
     def anneal(self, progress: float) -> None:
         """Set the temperature for a completed share of training in [0, 1]."""

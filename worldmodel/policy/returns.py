@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from worldmodel.distributed import sum_over_ranks
+
 
 @torch.no_grad()
 def gae(
@@ -52,3 +54,20 @@ def gae(
             next_value = torch.where(mask[:, t], value[:, t], next_value)
         adv[:, t] = m * next_adv
     return adv, adv + value[:, :-1]
+
+
+@torch.no_grad()
+def explained_variance(value: Tensor, ret: Tensor, mask: Tensor) -> Tensor:
+    """Return 1 - Var(ret - value) / Var(ret) over the real steps of all ranks, a scalar; nan for a constant return.
+
+    Args:
+        value: predicted values (B, T).
+        ret: returns (B, T).
+        mask: real steps (B, T) bool.
+    """
+    real = mask.double()
+    both = torch.where(mask, torch.stack([ret, ret - value]), 0.0).double()  # (2, B, T)
+    sums = sum_over_ranks(torch.cat([both.sum((1, 2)), real.sum()[None]]))
+    mean = (sums[:2] / sums[2].clamp_min(1.0))[:, None, None]
+    var = sum_over_ranks((real * (both - mean).square()).sum((1, 2)))
+    return torch.where(var[0] > 0, 1 - var[1] / var[0], torch.nan)

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from worldmodel.curiosity import AgentSpec, Curiosity
 from worldmodel.envs import VectorEnv
-from worldmodel.errors import check_range
+from worldmodel.errors import ConfigError, SettingError, check_range
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.learner.updates import Batching
 from worldmodel.model.world_model import WorldModel
@@ -83,6 +84,9 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
     if imagination is not None:
         check_imagination(cfg, curiosity)
         imagination.check(spec.act_space, curiosity)
+    if cfg.policy.actor.memory_gradient:
+        check_dropout(cfg, model)
+    check_batch_norm(model)
     return CuriousAgent(
         model=model,
         policy=fill(instantiate(cfg.policy.actor), **known),
@@ -111,6 +115,45 @@ def build_module(cfg: DictConfig, agent: CuriousAgent, max_loss: float = math.in
     module = TrainingModule(agent, instantiate(cfg.optimizer), OmegaConf.to_container(cfg), max_loss)
     module.configure_optimizers()  # only for the errors that it raises
     return module
+
+
+def check_batch_norm(model: WorldModel) -> None:
+    """Check that the outputs for a row do not depend on other rows.
+
+    Raises:
+        ConfigError: for batch normalisation with the statistics of a batch.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            group = name.split(".")[0]
+            raise ConfigError(
+                f"{group}: {type(module).__name__} in {name} mixes rows, allowed are LayerNorm, GroupNorm and "
+                "batch normalisation that stays in evaluation mode"
+            )
+
+
+def check_dropout(cfg: DictConfig, model: WorldModel) -> None:
+    """Check that the h of learning can equal that of acting, which is without dropout.
+
+    Raises:
+        ConfigError: for dropout in the encoder or the memory.
+    """
+    if cfg.memory.get("dropout"):
+        raise SettingError("memory.dropout", cfg.memory.dropout, "with policy.actor.memory_gradient=true is 0")
+    for group in ("encoder", "memory"):
+        for name, module in getattr(model, group).named_modules():
+            if rate := dropout_rate(module):
+                raise ConfigError(
+                    f"policy.actor.memory_gradient=true: allowed with dropout ({rate:g} in {group}.{name}) is false"
+                )
+
+
+def dropout_rate(module: nn.Module) -> float:
+    """Return the rate of a dropout layer, or of one that a module applies itself; 0 without dropout."""
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p
+    rates = (x for name, x in vars(module).items() if "drop" in name and isinstance(x, float))
+    return max(rates, default=0.0)
 
 
 def check_imagination(cfg: DictConfig, curiosity: Curiosity) -> None:

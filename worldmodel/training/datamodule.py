@@ -8,8 +8,8 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.distributed as dist
 
+from worldmodel.distributed import gather_over_ranks
 from worldmodel.envs import VectorEnv
 from worldmodel.envs.metrics import Metric
 from worldmodel.errors import check_range
@@ -106,7 +106,7 @@ class SequenceData(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the stream. Each rank calls this; the first rank's state contains those of all ranks."""
-        return self.stream.state_dict(_gather_ranks)
+        return self.stream.state_dict(gather_over_ranks)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the stream from a checkpoint, or keep the state until `setup` opens the stream."""
@@ -134,9 +134,3 @@ class Minibatches:
         stream.seed_sampling()
         metrics = list(stream.metrics.values())
         yield from update(self.agent, stream.collector, stream.replay, self.batching, metrics, self.gather)
-
-
-def _gather_ranks(own: Any) -> list[Any]:
-    gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, own)
-    return gathered

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import lightning as L
@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from worldmodel.distributed import sum_over_ranks
+from worldmodel.curiosity import per_env_buffers
+from worldmodel.distributed import gather_over_ranks, rank, sum_over_ranks, world_size
 from worldmodel.errors import NonFiniteLoss
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.policy.actor_critic import scale_rows
@@ -43,11 +44,12 @@ class TrainingModule(L.LightningModule):
     ):
         super().__init__()
         self.agent, self.make_optimizer, self.config, self.max_loss = agent, make_optimizer, config or {}, max_loss
-        self.sums: dict[str, Tensor] = {}  # over the steps of this update, by loss
+        self.sums: dict[str, Tensor] = {}  # over the steps of this update, by name in metrics.csv
         self.counts: Counter[str] = Counter()
         self.model_in_step = False  # the world model has had losses since the last step of the optimizer
         self.parts: dict[str, list[torch.nn.Parameter]] = {}  # of the optimiser, clipped separately
         self.value_head: list[torch.nn.Parameter] = []  # of the optimiser
+        self.restored: dict[str, Tensor] = {}  # from a checkpoint: state per environment of this rank, by name
 
     @property
     def env_steps(self) -> int:
@@ -72,7 +74,7 @@ class TrainingModule(L.LightningModule):
         self._drop_moments(batch.reset)
         if batch.value_ratio is not None:
             self._rescale_values(batch.value_ratio)
-        terms, replayed = self.agent.losses(batch)
+        terms, replayed, figures = self.agent.losses(batch)
         total = self.agent.weighted_sum(terms)
         good = total.detach().abs() < self.max_loss  # False for nan
         if sum_over_ranks(1.0 - good.float()):  # all ranks stop together, because the others would wait forever
@@ -81,11 +83,16 @@ class TrainingModule(L.LightningModule):
                 "on another rank" if good else f"{float(total.detach()):.3g} with rollback.max_loss={self.max_loss:g}"
             ]
             raise NonFiniteLoss(f"loss is not finite at env_steps={self.env_steps}: {', '.join(bad)}")
-        for key, x in terms.items():
-            self.sums[key] = self.sums.get(key, 0.0) + x.detach()
-            self.counts[key] += 1
+        self.agent.record_step(figures)
+        self._add({f"loss_{key}": x.detach() for key, x in terms.items()} | figures)
         self.model_in_step |= batch.model is not None
         return {"loss": total, "replayed": replayed}
+
+    def _add(self, figures: Mapping[str, Tensor]) -> None:
+        """Add scalars to the sums of this update."""
+        for key, x in figures.items():
+            self.sums[key] = self.sums[key] + x if key in self.sums else x
+            self.counts[key] += 1
 
     def _drop_moments(self, parameters: Any) -> None:
         """Drop the optimiser's moments of re-initialised parameters. Its next step creates new ones."""
@@ -116,13 +123,15 @@ class TrainingModule(L.LightningModule):
         Large losses of a part then do not slow the other parts down, and the policy's step does not depend on whether
         the world model takes a step as well.
         """
-        if gradient_clip_algorithm == "value":
-            return self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        if gradient_clip_val:
-            for parameters in self.parts.values():
-                if grads := [p.grad for p in parameters if p.grad is not None]:
-                    norm = torch.nn.utils.get_total_norm(grads)
+        by_norm = gradient_clip_val and gradient_clip_algorithm != "value"
+        for name, parameters in self.parts.items():
+            if grads := [p.grad for p in parameters if p.grad is not None]:
+                norm = torch.nn.utils.get_total_norm(grads)
+                self._add({f"grad_norm_{name}": norm.full_tensor() if isinstance(norm, DTensor) else norm})
+                if by_norm:
                     torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+        if not by_norm:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -135,12 +144,27 @@ class TrainingModule(L.LightningModule):
 
         `entropy` is nan if the objective has no loss of that name.
         """
-        losses = {f"loss_{key}": float(x) / self.counts[key] for key, x in self.sums.items()}
+        totals = torch.stack([x.double() for x in self.sums.values()]).tolist() if self.sums else []
+        means = {key: x / self.counts[key] for key, x in zip(self.sums, totals, strict=True)}
         self.sums, self.counts = {}, Counter()
-        return self.agent.metrics | {"entropy": -losses.pop("loss_entropy", math.nan)} | losses
+        return self.agent.metrics | {"entropy": -means.pop("loss_entropy", math.nan)} | means
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"], checkpoint["format"] = self.config, FORMAT
+        if world_size() > 1:  # the state of the module is that of the first rank
+            own = {name: x.cpu() for name, x in per_env_buffers(self.agent).items()}
+            checkpoint["per_env"] = gather_over_ranks(own)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        ranks = checkpoint.get("per_env", [])
+        self.restored = ranks[rank()] if len(ranks) == world_size() else {}
+
+    def on_train_start(self) -> None:
+        """Restore this rank's state of the environments, after every rank has restored that of the first."""
+        for name, x in per_env_buffers(self.agent).items():
+            if name in self.restored and self.restored[name].shape == x.shape:
+                x.copy_(self.restored[name])
+        self.restored = {}
 
     def configure_optimizers(self) -> Any:
         self.parts = self.agent.clipped_parts()

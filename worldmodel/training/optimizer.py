@@ -33,7 +33,8 @@ def make_adamw(
         betas: decay of the two moments.
         eps: added to the root of the second moment.
         warmup: optimiser steps over which the rates rise linearly.
-        cooldown: last share of the budget, over which the rates fall linearly to 0 (Zhai et al. 2022).
+        cooldown: last share of the budget, over which the rates fall linearly (Zhai et al. 2022), to 0 after
+            the last update.
 
     Raises:
         ValueError: for unknown parts in `part_lr` and for a `cooldown` out of range.
@@ -105,8 +106,8 @@ def scheduled(optimizer: torch.optim.Optimizer, agent: CuriousAgent, warmup: int
     optimizer.register_load_state_dict_pre_hook(_keep_settings)
 
     def left() -> float:
-        """Return the remaining budget in units of the cool-down."""
-        return (1 - float(agent.env_steps) / agent.total_steps) / cooldown if cooldown else 1.0
+        """Return the remaining budget in units of the cool-down, before the present update and thus above 0."""
+        return (1 - agent.progress) / cooldown if cooldown else 1.0
 
     schedule = WarmUp(optimizer, warmup, left)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -208,7 +208,9 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: SequenceDat
     if isinstance(trainer.strategy, DDPStrategy):
         # statistics are reduced where they are updated; discounted sums of the reward normaliser differ between ranks
         trainer.strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
-        if data.batching.model_every > 1:  # minibatches of the policy alone have no gradient for the world model
+        # minibatches of the policy alone have no gradient for the world model; those of the world model alone, above
+        # the limit of the KL divergence, have none for the policy
+        if data.batching.model_every > 1 or cfg.policy.objective.get("kl_limit") is not None:
             trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
     per_update = cfg.env.num_envs * data.stream.rollout_length * trainer.world_size
     trainer.fit_loop.max_epochs = math.ceil(cfg.total_steps / per_update)

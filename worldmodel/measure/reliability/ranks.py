@@ -77,6 +77,7 @@ def _rank(rank: int, port: int, folder: Path, targets: tuple[str, ...], device: 
         agent, _ = _agent_and_rollout(target, device)
         half = Rollout(**torch.load(folder / f"{target}.roll", weights_only=True))[2 * rank : 2 * rank + 2]
         agent.reward_normalizer.reset(2)
+        agent.return_scale.reset(2)
         agent.curiosity.reset(2)
         found = _gradients(agent, half)
         for value in found.values():  # as DDP does

@@ -60,6 +60,9 @@ class Metrics(L.Callback):
         else:
             self.path.unlink(missing_ok=True)
 
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.update_began = time.perf_counter()
+
     def read(self) -> list[dict[str, str]]:
         """Return the complete rows of metrics.csv. A process that was killed may have left a partial last row."""
         if not self.path.exists():
@@ -71,12 +74,16 @@ class Metrics(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         now = time.perf_counter()
         steps = self.stream.steps_per_update * trainer.world_size
+        report = pl_module.report()
+        collect_s = report.pop("collect_s")
         self.row = {
             "env_steps": pl_module.env_steps,
             "wall_s": round(self.wall_before + now - self.began, 3),
             "steps_per_s": round(steps / (now - self.last), 1),
+            "steps_per_s_collect": round(steps / collect_s, 1),
+            "steps_per_s_learn": round(steps / (now - self.update_began - collect_s), 1),
             **self.stream.summary(),
-            **pl_module.report(),
+            **report,
         }
         self.last = now
         if not trainer.is_global_zero:

@@ -77,7 +77,7 @@ class NoiseScale(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Minibatch, batch_idx: int
     ) -> None:
         self.batch = batch
-        self.due = self.on and trainer.global_step - self.last >= self.every
+        self.due = self.on and trainer.global_step - self.last >= self.every and batch.policy is not None
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.due:

@@ -11,6 +11,7 @@ import torch
 
 from worldmodel.errors import check_range
 from worldmodel.learner.curious_agent import RESETTABLE, CuriousAgent
+from worldmodel.seeds import RESETS, derive_seed
 from worldmodel.training.callbacks.metrics import Metrics
 from worldmodel.training.module import drop_moments
 
@@ -77,7 +78,7 @@ class Resets(L.Callback):
         self.count += 1
         self.best, self.waited = -math.inf, 0  # a fresh part performs worse at first
         with torch.random.fork_rng([]):  # on the CPU, where agents are created
-            torch.manual_seed((self.seed + 1) * 1_000_003 + self.count)
+            torch.manual_seed(derive_seed(self.seed, RESETS, self.count))
             fresh = self.make_agent()
         drop_moments(optimizers, agent.reinitialise(self.parts, fresh))
 
