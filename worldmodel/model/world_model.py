@@ -35,7 +35,7 @@ class Outputs:
 
 
 class WorldModel(nn.Module):
-    """World model with one token per step: x_t = W z_t + g E a_{t-1}; h_t = memory(x_<=t); heads read (h_t, a_t).
+    """World model with one token per step: x_t = W z_t + E a_{t-1}; h_t = memory(x_<=t); heads read (h_t, a_t).
 
     h_t does not depend on a_t, so that the policy can read it as well.
 
@@ -99,7 +99,7 @@ class WorldModel(nn.Module):
 
         prev_act (*lead, *act_shape) is the action of the row before; it has no effect where starts (*lead) is True.
         """
-        before = torch.where(starts[..., None], self.start, self.act.token_gain * self.act(prev_act))
+        before = torch.where(starts[..., None], self.start, self.act(prev_act))
         return self.token(z.flatten(starts.ndim)) + before
 
     def encode_sequence(self, z: Tensor, seq: Sequences) -> Tensor:
