@@ -56,7 +56,7 @@ class SIGReg(Target):
         return {"sigreg": (self.weight * self.statistic(y, touched(mask))).expand(mask.shape)}
 
     def statistic(self, y: Tensor, valid: Tensor) -> Tensor:
-        """Return the statistic without its weight, a scalar, over the valid rows of all ranks: y (B, R, *shape), valid (B, R)."""
+        """Return the statistic of the valid rows of all ranks, unweighted: y (B, R, *shape), valid (B, R) -> scalar."""
         with torch.autocast(y.device.type, enabled=False):
             rows, real = rearrange(y.float(), "b r ... -> (b r) (...)"), valid.flatten().float()
             generator = torch.Generator().manual_seed(self.steps)

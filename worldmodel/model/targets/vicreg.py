@@ -46,7 +46,7 @@ class VICReg(Target):
         return {name: (weight * term).expand(mask.shape) for (name, weight), term in terms}
 
     def terms(self, y: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both terms without their weight, scalars, over the valid rows of all ranks: y (B, R, *shape), valid (B, R)."""
+        """Return both terms of the valid rows of all ranks, unweighted: y (B, R, *shape), valid (B, R) -> scalars."""
         with torch.autocast(y.device.type, enabled=False):
             rows, real = rearrange(y.float(), "b r ... -> (b r) (...)"), rearrange(valid.float(), "b r -> (b r) 1")
             count = differentiable_sum(real.sum())
