@@ -72,8 +72,13 @@ def test_vicreg_by_hand():
     valid = torch.tensor([[True, True, False]])
     variance, covariance = target.terms(y, valid)
     # variances 2 and .5, covariance 1
-    assert variance.item() == pytest.approx((1 - sqrt(0.5 + 1e-4)) / 2, abs=1e-6)
-    assert covariance.item() == pytest.approx(2 * 1.0 / 2)
+    assert variance.item() == pytest.approx((1 - sqrt(0.5 + 1e-4) + sqrt(2 + 1e-4) - 1) / 2, abs=1e-6)
+    assert covariance.item() == pytest.approx(2 * 1.0 / 2, abs=1e-3)  # a correlation of 1
+    assert target.terms(y / 10, valid)[1].item() == pytest.approx(covariance.item(), abs=0.05)
+    losses = make(VICReg, variance=3.0, covariance=0.5).losses(None, None, y, y, torch.tensor([[True, False]]))
+    variance, covariance = target.terms(y, valid)
+    assert losses["variance"][0, 0].item() == pytest.approx(3 * variance.item())
+    assert losses["covariance"][0, 0].item() == pytest.approx(0.5 * covariance.item())
     variance, covariance = target.terms(torch.full((1, 3, 2), 7.0), valid)
     assert variance.item() == pytest.approx(0.99) and covariance.item() == 0.0
 

@@ -15,19 +15,51 @@ from worldmodel.training.build import build_data
 from worldmodel.training.callbacks import CollapseGuard, Metrics
 
 
-@pytest.mark.parametrize(("std", "rank", "warnings"), [(0.5, 30.0, 0), (0.001, 30.0, 1), (0.5, 1.1, 1), (0.5, 1.9, 0)])
-def test_one_warning_of_a_collapse(
-    capsys: pytest.CaptureFixture, tmp_path: Path, std: float, rank: float, warnings: int
-) -> None:
+def guarded(folder: Path, *rows: tuple[float, float]) -> CollapseGuard:
+    """A guard that has seen rows of latent_std and latent_rank, one per 2048 steps."""
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    metrics = Metrics(tmp_path, build_data(tiny_config()).stream)
-    metrics.row = {"latent_std": 1.0, "latent_rank": 40.0, "env_steps": 0}
-    guard = CollapseGuard(metrics)
-    guard.on_train_epoch_end(trainer, None)
-    metrics.row = {"latent_std": std, "latent_rank": rank, "env_steps": 2048}
-    guard.on_train_epoch_end(trainer, None)
-    guard.on_train_epoch_end(trainer, None)
-    assert capsys.readouterr().err.count("collapsing at env_steps=2048") == warnings
+    guard = CollapseGuard(Metrics(folder, build_data(tiny_config()).stream))
+    for number, (std, rank) in enumerate(rows):
+        guard.metrics.row = {"latent_std": std, "latent_rank": rank, "env_steps": 2048 * (number + 1)}
+        guard.on_train_epoch_end(trainer, None)
+    return guard
+
+
+@pytest.mark.parametrize(
+    ("std", "rank", "named"),
+    [
+        (0.11, 30.0, None),
+        (0.5, 4.1, None),
+        (0.09, 30.0, "latent_std 0.09, 0.5 at initialisation; prediction"),
+        (0.5, 3.9, ": latent_rank 3.9, 40.0 at initialisation; prediction"),
+        (0.01, 1.1, "latent_std 0.01, 0.5 at initialisation; latent_rank 1.1, 40.0 at initialisation; prediction"),
+    ],
+)
+def test_one_warning_of_a_collapse(
+    capsys: pytest.CaptureFixture, tmp_path: Path, std: float, rank: float, named: str | None
+) -> None:
+    guarded(tmp_path, (0.5, 40.0), (std, rank), (std, rank))
+    printed = capsys.readouterr().err
+    assert printed.count("collapsing at env_steps=4096") == printed.count("\n") == (named is not None)
+    assert named is None or named in printed
+
+
+def test_a_space_of_few_dimensions_is_no_collapse(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    guarded(tmp_path, (1.0, 2.0), (1.0, 1.3))
+    assert capsys.readouterr().err == ""
+    guarded(tmp_path, (1.0, 2.0), (1.0, 1.1))
+    assert "latent_rank 1.1" in capsys.readouterr().err
+
+
+def test_a_resumed_run_compares_with_its_own_start(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    resumed = guarded(tmp_path)
+    resumed.load_state_dict(guarded(tmp_path, (1.0, 40.0)).state_dict())
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    resumed.metrics.row = {"latent_std": 0.1, "latent_rank": 40.0, "env_steps": 4096}
+    for _ in range(2):
+        resumed.on_train_epoch_end(trainer, None)
+    assert capsys.readouterr().err.count("collapsing") == 1
+    assert resumed.state_dict()["warned"]
 
 
 def test_latent_std_by_hand():

@@ -20,9 +20,8 @@ class ActionEmbedding(nn.Module):
 
     It is a table for Discrete actions, a sum of tables for MultiDiscrete ones and a linear map for a Box.
 
-    `token_gain` is the factor of the embedding in a token. At initialisation uniform actions of a table then have the
-    standard deviation `SPREAD` per dimension, about that of the token's other half. Actions of a Box within [-1, 1]
-    have it without a factor.
+    At initialisation uniform actions have a standard deviation of about `SPREAD` per dimension, that of the other half
+    of a token; those of a Box in [-1, 1] have 1/3.
 
     Raises ValueError for other spaces.
     """
@@ -33,19 +32,18 @@ class ActionEmbedding(nn.Module):
     def __init__(self, space: gym.Space, dim: int):
         super().__init__()
         self.box = isinstance(space, gym.spaces.Box)
-        self.token_gain = 1.0
         if isinstance(space, gym.spaces.Box):
             self.map = nn.Linear(prod(space.shape), dim, bias=False)
             self.lead = len(space.shape)
         elif isinstance(space, gym.spaces.Discrete):
             self.register_buffer("offset", torch.zeros((), dtype=torch.long), persistent=False)
             self.map, self.lead = nn.Embedding(int(space.n), dim), 0
-            self.token_gain = _token_gain([int(space.n)])
+            _scale(self.map, [int(space.n)])
         elif isinstance(space, gym.spaces.MultiDiscrete):
             sizes = torch.as_tensor(space.nvec, dtype=torch.long).flatten()
             self.register_buffer("offset", sizes.cumsum(0) - sizes, persistent=False)
             self.map, self.lead = nn.Embedding(int(sizes.sum()), dim), 1
-            self.token_gain = _token_gain(sizes.tolist())
+            _scale(self.map, sizes.tolist())
         else:
             raise ValueError(f"act_space={space}: allowed are Discrete, MultiDiscrete and Box")
 
@@ -56,10 +54,11 @@ class ActionEmbedding(nn.Module):
         return embedded.sum(-2) if self.lead else embedded
 
 
-def _token_gain(sizes: list[int]) -> float:
-    """Return the factor of a sum of tables with these numbers of rows, whose entries have unit variance."""
+@torch.no_grad()
+def _scale(tables: nn.Embedding, sizes: list[int]) -> None:
+    """Scale new tables with these numbers of rows, whose entries have unit variance."""
     spread = sqrt(sum(1 - 1 / n for n in sizes))  # of uniform actions, around the mean over actions
-    return SPREAD / max(spread, SPREAD)
+    tables.weight.mul_(SPREAD / max(spread, SPREAD))
 
 
 class ActionCode(nn.Module):

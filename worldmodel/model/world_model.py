@@ -16,7 +16,7 @@ from worldmodel.errors import check_choice
 from worldmodel.model.action_embedding import ActionEmbedding
 from worldmodel.model.heads import DynamicsHead, Head, ObservationHead, Prediction
 from worldmodel.model.memory import Memory
-from worldmodel.model.targets.base import Target
+from worldmodel.model.targets.base import Target, without_scale
 from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Obs, Rollout, Sequences
 
@@ -35,7 +35,7 @@ class Outputs:
 
 
 class WorldModel(nn.Module):
-    """World model with one token per step: x_t = W z_t + g E a_{t-1}; h_t = memory(x_<=t); heads read (h_t, a_t).
+    """World model with one token per step: x_t = W z_t + E a_{t-1}; h_t = memory(x_<=t); heads read (h_t, a_t).
 
     h_t does not depend on a_t, so that the policy can read it as well.
 
@@ -72,8 +72,8 @@ class WorldModel(nn.Module):
         self.heads = nn.ModuleDict({"dynamics": DynamicsHead(dim, target.shape, hidden)})
         for name, make_head in heads.items():
             self.heads[name] = make_head()
-        self.delta_scale = RunningMeanStd(target.shape, centred=False)
-        self.latent_scale = RunningMeanStd(target.shape)
+        self.delta_scale = RunningMeanStd(target.shape, centred=False, horizon=target.scale_horizon)
+        self.latent_scale = RunningMeanStd(target.shape, horizon=target.scale_horizon)
 
     @property
     def observation(self) -> ObservationHead | None:
@@ -99,7 +99,7 @@ class WorldModel(nn.Module):
 
         prev_act (*lead, *act_shape) is the action of the row before; it has no effect where starts (*lead) is True.
         """
-        before = torch.where(starts[..., None], self.start, self.act.token_gain * self.act(prev_act))
+        before = torch.where(starts[..., None], self.start, self.act(prev_act))
         return self.token(z.flatten(starts.ndim)) + before
 
     def encode_sequence(self, z: Tensor, seq: Sequences) -> Tensor:
@@ -114,19 +114,22 @@ class WorldModel(nn.Module):
         h = self.encode_sequence(z[:, :-1], roll)[:, -roll.num_new :]  # (B, T, D)
         z = roll.new_rows(z)
         y = self.target(roll.new_rows(roll.obs), z)
-        return self.predict_and_compare(h, roll.new_steps(roll.act), z, y)
+        return self.predict_and_compare(h, roll.new_steps(roll.act), z, y, roll.new_steps(roll.mask))
 
-    def predict_and_compare(self, h: Tensor, act: Tensor, z: Tensor, y: Tensor) -> Outputs:
-        """Predict from h (B, T, D) and act (B, T, *act_shape), and compare with y (B, T+1, *latent)."""
-        pred = self.predict(h, act, y[:, :-1])
-        delta = y[:, 1:] - y[:, :-1]
+    def predict_and_compare(self, h: Tensor, act: Tensor, z: Tensor, y: Tensor, mask: Tensor | None = None) -> Outputs:
+        """Predict from h (B, T, D) and act (B, T, *act_shape), and compare with y (B, T+1, *latent).
+
+        If y has gradients, those of the error do not change its scale over the steps where mask (B, T) is True; see
+        `without_scale`. Otherwise the mask has no effect.
+        """
+        delta, now = y[:, 1:] - y[:, :-1], self.latent_scale(y[:, :-1])
         scale = self.delta_scale.std
-        if self.predicts == "delta":
-            error = delta / scale - pred.mean
-            raw = error
-        else:
-            error = self.latent_scale(y[:, 1:]) - pred.mean
-            raw = error * (self.latent_scale.std / scale)
+        change = delta / scale if self.predicts == "delta" else self.latent_scale(y[:, 1:])
+        if mask is not None and y.requires_grad:
+            change, now = without_scale(change, mask), without_scale(now, mask)
+        pred = self.dynamics(h, self.act(act), now)
+        error = change - pred.mean
+        raw = error if self.predicts == "delta" else error * (self.latent_scale.std / scale)
         squares = raw.detach().square().flatten(2).mean(-1)
         return Outputs(z, y, h, pred, error, squares, (delta.detach() / scale).square().flatten(2).mean(-1))
 

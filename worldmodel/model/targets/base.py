@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldmodel.distributed import differentiable_sum
 from worldmodel.types import Obs
+
+LEARNT = 20_000.0  # steps; ten rollouts of the default size
 
 
 class Target(nn.Module):
@@ -17,6 +23,8 @@ class Target(nn.Module):
     """
 
     shape: tuple[int, ...]
+    scale_horizon: ClassVar[float] = 1e6
+    """Steps that the running scale of y averages over; few for a y that learns, so that the scale follows it."""
 
     def forward(self, obs: Obs, z: Tensor) -> Tensor:
         """Return y (B, L+1, *shape) for obs leaves (B, L+1, ...) and the main encoder's z (B, L+1, *encoder.shape).
@@ -40,3 +48,16 @@ class Target(nn.Module):
 def touched(mask: Tensor) -> Tensor:
     """Return the rows at either end of a real transition: mask (B, L) of transitions -> (B, L+1)."""
     return F.pad(mask, (0, 1)) | F.pad(mask, (1, 0))
+
+
+def without_scale(x: Tensor, mask: Tensor) -> Tensor:
+    """Return x (B, T, *shape) unchanged, with a gradient that is orthogonal to the scale of each entry.
+
+    The result is x times the constant r divided by r, where r is the root mean square of an entry over the steps of all
+    ranks where mask (B, T) is True. A loss of it decreases neither when an entry shrinks nor when it grows. In units of
+    a running scale, which follows later, a shrinking latent would otherwise be predicted with a smaller error.
+    """
+    real = mask.flatten().to(x.dtype)
+    total = differentiable_sum(torch.einsum("n...,n->...", x.flatten(0, 1).square(), real))
+    square = total / differentiable_sum(real.sum()).clamp_min(1.0) + 1e-8
+    return x * (square.detach() / square).sqrt()

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from encoders import Encoder
 from worldmodel.errors import check_choice, check_range
-from worldmodel.model.targets.base import Target
+from worldmodel.model.targets.base import LEARNT, Target
 from worldmodel.types import Obs
 
 
@@ -25,6 +25,8 @@ class EMA(Target):
 
     Raises ValueError for other values of `decay` and `normalise`.
     """
+
+    scale_horizon = LEARNT
 
     def __init__(self, encoder: Encoder, *, decay: float = 0.99, normalise: Literal["none", "l2"] = "none"):
         super().__init__()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from encoders import Encoder
-from worldmodel.model.targets.base import Target
+from worldmodel.model.targets.base import LEARNT, Target
 from worldmodel.model.targets.categorical import cross_entropy
 from worldmodel.types import Obs
 
@@ -21,6 +21,8 @@ class Inverse(Target):
 
     Source: ICM, Pathak et al. 2017. y = phi without gradient. Loss: `inverse`, that of `ActionHead`.
     """
+
+    scale_horizon = LEARNT
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from encoders import CodeEncoder, Dict, Encoder
 from encoders.image import ImageEncoder
-from worldmodel.model.targets.base import Target
+from worldmodel.model.targets.base import LEARNT, Target
 from worldmodel.model.targets.categorical import cross_entropy
 from worldmodel.types import Obs
 
@@ -27,6 +27,8 @@ class Reconstruction(Target):
 
     hidden: width of the decoders.
     """
+
+    scale_horizon = LEARNT
 
     def __init__(self, encoder: Encoder, obs_space: gym.Space, *, hidden: int = 256):
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import lightning as L
 
@@ -10,27 +11,41 @@ from worldmodel.training.callbacks.metrics import Metrics
 
 
 class CollapseGuard(L.Callback):
-    """Warning, printed once, that the target latents are collapsing.
+    """Warning, printed once in a run, that the target latents are collapsing.
 
-    They collapse when their standard deviation falls below `share` of its first value or their effective rank below
-    `rank`. Prediction errors are then small for every observation.
+    Their standard deviation and effective rank over the steps of a rollout are compared with those of the first
+    rollout, which the untrained encoder encoded. They collapse when the standard deviation falls below `std_share` of
+    its first value, or the rank below `rank_share` of its first value or below `rank`. Prediction errors are then small
+    for every observation.
     """
 
-    def __init__(self, metrics: Metrics, share: float = 0.01, rank: float = 1.2):
-        self.metrics, self.share, self.rank = metrics, share, rank
-        self.first: float | None = None
+    def __init__(self, metrics: Metrics, std_share: float = 0.2, rank_share: float = 0.1, rank: float = 1.2):
+        self.metrics, self.std_share, self.rank_share, self.rank = metrics, std_share, rank_share, rank
+        self.first: dict[str, float] | None = None
         self.warned = False
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        row = self.metrics.row
-        self.first = row["latent_std"] if self.first is None else self.first
-        dead = row["latent_std"] < self.share * self.first or row["latent_rank"] < self.rank
-        if dead and not self.warned and trainer.is_global_zero:
+        std, rank = (self.metrics.row[key] for key in ("latent_std", "latent_rank"))
+        if self.first is None:
+            self.first = {"std": std, "rank": rank}
+        first = self.first
+        causes = []
+        if std < self.std_share * first["std"]:
+            causes.append(f"latent_std {std:.2g}, {first['std']:.2g} at initialisation")
+        if rank < max(self.rank, self.rank_share * first["rank"]):
+            causes.append(f"latent_rank {rank:.1f}, {first['rank']:.1f} at initialisation")
+        if causes and not self.warned and trainer.is_global_zero:
             self.warned = True
             print(
-                f"warning: the latent space is collapsing at env_steps={row['env_steps']}: latent_std "
-                f"{row['latent_std']:.2g} (was {self.first:.2g}), latent_rank {row['latent_rank']:.1f}; "
-                "prediction errors mean nothing now, try another target",
+                f"warning: the latent space is collapsing at env_steps={self.metrics.row['env_steps']}: "
+                f"{'; '.join(causes)}; prediction errors mean little now, use another target or a larger weight of its "
+                "regulariser",
                 file=sys.stderr,
                 flush=True,
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"first": self.first, "warned": self.warned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.first, self.warned = state_dict["first"], state_dict["warned"]
