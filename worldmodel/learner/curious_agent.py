@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from worldmodel.curiosity import Curiosity, RewardNormalizer
 from worldmodel.distributed import world_size
+from worldmodel.envs.spec import EnvSpec
 from worldmodel.errors import ConfigError
 from worldmodel.experience.actor import Actor
 from worldmodel.learner.imagination import Imagination
@@ -32,7 +33,8 @@ class CuriousAgent(nn.Module):
     """World model, policy, curiosity, reward normaliser and objective.
 
     The joint loss is the weighted sum of the masked means of unreduced (B, T) losses. A loss that is missing in
-    `weights` has weight 1. `imagination` is None if the policy learns from real steps.
+    `weights` has weight 1. `imagination` is None if the policy learns from real steps. `env_spec` has the spaces of
+    the environment and their translation, with which an agent is built and acts without the environment.
     """
 
     env_steps: Tensor  # scalar, int64: environment steps over all ranks
@@ -48,11 +50,13 @@ class CuriousAgent(nn.Module):
         total_steps: int,
         imagination: Imagination | None = None,
         seed: int = 0,
+        env_spec: EnvSpec | None = None,
     ):
         super().__init__()
         self.model, self.policy, self.curiosity = model, policy, curiosity
         self.reward_normalizer, self.objective, self.imagination = reward_normalizer, objective, imagination
         self.weights, self.total_steps, self.seed = dict(weights), total_steps, seed
+        self.env_spec = env_spec
         self.register_buffer("env_steps", torch.zeros((), dtype=torch.long))
         self.metrics: dict[str, float] = {}  # of the last scored rollout
 

@@ -121,6 +121,7 @@ class TrainingModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"], checkpoint["format"] = self.config, FORMAT
+        checkpoint["env_spec"] = self.agent.env_spec and self.agent.env_spec.to_dict()
 
     def configure_optimizers(self) -> Any:
         return self.make_optimizer(self.agent)
