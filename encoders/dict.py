@@ -6,22 +6,18 @@ from collections.abc import Callable
 from math import prod
 
 import gymnasium as gym
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders.conv import Conv
-from encoders.discrete import Discrete
-from encoders.encoder import Encoder, mismatch, orthogonal
-from encoders.grid import Grid
-from encoders.mlp import MLP
+from encoders.encoder import Encoder, mismatch, module_name, orthogonal
+from encoders.rule import leaf_encoder
 
 
 class Dict(Encoder):
     """One encoder per key; their outputs are concatenated, rectified and projected to `dim`.
 
-    parts: encoders of single keys, each called with the key's space. The other keys use `default_encoder`.
+    parts: encoders of single keys, each called with the key's space. The other keys use `leaf_encoder`.
 
     Raises ValueError for a space that is not a Dict, and for keys that the space lacks.
     """
@@ -37,33 +33,18 @@ class Dict(Encoder):
         parts = dict(parts or {})
         if unknown := parts.keys() - space.keys():
             raise ValueError(f"encoder.parts.{min(unknown)}: no such key, allowed are {', '.join(space.keys())}")
-        self.parts = nn.ModuleDict(
-            {k: parts[k](s) if k in parts else default_encoder(s, dim) for k, s in space.items()}
-        )
+        self.keys = list(space)
+        made = {k: parts[k](s) if k in parts else leaf_encoder(s, dim) for k, s in space.items()}
+        self.parts = nn.ModuleDict({module_name(k): part for k, part in made.items()})
         inputs = sum(prod(part.shape) for part in self.parts.values())
         self.head = orthogonal(nn.Linear(inputs, dim), 1.0)
         self.shape = (dim,)
 
     def forward(self, obs: dict[str, Tensor]) -> Tensor:
-        latents = [z.flatten(z.ndim - len(part.shape)) for key, part in self.parts.items() for z in [part(obs[key])]]
+        pairs = zip(self.keys, self.parts.values(), strict=True)
+        latents = [z.flatten(z.ndim - len(part.shape)) for key, part in pairs for z in [part(obs[key])]]
         return self.head(F.relu(torch.cat(latents, -1)))
 
-
-def default_encoder(space: gym.Space, dim: int = 128) -> Encoder:
-    """Return the default encoder of a space.
-
-    Categorical values use `Discrete`. Integer images of three channels and less than 16 positions per side use `Grid`,
-    larger images `Conv`. Every other Box and MultiBinary use `MLP`.
-
-    Raises ValueError for other spaces.
-    """
-    if isinstance(space, gym.spaces.Dict):
-        return Dict(space, dim)
-    if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
-        return Discrete(space, dim)
-    if isinstance(space, gym.spaces.Box) and len(space.shape) in (2, 3) and np.issubdtype(space.dtype, np.integer):
-        symbolic = len(space.shape) == 3 and space.shape[-1] == 3 and max(space.shape[:2]) < 16
-        return Grid(space, dim) if symbolic else Conv(space, dim)
-    if isinstance(space, gym.spaces.Box | gym.spaces.MultiBinary):
-        return MLP(space, dim)
-    raise mismatch("default", space, "Box, Discrete, MultiDiscrete, MultiBinary or Dict")
+    def part(self, key: str) -> nn.Module:
+        """Return the encoder of a key."""
+        return self.parts[module_name(key)]

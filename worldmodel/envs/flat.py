@@ -115,7 +115,7 @@ def counts(space: gym.Space) -> np.ndarray:
 
 def _leaf(space: gym.Space, piece: np.ndarray) -> np.ndarray:
     """Return one leaf (*lead, *shape) from its numbers (*lead, M); discrete ones are counted from 0."""
-    value = piece.reshape(*piece.shape[:-1], *space.shape)
+    value = piece.reshape(piece.shape[:-1] + space.shape)
     return (value + getattr(space, "start", 0)).astype(space.dtype)[()]
 
 

@@ -56,7 +56,7 @@ class Translation:
         if isinstance(self.keys, list):
             self.obs_space: gym.Space = Dict({k: _publish(self.raw[k], f"observation {k!r}") for k in self.keys})
         else:
-            self.obs_space = _publish(self.raw, "observation")
+            self.obs_space = _publish(self.raw, f"observation {self.keys!r}" if self.keys else "observation")
         self.flat_act_space = flat_action_space(act_space)
         is_box = isinstance(self.flat_act_space, Box)
         self.act_space = UnitBox(self.flat_act_space) if is_box else _publish(self.flat_act_space, "action")

@@ -30,7 +30,7 @@ class ObsNormalizer(nn.Module):
         self.clip = clip
         nested = isinstance(obs_space, gym.spaces.Dict)
         spaces = dict(obs_space.spaces) if nested else {"": obs_space}
-        parts = encoder.parts if nested else {"": encoder}
+        parts = {key: encoder.part(key) for key in spaces} if nested else {"": encoder}
         scaled = [
             key
             for key, space in spaces.items()
@@ -38,7 +38,8 @@ class ObsNormalizer(nn.Module):
             and not hasattr(parts[key], "num_values")
             and not (nested and np.issubdtype(space.dtype, np.integer))
         ]
-        self.moments = nn.ModuleDict({f"of_{key}": RunningMeanStd(spaces[key].shape) for key in scaled})
+        self.moments = nn.ModuleDict({_name(key): RunningMeanStd(spaces[key].shape) for key in scaled})
+        self.scaled = scaled
         spaces |= {key: gym.spaces.Box(-np.inf, np.inf, spaces[key].shape, np.float32) for key in scaled}
         self.space = gym.spaces.Dict(spaces) if nested else spaces[""]
 
@@ -47,8 +48,8 @@ class ObsNormalizer(nn.Module):
         """Update the statistics with the observations of a rollout's T new rows, each once."""
         valid = roll.new_steps(roll.valid)
         leaves = roll.obs if isinstance(roll.obs, dict) else {"": roll.obs}
-        for name, moments in self.moments.items():
-            obs = roll.new_steps(leaves[name.removeprefix("of_")])  # (B, T, *shape)
+        for key in self.scaled:
+            moments, obs = self.moments[_name(key)], roll.new_steps(leaves[key])  # (B, T, *shape)
             rows = max(1, CHUNK // max(1, obs[:, 0].numel()))
             for x, real in zip(obs.split(rows, 1), valid.split(rows, 1), strict=True):
                 moments.update(x, real)
@@ -60,5 +61,10 @@ class ObsNormalizer(nn.Module):
         return self._leaf("", obs)
 
     def _leaf(self, key: str, obs: Tensor) -> Tensor:
-        name = f"of_{key}"
+        name = _name(key)
         return self.moments[name](obs).clamp(-self.clip, self.clip) if name in self.moments else obs
+
+
+def _name(key: str) -> str:
+    """Return the name of a key's module, in which dots are not allowed."""
+    return f"of_{key.replace('.', '/')}"
