@@ -3,14 +3,16 @@
 A leaf package: it depends on Gymnasium spaces and PyTorch, and not on the world model.
 """
 
+from encoders.auto import auto_encoder
 from encoders.conv import Conv
-from encoders.dict import Dict, default_encoder
+from encoders.dict import Dict
 from encoders.discrete import Discrete
 from encoders.encoder import CodeEncoder, Encoder, Obs
 from encoders.grid import Grid
 from encoders.mlp import MLP
 from encoders.pretrained import Pretrained
 from encoders.resnet import ResNet
+from encoders.rule import leaf_encoder
 from encoders.standardise import Standardise
 
 __all__ = [
@@ -25,5 +27,6 @@ __all__ = [
     "Pretrained",
     "ResNet",
     "Standardise",
-    "default_encoder",
+    "auto_encoder",
+    "leaf_encoder",
 ]

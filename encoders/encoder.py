@@ -47,6 +47,12 @@ class CodeEncoder(Encoder):
         raise NotImplementedError
 
 
+def module_name(key: str) -> str:
+    """Return a name for the module of an observation's key, which may have dots or be a method's name."""
+    name = key.replace(".", "/")
+    return f"{name}/" if not name or hasattr(nn.ModuleDict, name) or name == "training" else name
+
+
 def mismatch(encoder: str, space: gym.Space, allowed: str) -> ValueError:
     """Return the one-line error of an encoder for a space that it does not support."""
     return ValueError(f"encoder={encoder} with space={' '.join(str(space).split())}: allowed is {allowed}")

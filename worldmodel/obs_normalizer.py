@@ -36,7 +36,8 @@ class ObsNormalizer(nn.Module):
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], *, clip: float = 10.0, unchanged_std: float = 1.0):
         super().__init__()
         self.clip, self.unchanged_std = clip, unchanged_std
-        moments = {f"of_{key}": RunningMeanStd(shape, horizon=math.inf) for key, shape in shapes.items()}
+        self.keys = list(shapes)
+        moments = {_name(key): RunningMeanStd(shape, horizon=math.inf) for key, shape in shapes.items()}
         self.moments = nn.ModuleDict(moments)
 
     @torch.no_grad()
@@ -44,8 +45,8 @@ class ObsNormalizer(nn.Module):
         """Update the statistics with the observations of a rollout's T new rows, each once."""
         valid = roll.new_steps(roll.valid)
         leaves = roll.obs if isinstance(roll.obs, dict) else {"": roll.obs}
-        for name, moments in self._moments():
-            obs = roll.new_steps(leaves[name])  # (B, T, *shape)
+        for key in self.keys:
+            moments, obs = self._of(key), roll.new_steps(leaves[key])  # (B, T, *shape)
             rows = max(1, CHUNK // max(1, obs[:, 0].numel()))
             for x, real in zip(obs.split(rows, 1), valid.split(rows, 1), strict=True):
                 moments.update(x, real)
@@ -53,11 +54,11 @@ class ObsNormalizer(nn.Module):
     @property
     def empty(self) -> bool:
         """Whether the statistics have no row yet."""
-        return not any(bool(moments.count > 0) for _, moments in self._moments())
+        return not any(bool(self._of(key).count > 0) for key in self.keys)
 
     def std(self, key: str = "") -> Tensor:
         """Return the standard deviation of an entry, above 0: (*shape)."""
-        moments = cast(RunningMeanStd, self.moments[f"of_{key}"])
+        moments = self._of(key)
         std = moments.var.sqrt()
         return torch.where(std > NOISE * moments.mean.abs(), std, self.unchanged_std)
 
@@ -65,8 +66,8 @@ class ObsNormalizer(nn.Module):
     def publish(self, module: nn.Module) -> None:
         """Set the statistics of every encoder in `module` that reads observations through `Standardise`."""
         for part in module.modules():
-            if isinstance(part, Standardise) and f"of_{part.key}" in self.moments:
-                part.mean.copy_(cast(RunningMeanStd, self.moments[f"of_{part.key}"]).mean)
+            if isinstance(part, Standardise) and part.key in self.keys:
+                part.mean.copy_(self._of(part.key).mean)
                 part.std.copy_(self.std(part.key))
 
     def forward(self, obs: Obs) -> Obs:
@@ -76,14 +77,17 @@ class ObsNormalizer(nn.Module):
         return self._leaf("", obs)
 
     def _leaf(self, key: str, obs: Tensor) -> Tensor:
-        name = f"of_{key}"
-        if name not in self.moments:
+        if key not in self.keys:
             return obs
-        mean = cast(RunningMeanStd, self.moments[name]).mean
-        return ((obs - mean) / self.std(key)).clamp(-self.clip, self.clip)
+        return ((obs - self._of(key).mean) / self.std(key)).clamp(-self.clip, self.clip)
 
-    def _moments(self) -> list[tuple[str, RunningMeanStd]]:
-        return [(name.removeprefix("of_"), cast(RunningMeanStd, m)) for name, m in self.moments.items()]
+    def _of(self, key: str) -> RunningMeanStd:
+        return cast(RunningMeanStd, self.moments[_name(key)])
+
+
+def _name(key: str) -> str:
+    """Return the name of a key's module, in which dots are not allowed."""
+    return f"of_{key.replace('.', '/')}"
 
 
 def input_normalizer(module: nn.Module) -> ObsNormalizer | None:
@@ -102,7 +106,7 @@ def signal_normalizer(obs_space: gym.Space, encoder: Encoder, *, clip: float = 5
     """
     nested = isinstance(obs_space, gym.spaces.Dict)
     spaces = dict(cast(gym.spaces.Dict, obs_space).spaces) if nested else {"": obs_space}
-    parts = cast(Mapping[str, Encoder], encoder.parts) if nested else {"": encoder}
+    parts = {key: encoder.part(key) for key in spaces} if nested else {"": encoder}
     shapes = {
         key: space.shape
         for key, space in spaces.items()

@@ -37,7 +37,8 @@ SMALL = {"episodes": 6, "num_envs": 4, "horizons": [1, 2, 16]}
 def save_agent(agent: CuriousAgent, cfg: DictConfig, path: Path) -> None:
     """Write what evaluation reads of a checkpoint."""
     config = OmegaConf.to_container(cfg)
-    torch.save({"state_dict": agent.state_dict(), "config": config, "format": FORMAT}, path)
+    content = {"state_dict": agent.state_dict(), "config": config, "env_spec": agent.env_spec.to_dict()}
+    torch.save(content | {"format": FORMAT}, path)
 
 
 @pytest.fixture(scope="module")

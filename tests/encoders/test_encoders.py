@@ -177,7 +177,7 @@ def test_symlog_squashes():
         (encoders.MLP, spaces.Discrete(3), "encoder=mlp with space=Discrete(3)"),
         (encoders.Discrete, spaces.Box(-1, 1, (4,)), "encoder=discrete with space=Box("),
         (encoders.Dict, VIEW, "encoder=dict with space=Box("),
-        (encoders.Dict, spaces.Dict({"text": spaces.Text(5)}), "encoder=default with space=Text("),
+        (encoders.Dict, spaces.Dict({"text": spaces.Text(5)}), "encoder=auto with space=Text("),
         (partial(encoders.Pretrained, backbone=VIT), PIXELS["stack"], "encoder=pretrained with 4 image channels"),
         (partial(encoders.Conv, layers=[(8, 8, 4)]), VIEW, "encoder=conv with an image of 7x7"),
         (partial(encoders.Grid, channels=(4,) * 7), VIEW, "encoder.channels="),

@@ -7,10 +7,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Text
 
 from worldmodel.envs import make_env
-from worldmodel.envs.spaces import Reader
+from worldmodel.envs.spaces import Translation
 from worldmodel.types import map_obs
 
 FAMILIES = ["MiniGrid-DoorKey-5x5-v0", "CartPole-v1", "Pong-v5", "HalfCheetah-v5", "FrozenLake-v1"]
@@ -307,12 +307,10 @@ def test_keys():
 
 
 def test_spaces():
-    reader = Reader(MultiDiscrete([3, 4], start=[1, 2]))
-    assert reader.space == MultiDiscrete([3, 4]) and reader(np.array([[1, 5]])).tolist() == [[0, 3]]
-    assert Reader(Box(-1, 1, (2,), np.float64)).space.dtype == np.float32
-    for space in (MultiBinary(3), Tuple([Discrete(2)]), Dict({"x": Dict({"y": Discrete(2)})})):
-        with pytest.raises(ValueError, match=r"observation space .*allowed are Box"):
-            Reader(space)
+    translation = Translation(MultiDiscrete([3, 4], start=[1, 2]), Discrete(2))
+    assert translation.obs_space == MultiDiscrete([3, 4])
+    assert translation.read(np.array([[1, 5]])).tolist() == [[0, 3]]
+    assert Translation(Box(-1, 1, (2,), np.float64), Discrete(2)).obs_space.dtype == np.float32
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async", "vector_entry_point"])

@@ -12,7 +12,7 @@ from worldmodel.model.heads.dynamics import LOGVAR_MAX, LOGVAR_MIN, Prediction, 
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import ScoredRollout, add_fields
 
-SPATIAL = ["encoder.spatial=true", "encoder.channels=[8]"]
+SPATIAL = ["encoder=grid", "encoder.spatial=true", "encoder.channels=[8]"]
 
 
 def make(*overrides: str) -> tuple:

@@ -84,7 +84,7 @@ def test_an_agent_returns_actions_in_the_engines_units() -> None:
     agent, stream, cfg = echo("whole")
     stream.close()
     space = BOUNDS["whole"]
-    loaded = Agent(agent.eval(), cfg, agent.model.encoder, UnitBox(space))
+    loaded = Agent(agent.eval(), cfg)
     acts = [loaded.act(np.zeros(4, np.float32)) for _ in range(40)]
     assert all(space.contains(act) for act in acts) and len({int(x) for act in acts for x in act.flat}) == 4
     np.testing.assert_allclose(loaded.output.act[0].numpy(), acts[-1] * (2 / 3) - 1, atol=1e-6)

@@ -26,7 +26,8 @@ def saved(path: Path, *overrides: str) -> Path:
     agent, stream, cfg = tiny_agent(*overrides)
     stream.close()
     config = OmegaConf.to_container(cfg)
-    torch.save({"state_dict": agent.state_dict(), "config": config, "format": FORMAT}, path)
+    content = {"state_dict": agent.state_dict(), "config": config, "env_spec": agent.env_spec.to_dict()}
+    torch.save(content | {"format": FORMAT}, path)
     return path
 
 
@@ -97,7 +98,7 @@ def test_a_saved_and_loaded_agent_acts_identically(tmp_path: Path, greedy: bool)
     trainer.fit(build_module(cfg, module), data)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     assert not all(v.equal(untrained[k]) for k, v in module.state_dict().items())
-    kept = Agent(module.eval(), cfg, spec.obs_space, spec.act_space)
+    kept = Agent(module.eval(), cfg)
     loaded = Agent.load(tmp_path / "a.ckpt")
     (acts, h), (acts_again, h_again) = play(kept, greedy), play(loaded, greedy)
     assert acts == acts_again and h.equal(h_again)

@@ -13,6 +13,7 @@ from helpers.tiny import tiny_agent
 from safetensors.torch import load_file, save_file
 
 from worldmodel.errors import ConfigError
+from worldmodel.training.checkpoint import FORMAT
 from worldmodel.training.loading import Agent
 
 
@@ -20,7 +21,7 @@ from worldmodel.training.loading import Agent
 def agent() -> Agent:
     torch.manual_seed(0)
     module, stream, cfg = tiny_agent("env=cartpole", "encoder=mlp", "encoder.hidden=[16]", "target=ema")
-    agent = Agent(module.eval(), cfg, stream.env.obs_space, stream.env.act_space)
+    agent = Agent(module.eval(), cfg)
     stream.close()
     return agent
 
@@ -96,8 +97,10 @@ BAD = {
     "a pickle": (lambda f: torch.save({"a": torch.zeros(1)}, f / "model.safetensors"), "not readable"),
     "not json": (lambda f: (f / "config.json").write_text("{"), "config.json: not readable"),
     "a list": (lambda f: (f / "config.json").write_text("[1]"), "config.json: not readable"),
-    "other version": (lambda f: change(f, format=99), "of format 99, this version reads 3"),
+    "other version": (lambda f: change(f, format=99), f"of format 99, this version reads {FORMAT}"),
     "no environment": (lambda f: change(f, env={}), "no agent can be built"),
+    "no spaces": (lambda f: change(f, env_spec=None), "env_spec, the spaces of its environment, is missing"),
+    "other spaces": (lambda f: change(f, env_spec={"obs_space": 1}), "no agent can be built"),
     "a resolver": (lambda f: change(f, name="${oc.env:HOME}"), "allowed are no resolvers"),
     "a call": (retarget, "_target_=os.system in its configuration, allowed are those in configs/"),
     "through our names": (

@@ -13,7 +13,7 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from worldmodel.envs.spaces import Reader, action_space, digest, to_actions
+from worldmodel.envs.spaces import Translation, digest
 from worldmodel.envs.vector import Step
 from worldmodel.errors import check_range
 from worldmodel.types import Obs
@@ -47,9 +47,10 @@ class Adapter:
         if (mode := venv.metadata.get("autoreset_mode")) != AutoresetMode.NEXT_STEP:
             raise ValueError(f"autoreset_mode={mode}: allowed are {AutoresetMode.NEXT_STEP} and SAME_STEP")
         self.venv, self.num_envs = venv, venv.num_envs
-        self.read = Reader(venv.single_observation_space, keys, copy)
-        self.obs_space = self.read.space
-        self.act_space = action_space(venv.single_action_space)
+        raw_act_space = getattr(venv, "raw_action_space", venv.single_action_space)
+        self._flat = raw_act_space is not venv.single_action_space
+        self.translation = Translation(venv.single_observation_space, raw_act_space, keys, copy)
+        self.obs_space, self.act_space = self.translation.obs_space, self.translation.act_space
         self.null_action = _check_null(null_action, self.act_space)
         self._seed, self._own = seed, partial(np.array, copy=copy or None)
         self._over = torch.zeros(self.num_envs, dtype=torch.bool)
@@ -76,7 +77,7 @@ class Adapter:
 
     def step(self, act: Tensor) -> Step:
         """Take one action in each copy, (N, *act_shape)."""
-        actions = to_actions(self.venv.single_action_space, self.act_space, act, self.num_envs)
+        actions = self.translation.write(act, self.num_envs, flat=self._flat)
         if self._past is not None:
             past = act.detach().cpu().numpy()
             self._past.append(past if past.dtype.kind == "f" else past.astype(np.min_scalar_type(past.max())))
@@ -114,7 +115,7 @@ class Adapter:
         return self._digest == state["digest"]
 
     def _observe(self, raw: Any) -> Obs:
-        obs = self.read(raw)
+        obs = self.translation.read(raw)
         if self._past is not None:
             self._digest = digest(obs)  # computed now, because wrappers overwrite the observation
         return obs

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from torch import Tensor
 
+from worldmodel.envs.spaces import Translation
 from worldmodel.types import Obs
 
 
@@ -36,6 +37,7 @@ class VectorEnv(Protocol):
     num_envs: int
     obs_space: gym.Space  # of one copy: Box (uint8 or float32), Discrete, MultiDiscrete, or a Dict of those
     act_space: gym.Space  # of one copy: Discrete, MultiDiscrete or UnitBox; discrete values begin at 0
+    translation: Translation  # of the observations and actions of the environment within all wrappers
     null_action: int | None  # the action that does nothing, if there is one
     resumable: bool  # restoring a state_dict() costs at most one episode per copy
     info: dict[str, np.ndarray]  # of the observations of the last reset(), as in Step

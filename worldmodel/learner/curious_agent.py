@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from worldmodel.curiosity import Curiosity, RewardNormalizer
 from worldmodel.distributed import sum_over_ranks, world_size
+from worldmodel.envs.spec import EnvSpec
 from worldmodel.errors import ConfigError
 from worldmodel.experience.actor import Actor
 from worldmodel.learner.imagination import Imagination
@@ -40,7 +41,8 @@ class CuriousAgent(nn.Module):
     the next rollout on, so that they act and learn with the same statistics; see `begin_rollout`.
 
     The joint loss is the weighted sum of the masked means of unreduced (B, T) losses. A loss that is missing in
-    `weights` has weight 1. `imagination` is None if the policy learns from real steps.
+    `weights` has weight 1. `imagination` is None if the policy learns from real steps. `env_spec` has the spaces of
+    the environment and their translation, with which an agent is built and acts without the environment.
     """
 
     env_steps: Tensor  # scalar, int64: environment steps over all ranks
@@ -58,12 +60,14 @@ class CuriousAgent(nn.Module):
         total_steps: int,
         imagination: Imagination | None = None,
         seed: int = 0,
+        env_spec: EnvSpec | None = None,
     ):
         super().__init__()
         self.model, self.policy, self.curiosity = model, policy, curiosity
         self.reward_normalizer, self.return_scale = reward_normalizer, return_scale
         self.objective, self.imagination = objective, imagination
         self.weights, self.total_steps, self.seed = dict(weights), total_steps, seed
+        self.env_spec = env_spec
         self.register_buffer("env_steps", torch.zeros((), dtype=torch.long))
         self.obs_normalizer = input_normalizer(self)  # None without vector observations
         self.register_buffer("steps_before", torch.zeros((), dtype=torch.long))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
 from hydra.utils import instantiate
@@ -14,6 +14,7 @@ from torch import nn
 
 from worldmodel.curiosity import AgentSpec, Curiosity
 from worldmodel.envs import VectorEnv
+from worldmodel.envs.spec import EnvSpec
 from worldmodel.errors import ConfigError, SettingError, check_range
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.learner.updates import Batching
@@ -21,15 +22,6 @@ from worldmodel.model.world_model import WorldModel
 from worldmodel.training.config import fill
 from worldmodel.training.datamodule import SequenceData
 from worldmodel.training.module import TrainingModule
-
-
-class EnvSpec(NamedTuple):
-    """Properties of the environment that the sizes of the agent depend on."""
-
-    obs_space: gym.Space
-    act_space: gym.Space
-    num_envs: int
-    null_action: int | None
 
 
 def build_env(cfg: DictConfig, seed: int, **overrides: Any) -> VectorEnv:
@@ -45,7 +37,7 @@ def env_spec(cfg: DictConfig) -> EnvSpec:
     """
     check_range("env.num_envs", cfg.env.num_envs, "[1, inf)", whole=True)
     env = build_env(cfg, seed=0, num_envs=1)
-    spec = EnvSpec(env.obs_space, env.act_space, cfg.env.num_envs, env.null_action)
+    spec = EnvSpec(env.obs_space, env.act_space, cfg.env.num_envs, env.null_action, env.translation)
     env.close()
     return spec
 
@@ -98,6 +90,7 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
         weights=OmegaConf.to_container(cfg.weights),
         total_steps=cfg.total_steps,
         seed=cfg.seed,
+        env_spec=spec,
     )
 
 

@@ -41,13 +41,15 @@ class Shared(ModelHubMixin):
     do not fit, and for a configuration that would call a function that no configuration of this project calls.
     """
 
-    module: CuriousAgent
+    module: CuriousAgent  # with its `env_spec`
     cfg: DictConfig
 
     def _save_pretrained(self, save_directory: Path) -> None:
         state = {k: v.detach().cpu().contiguous().clone() for k, v in self.module.state_dict().items()}
         save_file(state, save_directory / WEIGHTS)
-        config = OmegaConf.to_container(self.cfg) | _OURS | {"format": FORMAT}
+        assert self.module.env_spec is not None
+        own = {"format": FORMAT, "env_spec": self.module.env_spec.to_dict()}
+        config = OmegaConf.to_container(self.cfg) | _OURS | own
         (save_directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
@@ -79,6 +81,7 @@ class Shared(ModelHubMixin):
             raise ConfigError(f"{model_id}: no config.json")
         if (version := config.pop("format", None)) != FORMAT:
             raise ConfigError(f"{model_id}/config.json: of format {version}, this version reads {FORMAT}")
+        env_spec = config.pop("env_spec", None)
         check_trusted(config, f"{model_id}/config.json", options.get("config_dir"))
         path = Path(model_id) / WEIGHTS
         if not Path(model_id).is_dir():
@@ -89,9 +92,11 @@ class Shared(ModelHubMixin):
             state: dict[str, torch.Tensor] = load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise ConfigError(f"{path}: not readable ({str(error).splitlines()[0][:120]})") from None
-        return cls.from_parts(config, state, path)
+        return cls.from_parts(config, env_spec, state, path)
 
     @classmethod
-    def from_parts(cls, config: dict[str, Any], state: dict[str, torch.Tensor], where: str | Path) -> Any:
-        """Build an agent from a configuration and the state of its module, both read from `where`."""
+    def from_parts(
+        cls, config: dict[str, Any], env_spec: Any, state: dict[str, torch.Tensor], where: str | Path
+    ) -> Any:
+        """Build an agent from a configuration, the data of an `EnvSpec` and the state of its module, from `where`."""
         raise NotImplementedError

@@ -5,22 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from worldmodel.envs.unit_box import UnitBox
+from worldmodel.envs.spec import EnvSpec
 from worldmodel.errors import ConfigError
 from worldmodel.experience.actor import ActorOutput
 from worldmodel.learner.curious_agent import CuriousAgent
-from worldmodel.training.build import build_agent, env_spec
+from worldmodel.training.build import build_agent
 from worldmodel.training.checkpoint import agent_state, fit_check, read_checkpoint
 from worldmodel.training.config import bad_input
 from worldmodel.training.hub import Shared
-from worldmodel.types import Obs, map_obs
 
 
 def load_agent(checkpoint: str | Path, config_dir: str | Path | None = None) -> tuple[CuriousAgent, DictConfig]:
@@ -34,19 +31,25 @@ def load_agent(checkpoint: str | Path, config_dir: str | Path | None = None) -> 
         ConfigError: for a file that cannot be read or does not fit.
     """
     saved = read_checkpoint(checkpoint, config_dir=config_dir)
-    return assemble(saved["config"], agent_state(saved), checkpoint)
+    return assemble(saved["config"], saved.get("env_spec"), agent_state(saved), checkpoint)
 
 
-def assemble(config: dict[str, Any], state: dict[str, Tensor], where: str | Path) -> tuple[CuriousAgent, DictConfig]:
-    """Return an agent in evaluation mode and its configuration, both from the contents of a file at `where`.
+def assemble(
+    config: dict[str, Any], env_spec: Any, state: dict[str, Tensor], where: str | Path
+) -> tuple[CuriousAgent, DictConfig]:
+    """Return an agent in evaluation mode and its configuration, from the contents of a file at `where`.
+
+    The environment's package is not needed: `env_spec` is the data of its spaces and their translation.
 
     Raises:
         ConfigError: for a configuration from which no agent can be built, and for a state that does not fit.
     """
+    if not isinstance(env_spec, dict):
+        raise ConfigError(f"checkpoint={where}: env_spec, the spaces of its environment, is missing")
     try:
         cfg = OmegaConf.create(config)
         with bad_input():
-            module = build_agent(cfg, env_spec(cfg))
+            module = build_agent(cfg, EnvSpec.from_dict(env_spec, cfg.env.num_envs))
     except (LookupError, TypeError, AttributeError, OmegaConfBaseException) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"checkpoint={where}: no agent can be built from its configuration ({reason})") from error
@@ -56,7 +59,7 @@ def assemble(config: dict[str, Any], state: dict[str, Tensor], where: str | Path
 
 
 class Agent(Shared):
-    """A trained agent in one Gymnasium environment, with a memory of the present episode.
+    """A trained agent in one environment, with a memory of the present episode. It does not need the environment.
 
         agent = Agent.load("runs/doorkey/.../checkpoints/last.ckpt")
         obs, _ = env.reset()
@@ -68,10 +71,9 @@ class Agent(Shared):
     configuration that the agent was trained with.
     """
 
-    def __init__(self, module: CuriousAgent, cfg: DictConfig, obs_space: gym.Space, act_space: gym.Space):
-        self.module, self.cfg, self.act_space = module, cfg, act_space
-        # keys of a raw dict observation that the agent was trained on
-        self.keys = list(obs_space) if isinstance(obs_space, gym.spaces.Dict) else cfg.env.get("keys")
+    def __init__(self, module: CuriousAgent, cfg: DictConfig):
+        assert module.env_spec is not None and module.env_spec.translation is not None
+        self.module, self.cfg, self.translation = module, cfg, module.env_spec.translation
         self.reset()
 
     @classmethod
@@ -85,17 +87,12 @@ class Agent(Shared):
         Raises:
             ConfigError: when it cannot be read or does not fit.
         """
-        return cls._with(*load_agent(checkpoint, config_dir))
+        return cls(*load_agent(checkpoint, config_dir))
 
     @classmethod
-    def from_parts(cls, config: dict[str, Any], state: dict[str, Tensor], where: str | Path) -> Agent:
+    def from_parts(cls, config: dict[str, Any], env_spec: Any, state: dict[str, Tensor], where: str | Path) -> Agent:
         """See `Shared.from_parts`. Raises ConfigError."""
-        return cls._with(*assemble(config, state, where))
-
-    @classmethod
-    def _with(cls, module: CuriousAgent, cfg: DictConfig) -> Agent:
-        spec = env_spec(cfg)
-        return cls(module, cfg, spec.obs_space, spec.act_space)
+        return cls(*assemble(config, env_spec, state, where))
 
     def reset(self) -> None:
         """Clear the memory at the start of an episode."""
@@ -107,27 +104,16 @@ class Agent(Shared):
         """Choose an action.
 
         Args:
-            obs: a raw observation of the Gymnasium environment.
+            obs: a raw observation of the environment, nested as in its own space.
             greedy: take the most probable action instead of a sampled one.
 
         Returns:
-            An action for `env.step`: int, or an array of the space's shape and dtype.
+            An action for `env.step` in the environment's own space and units: int, array, or a dict or tuple of those.
+
+        Raises:
+            ValueError: for an observation of another shape, or without an entry that the agent was trained on.
         """
-        self.output = self.actor.observe(self._batch(obs), greedy)
+        self.output = self.actor.observe(self.translation.read_one(obs), greedy)
         zero, no = torch.zeros(1), torch.zeros(1, dtype=torch.bool)
         self.actor.record_outcome(zero, no, no, no)
-        act = self.output.act[0].cpu().numpy()
-        if isinstance(self.act_space, UnitBox):
-            return self.act_space.to_raw(act)
-        return int(act) if self.act_space.shape == () else act.astype(self.act_space.dtype)
-
-    def _batch(self, obs: Any) -> Obs:
-        if isinstance(obs, dict) and self.keys:
-            obs = {k: obs[k] for k in self.keys}
-            obs = next(iter(obs.values())) if len(obs) == 1 else obs
-
-        def tensor(x: Any) -> torch.Tensor:
-            array = np.asarray(x)[None]
-            return torch.as_tensor(array.astype(np.float32) if array.dtype == np.float64 else array)
-
-        return map_obs(tensor, obs)
+        return self.translation.write_one(self.output.act[0])

@@ -151,6 +151,7 @@ class TrainingModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"], checkpoint["format"] = self.config, FORMAT
+        checkpoint["env_spec"] = self.agent.env_spec and self.agent.env_spec.to_dict()
         if world_size() > 1:  # the state of the module is that of the first rank
             own = {name: x.cpu() for name, x in per_env_buffers(self.agent).items()}
             checkpoint["per_env"] = gather_over_ranks(own)

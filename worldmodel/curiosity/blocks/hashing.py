@@ -34,7 +34,7 @@ class StateHash(nn.Module):
         check_range("curiosity.bits", bits, "[1, 62]", whole=True)
         obs_space, encoder = spec.obs_space, spec.encoder
         self.keys = list(obs_space) if isinstance(obs_space, gym.spaces.Dict) else None
-        parts = [encoder] if self.keys is None else [encoder.parts[key] for key in self.keys]
+        parts = [encoder] if self.keys is None else [encoder.part(key) for key in self.keys]
         self.exact = all(hasattr(part, "num_values") for part in parts)
         if self.exact:
             spaces = [obs_space] if self.keys is None else [obs_space[key] for key in self.keys]

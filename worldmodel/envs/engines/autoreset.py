@@ -8,6 +8,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from worldmodel.envs.flat import one_line
+
 
 class NextStep(gym.vector.VectorWrapper):
     """NEXT_STEP autoreset for a vector environment that resets within the step that ends an episode.
@@ -23,10 +25,14 @@ class NextStep(gym.vector.VectorWrapper):
         super().__init__(env)
         self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
         space = env.single_action_space
+        if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
+            raise ValueError(
+                f"action space {one_line(space)} with vector_entry_point: allowed env.vectorization is sync"
+            )
         if isinstance(space, gym.spaces.Box):
             self._null = np.clip(np.zeros(space.shape), space.low, space.high).astype(space.dtype)
         else:
-            self._null = space.start + np.full(space.shape, null_action or 0, dtype=space.dtype)
+            self._null = getattr(space, "start", 0) + np.full(space.shape, null_action or 0, dtype=space.dtype)
         self._over = np.zeros(env.num_envs, dtype=bool)
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:

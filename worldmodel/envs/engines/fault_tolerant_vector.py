@@ -37,6 +37,8 @@ class FaultTolerantVectorEnv(gym.vector.VectorEnv):
         self.workers = [self._new() for _ in range(num_envs)]
         env = make() if processes else self.workers[0].copy.env
         self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
+        flat = env.has_wrapper_attr("raw_action_space")
+        self.raw_action_space = env.get_wrapper_attr("raw_action_space") if flat else env.action_space
         self.render_mode, self.spec = env.render_mode, env.spec
         self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
         if processes:

@@ -17,7 +17,7 @@ from worldmodel.envs.adapter import Adapter
 from worldmodel.envs.engines.autoreset import NextStep
 from worldmodel.envs.engines.fault_tolerant_vector import FaultTolerantVectorEnv
 from worldmodel.envs.engines.workers import one_thread
-from worldmodel.envs.spaces import is_text
+from worldmodel.envs.flat import flatten
 from worldmodel.envs.wrappers.levels import Levels
 
 _PLUGINS = ("minigrid", "ale_py", "worldmodel.envs.worlds")
@@ -64,7 +64,10 @@ class GymnasiumEnv(Adapter):
         if id not in gym.registry:
             gymnasium_ids()
         given = dict(kwargs, render_mode="rgb_array") if render else kwargs
-        wrappers = [_prepare] if levels is None else [_prepare, partial(Levels, count=levels, held_out=held_out)]
+        wrappers: list[Callable[[gym.Env], gym.Env]] = [_prepare]
+        if levels is not None:
+            wrappers.append(partial(Levels, count=levels, held_out=held_out))
+        wrappers.append(flatten)  # the last one: workers share neither text nor nested values
         module, _, name = id.rpartition(":")
         try:
             if module:
@@ -131,10 +134,7 @@ def _make(spec: Any, wrappers: list[Callable[[gym.Env], gym.Env]], given: dict[s
 
 
 def _prepare(env: gym.Env) -> gym.Env:
-    """Prepare one copy for vectorisation: remove text, which workers cannot share, and add the agent's position."""
-    space = env.observation_space
-    if isinstance(space, gym.spaces.Dict) and any(is_text(s) for s in space.values()):
-        env = gym.wrappers.FilterObservation(env, [k for k, s in space.items() if not is_text(s)])
+    """Prepare one copy: add the agent's position."""
     has_position = hasattr(env.unwrapped, "agent_pos") or hasattr(getattr(env.unwrapped, "agent", None), "pos")
     return AgentPosition(env) if has_position else env
 

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from torch import Tensor
 
+from worldmodel.envs.spaces import Translation
 from worldmodel.envs.vector import Step, VectorEnv
 from worldmodel.types import Obs
 
@@ -23,6 +24,10 @@ class Wrapper:
         self.null_action: int | None = env.null_action
         self.resumable: bool = env.resumable
         self.info: dict[str, np.ndarray] = {}
+
+    @property
+    def translation(self) -> Translation:
+        return self.env.translation
 
     def reset(self) -> Obs:
         obs = self.env.reset()

@@ -36,10 +36,14 @@ class Reconstruction(Target):
         parts: dict[str, Encoder] = {"": encoder}
         spaces: dict[str, gym.Space] = {"": obs_space}
         if isinstance(obs_space, gym.spaces.Dict):
-            parts = {key: cast(Encoder, part) for key, part in cast(Dict, encoder).parts.items()}
+            parts = {key: cast(Encoder, cast(Dict, encoder).part(key)) for key in obs_space}
             spaces = dict(obs_space.spaces)
+        self.keys = list(parts)
         self.decoders = nn.ModuleDict(
-            {f"decode_{k}": Decoder(prod(self.shape), part, spaces[k], hidden) for k, part in parts.items()}
+            {
+                f"decode_{k.replace('.', '/')}": Decoder(prod(self.shape), part, spaces[k], hidden)
+                for k, part in parts.items()
+            }
         )
 
     def forward(self, obs: Obs, z: Tensor) -> Tensor:
@@ -50,8 +54,8 @@ class Reconstruction(Target):
         rows = rearrange(z[:, :-1], "b l ... -> (b l) (...)")
         leaves = obs if isinstance(obs, dict) else {"": obs}
         losses = (
-            cast(Decoder, decoder).loss(rows, leaves[key.removeprefix("decode_")][:, :-1].flatten(0, 1))
-            for key, decoder in self.decoders.items()
+            cast(Decoder, decoder).loss(rows, leaves[key][:, :-1].flatten(0, 1))
+            for key, decoder in zip(self.keys, self.decoders.values(), strict=True)
         )
         return {"reconstruction": reduce(torch.add, losses).view(lead)}
 
@@ -94,7 +98,8 @@ class Decoder(nn.Module):
         (encoder,) = self.encoder
         out = self.net(z)
         if self.sizes is None:
-            return (out.flatten(1) - cast(ImageEncoder, encoder).normalise(obs).flatten(1)).square().mean(1)
+            true = cast(ImageEncoder, encoder).normalise(obs).reshape(len(z), -1)
+            return (out.flatten(1) - true).square().mean(1)
         codes = cast(CodeEncoder, encoder).codes(obs)
         return cross_entropy(out.view(len(z), *self.out), codes, self.sizes).mean(1)
 
