@@ -51,4 +51,5 @@ __all__ = [
     "RewardNormalizer",
     "Surprise",
     "WeightedSum",
+    "per_env_buffers",
 ]
