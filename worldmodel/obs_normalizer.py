@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import encoders
 from encoders import Encoder, Standardise
 from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Obs, Sequences
@@ -106,7 +107,7 @@ def signal_normalizer(obs_space: gym.Space, encoder: Encoder, *, clip: float = 5
     """
     nested = isinstance(obs_space, gym.spaces.Dict)
     spaces = dict(cast(gym.spaces.Dict, obs_space).spaces) if nested else {"": obs_space}
-    parts = {key: encoder.part(key) for key in spaces} if nested else {"": encoder}
+    parts = {key: cast(encoders.Dict, encoder).part(key) for key in spaces} if nested else {"": encoder}
     shapes = {
         key: space.shape
         for key, space in spaces.items()

@@ -21,6 +21,7 @@ from helpers.tiny import EASY, REPO, TINY, clone, open_stream, tiny_config
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from encoders import Standardise
 from worldmodel.curiosity import per_env_buffers
 from worldmodel.curiosity.byol_explore import RunningMean
 from worldmodel.errors import NonFiniteLoss
@@ -33,6 +34,7 @@ from worldmodel.types import Minibatch, Rollout, ScoredRollout
 CASES = [
     *(f"target={x}" for x in ("random", "inverse", "ema", "sigreg", "vicreg", "reconstruction")),
     *(f"curiosity={x}" for x in ("rnd", "max", "byol_explore", "learning_progress")),  # those with statistics
+    "experiment=cartpole",  # vector observations have statistics as well
 ]
 
 
@@ -43,7 +45,7 @@ def learn(module: TrainingModule, roll: Rollout) -> tuple[ScoredRollout, dict[st
     module.training_step(Minibatch(scored, scored), 0)["loss"].backward()
     found = {f"grad/{name}": p.grad for name, p in agent.named_parameters() if p.grad is not None}
     for name, module in agent.named_modules():
-        if isinstance(module, RunningMeanStd | RunningMean):
+        if isinstance(module, RunningMeanStd | RunningMean | Standardise):
             found |= {f"moments/{name}/{k}": v.clone() for k, v in module.state_dict().items()}
     return scored, found | {"roll/rew_int": scored.rew_int, "roll/adv": scored.adv, "env_steps": agent.env_steps}
 
@@ -54,11 +56,11 @@ def make(cfg: DictConfig, spec: EnvSpec) -> TrainingModule:
     return build_module(cfg, build_agent(cfg, spec))
 
 
-def rank_main(rank: int, port: int, folder: Path, spec: EnvSpec) -> None:
+def rank_main(rank: int, port: int, folder: Path, specs: dict[str, EnvSpec]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     for case in CASES:
-        module = make(OmegaConf.load(folder / f"{case}.yaml"), spec)
+        module = make(OmegaConf.load(folder / f"{case}.yaml"), specs[case])
         agent = module.agent
         roll = Rollout(**torch.load(folder / f"{case}.roll"))[2 * rank : 2 * rank + 2]
         agent.reward_normalizer.reset(2)
@@ -102,11 +104,13 @@ def restarted(module: TrainingModule, new: TrainingModule) -> list[dict[str, Ten
 def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of each case in files: of two ranks, and of one rank with the whole batch."""
     folder = tmp_path_factory.mktemp("ranks")
+    specs = {}
     for case in CASES:
-        cfg = tiny_config("policy.actor.memory_gradient=true", "reward.normalise=mean_std", case, *EASY)
+        env = [] if case.startswith("experiment") else EASY
+        cfg = tiny_config("policy.actor.memory_gradient=true", "reward.normalise=mean_std", case, *env)
         OmegaConf.save(cfg, folder / f"{case}.yaml")
-        spec = env_spec(cfg)
-        module = make(cfg, spec)
+        specs[case] = env_spec(cfg)
+        module = make(cfg, specs[case])
         stream = open_stream(module.agent, cfg)
         roll = clone(stream.collector.collect())
         stream.close()
@@ -114,7 +118,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
         roll.mask[1, -8:-2] = False
         torch.save(vars(roll), folder / f"{case}.roll")
         torch.save(learn(module, roll)[1], folder / f"{case}.whole")
-    run_on_two_ranks(rank_main, free_port(), folder, spec)
+    run_on_two_ranks(rank_main, free_port(), folder, specs)
     return folder
 
 
