@@ -10,10 +10,10 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
-from worldmodel.envs import TooManyFaults, make_env
-from worldmodel.envs.engines import fault_tolerant_vector, info_entries
-from worldmodel.envs.engines.info_entries import LARGEST
-from worldmodel.envs.engines.output_check import FaultyEnvironment, InvalidOutput, OutputCheck
+from worldmodel.envs import TooManyFaults, info_entries, make_env
+from worldmodel.envs.engines import fault_tolerant_vector
+from worldmodel.envs.info_entries import LARGEST
+from worldmodel.envs.output_check import FaultyEnvironment, InvalidOutput, OutputCheck
 
 VECTOR = Box(-1, 1, (2,), np.float32)
 BYTES = Box(0, 255, (2,), np.uint8)

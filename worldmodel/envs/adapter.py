@@ -13,10 +13,9 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from worldmodel.envs.engines.fault_tolerant_vector import FAULT
-from worldmodel.envs.engines.info_entries import InfoEntries
+from worldmodel.envs.info_entries import InfoEntries
 from worldmodel.envs.spaces import Reader, action_space, digest, to_actions
-from worldmodel.envs.vector import Step
+from worldmodel.envs.vector import FAULT, Step
 from worldmodel.errors import check_range
 from worldmodel.types import Obs
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from worldmodel.envs.engines.envpool import EnvpoolEnv, envpool_ids, sound
 from worldmodel.envs.engines.gymnasium import GymnasiumEnv, Wrap, gymnasium_ids
-from worldmodel.envs.engines.output_check import check_size
+from worldmodel.envs.output_check import check_size
 from worldmodel.envs.vector import VectorEnv
 from worldmodel.envs.wrappers.noisy_tv import TV, Kind
 from worldmodel.envs.wrappers.positions import Places

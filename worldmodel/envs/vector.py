@@ -11,6 +11,9 @@ from torch import Tensor
 
 from worldmodel.types import Obs
 
+FAULT = "worldmodel.fault"
+"""Key by which an engine's info marks the copies that it has replaced; no environment has it."""
+
 
 @dataclass(slots=True)
 class Step:

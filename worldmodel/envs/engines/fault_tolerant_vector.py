@@ -13,12 +13,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
-from worldmodel.envs.engines.info_entries import InfoEntries
-from worldmodel.envs.engines.output_check import FaultyEnvironment
 from worldmodel.envs.engines.workers import Fault, Local, Remote
-
-FAULT = "worldmodel.fault"
-"""Key of info that marks replaced copies; no environment has it."""
+from worldmodel.envs.info_entries import InfoEntries
+from worldmodel.envs.output_check import FaultyEnvironment
+from worldmodel.envs.vector import FAULT
 
 FIRST_STEPS = 100
 """Steps from the beginning in which the same fault in every copy is an error of the environment's code."""

@@ -8,8 +8,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from worldmodel.envs.engines.info_entries import InfoEntries
-from worldmodel.envs.engines.output_check import OutputCheck
+from worldmodel.envs.info_entries import InfoEntries
+from worldmodel.envs.output_check import OutputCheck
 from worldmodel.envs.spaces import digest
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector.utils import CloudpickleWrapper
 
-from worldmodel.envs.engines.output_check import InvalidOutput
 from worldmodel.envs.engines.resumable_env import ResumableEnv
+from worldmodel.envs.output_check import InvalidOutput
 
 # A fork of this process would inherit its locks, but not the threads that hold them. A fork that compiles, as numba
 # does for Crafter, hung or crashed. So workers are forked from a server of one thread that imports only this module.
