@@ -148,6 +148,12 @@ def _make(spec: Any, layers: list[Wrap], given: dict[str, Any]) -> gym.Env:
 
 def _apply(wrap: Wrap, setting: str, env: gym.Env) -> gym.Env:
     """Apply a wrapper of the configuration. Raises ConfigError, which names its setting."""
+    kind = wrap.func if isinstance(wrap, partial) else wrap
+    if kind in (gym.wrappers.NormalizeObservation, gym.wrappers.NormalizeReward):
+        raise ConfigError(
+            f"{setting}: {_name(wrap)} has statistics of its own in each copy, which an evaluation begins anew; "
+            "allowed are wrappers without a state that outlives an episode"
+        )
     try:
         wrapped = wrap(env)
     except Exception as error:  # a constructor may raise anything
@@ -155,8 +161,8 @@ def _apply(wrap: Wrap, setting: str, env: gym.Env) -> gym.Env:
         given = wrap.keywords if isinstance(wrap, partial) else {}
         raise ConfigError(f"{setting}: {_name(wrap)} cannot be applied with {given}: {reason}") from error
     if not isinstance(wrapped, gym.Env):
-        kind = type(wrapped).__name__
-        raise ConfigError(f"{setting}: {_name(wrap)} gives a {kind}, allowed are wrappers of gymnasium.Env")
+        found = type(wrapped).__name__
+        raise ConfigError(f"{setting}: {_name(wrap)} gives a {found}, allowed are wrappers of gymnasium.Env")
     return wrapped
 
 

@@ -22,7 +22,7 @@ class Worlds(gym.vector.VectorEnv):
     render_mode = None
 
     def __init__(self, num_envs: int, obs_space: gym.Space, act_space: gym.Space, max_episode_steps: int):
-        check_range("env.max_episode_steps", max_episode_steps, "[1, inf)", whole=True)
+        check_range("env.kwargs.max_episode_steps", max_episode_steps, "[1, inf)", whole=True)
         self.num_envs, self.limit = num_envs, max_episode_steps
         self.single_observation_space, self.single_action_space = obs_space, act_space
         self.observation_space = gym.vector.utils.batch_space(obs_space, num_envs)

@@ -49,10 +49,10 @@ class Pendulums(Worlds):
         max_episode_steps: int = 200,
     ):
         if not (step > 0 and interval >= step and abs(interval / step - round(interval / step)) < 1e-6):
-            raise ValueError(f"env.interval={interval}: allowed are whole multiples of env.step={step}")
-        check_range("env.resolution", resolution, "[0, inf)")
-        check_range("env.dim", dim, f"[1, {len(OUTPUTS)}]", whole=True)
-        check_range("env.energy", energy, "(-3, 100]")
+            raise ValueError(f"env.kwargs.interval={interval}: allowed are whole multiples of env.kwargs.step={step}")
+        check_range("env.kwargs.resolution", resolution, "[0, inf)")
+        check_range("env.kwargs.dim", dim, f"[1, {len(OUTPUTS)}]", whole=True)
+        check_range("env.kwargs.energy", energy, "(-3, 100]")
         obs_space = gym.spaces.Box(-np.inf, np.inf, (dim,), np.float32)
         act_space = gym.spaces.Discrete(3 if torque else 1)
         super().__init__(num_envs, obs_space, act_space, max_episode_steps)
