@@ -51,7 +51,12 @@ def test_world() -> None:
 
 def test_experiment_runs(cli, tmp_path) -> None:
     pytest.importorskip("crafter")
-    given = ["experiment=crafter", "env.vectorization=sync", "+env.max_episode_steps=5", f"run_dir={tmp_path}/run"]
+    given = [
+        "experiment=crafter",
+        "env.vectorization=sync",
+        "+env.kwargs.max_episode_steps=5",
+        f"run_dir={tmp_path}/run",
+    ]
     ended = cli(*given, "total_steps=64", "encoder.layers=[[4,8,8]]")
     assert ended.code == 0, ended.err
     header, *rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()

@@ -18,6 +18,7 @@ from helpers.runs import rows
 from helpers.tiny import REPO, tiny_agent
 
 from worldmodel.envs import TooManyFaults, make_env
+from worldmodel.envs.engines import fault_tolerant_vector
 from worldmodel.envs.engines.workers import Remote
 from worldmodel.measure.reliability.breaking import KINDS, Breaking
 
@@ -25,6 +26,12 @@ gym.register("Breaking-v0", entry_point=Breaking)
 PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
 DEADLY = ("die", "freeze")
 CASES = [("sync", k) for k in KINDS if k not in DEADLY] + [("async", k) for k in KINDS]
+
+
+@pytest.fixture(autouse=True)
+def _failures_of_copies(monkeypatch) -> None:
+    """All copies of these environments fail early and in the same way; elsewhere that is an error of the code."""
+    monkeypatch.setattr(fault_tolerant_vector, "FIRST_STEPS", 0)
 
 
 @pytest.mark.parametrize("vectorization, kind", CASES)

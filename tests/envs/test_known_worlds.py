@@ -155,7 +155,7 @@ def test_state_goes_on() -> None:
 
 def test_rollouts_contain_info() -> None:
     """info[:, t] belongs to the observation of row t, across rollouts and resets."""
-    _, stream, _ = tiny_agent("experiment=mess3_actions", "env.max_episode_steps=6")
+    _, stream, _ = tiny_agent("experiment=mess3_actions", "env.kwargs.max_episode_steps=6")
     process, previous = mess3_actions(), None
     for _ in range(2):
         roll = stream.collector.collect()
@@ -177,8 +177,8 @@ def test_rollouts_contain_info() -> None:
 @pytest.mark.parametrize(
     ("id", "given", "words"),
     [
-        ("Mess3", {"x": 0.7}, "env.x=0.7 env.a=0.85: allowed are"),
-        ("Mess3", {"max_episode_steps": 0}, "env.max_episode_steps=0: allowed"),
+        ("Mess3", {"x": 0.7}, "env.kwargs.x=0.7 env.kwargs.a=0.85: allowed are"),
+        ("Mess3", {"max_episode_steps": 0}, "env.kwargs.max_episode_steps=0: allowed"),
         ("Even", {"x": 0.1}, "gymnasium cannot create it with .*unexpected keyword argument 'x'"),
         ("Mess4", {}, "close matches are.*worldmodel/Mess3-v0"),
     ],

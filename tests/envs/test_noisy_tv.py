@@ -217,8 +217,14 @@ def test_the_added_action_is_one_more_for_the_agent() -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["experiment=tiger", "env.tv=action", "env.max_episode_steps=9"],
-        ["env=doorkey_levels", "env.tv=brownian", "env.tv_size=0.4", "+env.max_episode_steps=9", "env.sticky=0.2"],
+        ["experiment=tiger", "env.tv=action", "env.kwargs.max_episode_steps=9"],
+        [
+            "env=doorkey_levels",
+            "env.tv=brownian",
+            "env.tv_size=0.4",
+            "+env.kwargs.max_episode_steps=9",
+            "env.sticky=0.2",
+        ],
     ],
     ids=["our own world", "a room"],
 )

@@ -134,11 +134,15 @@ def test_torque_and_episodes() -> None:
 @pytest.mark.parametrize(
     ("name", "given", "words"),
     [
-        ("Chain", {"length": 1}, "env.length=1: allowed"),
-        ("DoublePendulum", {"interval": 0.012}, r"env.interval=0.012: allowed are whole multiples of env.step=0.005"),
-        ("DoublePendulum", {"dim": 7}, "env.dim=7: allowed are whole numbers from 1 to 6"),
-        ("DoublePendulum", {"resolution": -1}, "env.resolution=-1: allowed"),
-        ("DoublePendulum", {"energy": -3}, "env.energy=-3: allowed"),
+        ("Chain", {"length": 1}, "env.kwargs.length=1: allowed"),
+        (
+            "DoublePendulum",
+            {"interval": 0.012},
+            r"env.kwargs.interval=0.012: allowed are whole multiples of env.kwargs.step=0.005",
+        ),
+        ("DoublePendulum", {"dim": 7}, "env.kwargs.dim=7: allowed are whole numbers from 1 to 6"),
+        ("DoublePendulum", {"resolution": -1}, "env.kwargs.resolution=-1: allowed"),
+        ("DoublePendulum", {"energy": -3}, "env.kwargs.energy=-3: allowed"),
     ],
 )
 def test_bad_input(name: str, given: dict, words: str) -> None:
@@ -147,7 +151,12 @@ def test_bad_input(name: str, given: dict, words: str) -> None:
 
 
 def test_transitions_of_the_chain_are_what_is_covered(cli, tmp_path) -> None:
-    given = ["experiment=chain", "env.length=3", "env.max_episode_steps=7", f"run_dir={tmp_path}/run"]
+    given = [
+        "experiment=chain",
+        "env.kwargs.length=3",
+        "env.kwargs.max_episode_steps=7",
+        f"run_dir={tmp_path}/run",
+    ]
     assert cli(*given, "total_steps=160").code == 0
     header, *rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     covered = [float(row.split(",")[header.split(",").index("coverage")]) for row in rows]

@@ -191,7 +191,7 @@ def test_curriculum(runner: StudyRunner) -> None:
 def test_sim_scale(runner: StudyRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worldmodel.experiments.studies.sim_scale.Pendulums.lyapunov_time", lambda self: (1.1, 0.0))
     common = [x for x in TINY if x not in ("data.rollout_length=8", "target.dim=8")]
-    common += ["experiment=pendulum", "env.interval=0.1", "data.rollout_length=64", "total_steps=256"]
+    common += ["experiment=pendulum", "env.kwargs.interval=0.1", "data.rollout_length=64", "total_steps=256"]
     sizes = {"steps": [0.01, 0.1], "dims": [2], "resolutions": [0.0], "copies": 8, "ahead": 10, "reference": 0.01}
     load("sim_scale", common=common, seeds=[100], **sizes)(runner=runner)
     header, fine, coarse = table(runner)

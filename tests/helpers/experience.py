@@ -17,7 +17,7 @@ from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.learner.run_episodes import freeze
 from worldmodel.types import Rollout, ScoredRollout, Sequences
 
-CHAIN = ["experiment=chain", "env.num_envs=4", "env.length=6", "data.rollout_length=20", "data.minibatches=2"]
+CHAIN = ["experiment=chain", "env.num_envs=4", "env.kwargs.length=6", "data.rollout_length=20", "data.minibatches=2"]
 DREAM = [
     *("policy=imagined", "heads=observation", "curiosity=max", "curiosity.members=3", "curiosity.hidden=16"),
     *(
@@ -29,7 +29,7 @@ DREAM = [
 ]
 
 
-MESS3 = ["env=mess3", "encoder=discrete", "curiosity=none", "env.max_episode_steps=20"]
+MESS3 = ["env=mess3", "encoder=discrete", "curiosity=none", "env.kwargs.max_episode_steps=20"]
 
 
 def everything(replay: Replay) -> Sequences:

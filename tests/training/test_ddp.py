@@ -72,7 +72,7 @@ def rank_main(rank: int, port: int, folder: Path, specs: dict[str, EnvSpec]) -> 
                 dist.all_reduce(value)
                 value /= 2
         torch.save(found, folder / f"{case}.{rank}")
-    torch.save(restarted(module, make(OmegaConf.load(folder / f"{case}.yaml"), spec)), folder / f"state.{rank}")
+    torch.save(restarted(module, make(OmegaConf.load(folder / f"{case}.yaml"), specs[case])), folder / f"state.{rank}")
     if rank:
         scored.ret_ext[0, 0] = torch.inf
     with pytest.raises(NonFiniteLoss) as caught:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,9 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from worldmodel.envs.info_entries import InfoEntries
 from worldmodel.envs.spaces import Translation, digest
-from worldmodel.envs.vector import Step
+from worldmodel.envs.vector import FAULT, Step
 from worldmodel.errors import check_range
 from worldmodel.types import Obs
 
@@ -26,6 +27,7 @@ class Adapter:
 
     seed: given to the engine's first reset; None if the engine is already seeded.
     copy: copy the engine's arrays, which it reuses.
+    requested: entries of info that are needed, see `InfoEntries`.
 
     An engine that cannot save its state is restored by repeating all actions since its creation, if `record` was
     called. This is exact if the engine draws from its seed alone. It stores a byte or more per step, and takes as long
@@ -43,6 +45,7 @@ class Adapter:
         null_action: int | None = None,
         seed: list[int] | None = None,
         copy: bool = True,
+        requested: Mapping[str, str] | None = None,
     ):
         if (mode := venv.metadata.get("autoreset_mode")) != AutoresetMode.NEXT_STEP:
             raise ValueError(f"autoreset_mode={mode}: allowed are {AutoresetMode.NEXT_STEP} and SAME_STEP")
@@ -55,6 +58,7 @@ class Adapter:
         self._seed, self._own = seed, partial(np.array, copy=copy or None)
         self._over = torch.zeros(self.num_envs, dtype=torch.bool)
         self.info: dict[str, np.ndarray] = {}
+        self._entries = InfoEntries(requested)
         self._past: list[np.ndarray] | None = None  # all actions, if recorded; (N, *act_shape) each
         self._begun, self._digest = False, ""
 
@@ -82,7 +86,7 @@ class Adapter:
             past = act.detach().cpu().numpy()
             self._past.append(past if past.dtype.kind == "f" else past.astype(np.min_scalar_type(past.max())))
         obs, rew, end, trunc, info = self.venv.step(actions)
-        fault = info.pop("fault", None)
+        fault = info.pop(FAULT, None)
         rew = torch.from_numpy(self._own(rew, np.float32))
         end, trunc = (torch.from_numpy(self._own(x, np.bool_)) for x in (end, trunc))
         ignored, self._over = self._over, end | trunc
@@ -122,8 +126,9 @@ class Adapter:
 
     def _info(self, info: dict[str, Any]) -> dict[str, np.ndarray]:
         """Return the numeric entries that every copy has set (gymnasium marks in `_x` which copies set `x`)."""
-        shared = {k: v for k, v in info.items() if k[0] != "_" and np.all(info.get(f"_{k}", True))}
-        return {k: self._own(v) for k, v in shared.items() if isinstance(v, np.ndarray) and v.dtype.kind in "biuf"}
+        shared = {k: v for k, v in info.items() if k[:1] != "_" and np.all(info.get(f"_{k}", True))}
+        numbers = {k: v for k, v in shared.items() if isinstance(v, np.ndarray) and v.dtype.kind in "biuf"}
+        return {k: self._own(v) for k, v in self._entries.select(numbers).items()}
 
 
 def _check_null(null_action: int | None, space: gym.Space) -> int | None:

@@ -10,13 +10,14 @@ import gymnasium as gym
 import numpy as np
 
 from worldmodel.envs.engines.envpool import EnvpoolEnv, envpool_ids, sound
-from worldmodel.envs.engines.gymnasium import GymnasiumEnv, gymnasium_ids
+from worldmodel.envs.engines.gymnasium import GymnasiumEnv, Wrap, gymnasium_ids
+from worldmodel.envs.output_check import check_size
 from worldmodel.envs.vector import VectorEnv
 from worldmodel.envs.wrappers.noisy_tv import TV, Kind
 from worldmodel.envs.wrappers.positions import Places
 from worldmodel.envs.wrappers.rooms import Rooms
 from worldmodel.envs.wrappers.sticky import Sticky
-from worldmodel.errors import check_choice, check_range
+from worldmodel.errors import ConfigError, check_choice, check_range
 
 Engine = Literal["auto", "envpool", "gymnasium"]
 Vectorization = Literal["sync", "async", "vector_entry_point"]
@@ -43,12 +44,15 @@ def make_env(
     rooms: bool = False,
     timeout: float = 120.0,
     max_faults: int = 100,
-    **kwargs: Any,
+    info_keys: list[str] | None = None,
+    wrappers: list[Wrap] | None = None,
+    kwargs: dict[str, Any] | None = None,
+    **others: Any,
 ) -> VectorEnv:
     """Create N copies of an environment; the same seed gives the same episodes, and no two copies share a seed.
 
     engine: `auto` takes envpool if it is installed, has the id and builds it correctly (not MiniGrid's MultiRoom, whose
-        goal is often unreachable there), else gymnasium.
+        goal is often unreachable there) and there are no `wrappers`, else gymnasium.
     keys: of a Dict observation: None takes all but text, one gives that key's plain tensor, several a dict.
     sticky: probability that a copy repeats its last action instead of taking the new one.
     null_action: index of the action that does nothing, for signals and wrappers that need it.
@@ -59,7 +63,10 @@ def make_env(
     place, place_width: the keys of info that give the position of a copy, for coverage, see `Places`.
     rooms: of MiniGrid, add the room of a copy to info, see `Rooms`.
     tv, tv_action, tv_size, tv_values: a noisy TV, see `TV`; `clean` has none.
-    kwargs: arguments of the engine's own constructor, e.g. `max_episode_steps`.
+    info_keys: entries of info that are kept whatever their size, see `InfoEntries`.
+    wrappers: gymnasium only: applied to each copy, in this order; each takes an environment and returns one.
+    kwargs: arguments of the environment's constructor (of envpool: its options), e.g. `max_episode_steps`.
+    others: the same, for names that this function does not have.
 
     Raises ValueError, in one line, for values that are not allowed, unknown ids, and unsupported spaces.
     """
@@ -77,8 +84,11 @@ def make_env(
         raise ValueError("env.held_out=True: needs env.levels, the number of levels that are not held out")
     # 31 bits each, the maximum of envpool; the last two are for the sticky actions and the TV
     seeds = (np.random.SeedSequence(seed).generate_state(num_envs + 2) >> 1).tolist()
-    common = {"seeds": seeds[:num_envs], "keys": keys, "null_action": null_action, "render": render, **kwargs}
-    pool = [] if engine == "gymnasium" else envpool_ids()
+    common: dict[str, Any] = {"seeds": seeds[:num_envs], "keys": keys, "null_action": null_action, "render": render}
+    common |= {"kwargs": _arguments(kwargs, others), "requested": _requested(info_keys, place, rooms)}
+    if wrappers and engine == "envpool":
+        raise ConfigError("env.wrappers: allowed with env.engine=envpool is [], wrappers need env.engine=gymnasium")
+    pool = [] if engine == "gymnasium" or wrappers else envpool_ids()
     if engine == "envpool" and not pool:
         raise ValueError("env.engine='envpool': envpool is not installed, allowed are auto and gymnasium")
     if id in pool and (engine == "envpool" or sound(id)):
@@ -94,10 +104,16 @@ def make_env(
     else:
         try:
             limits = {"levels": levels, "held_out": held_out, "timeout": timeout, "max_faults": max_faults}
-            env = GymnasiumEnv(id, vectorization=vectorization, **limits, **common)
+            env = GymnasiumEnv(id, vectorization=vectorization, wrappers=wrappers or [], **limits, **common)
         except gym.error.UnregisteredEnv:
             names = "envpool and gymnasium" if pool else "gymnasium"
             raise ValueError(_unknown(id, names, pool + gymnasium_ids())) from None
+    try:
+        check_size(env.obs_space, f"env.id={id!r}: the observation space")
+        check_size(env.act_space, f"env.id={id!r}: the action space")
+    except ConfigError:
+        env.close()
+        raise
     if place is not None:
         check_range("env.place_width", place_width, "(0, inf)")
         env = Places(env, place, place_width)
@@ -106,6 +122,21 @@ def make_env(
     if tv != "clean":
         env = TV(env, tv, tv_action, tv_size, tv_values, seeds[num_envs + 1])
     return Sticky(env, sticky, seeds[num_envs]) if sticky else env
+
+
+def _arguments(kwargs: dict[str, Any] | None, others: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the environment's constructor, from `env.kwargs` and from additional keys of `env`."""
+    kwargs = kwargs or {}
+    for key, value in others.items():
+        if key in kwargs:
+            raise ConfigError(f"env.{key}={value}: env.kwargs has it as well, use env.kwargs.{key}={value} alone")
+    return {**kwargs, **others}
+
+
+def _requested(info_keys: list[str] | None, place: list[str] | None, rooms: bool) -> dict[str, str]:
+    """Return the needed entries of info, each with the setting that needs it."""
+    settings = dict.fromkeys(info_keys or [], "env.info_keys") | dict.fromkeys(place or [], "env.place")
+    return settings | ({"agent_pos": "env.rooms"} if rooms else {})
 
 
 def _unknown(id: str, engines: str, known: list[str]) -> str:

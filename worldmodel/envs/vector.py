@@ -12,6 +12,9 @@ from torch import Tensor
 from worldmodel.envs.spaces import Translation
 from worldmodel.types import Obs
 
+FAULT = "worldmodel.fault"
+"""Key by which an engine's info marks the copies that it has replaced; no environment has it."""
+
 
 @dataclass(slots=True)
 class Step:

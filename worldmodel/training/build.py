@@ -25,8 +25,9 @@ from worldmodel.training.module import TrainingModule
 
 
 def build_env(cfg: DictConfig, seed: int, **overrides: Any) -> VectorEnv:
-    """Return the vector environment of a configuration's `env` group."""
-    return instantiate(cfg.env, seed=seed, **overrides)
+    """Return the vector environment of a configuration's `env` group, with its wrappers as functions of one copy."""
+    wrappers = [instantiate(node, _partial_=True) for node in cfg.env.get("wrappers") or []]
+    return instantiate(cfg.env, seed=seed, **{"wrappers": wrappers, **overrides})
 
 
 def env_spec(cfg: DictConfig) -> EnvSpec:

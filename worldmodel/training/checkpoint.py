@@ -27,6 +27,8 @@ NEWEST_FIRST = ("last.ckpt", "previous.ckpt")
 _MARK = b"\nsha256:"
 _SEAL = len(_MARK) + 64 + 1
 _NEEDED_TO_RESUME = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks", "SequenceData")
+_TARGET = re.compile(r"_target_: *([\w.]+)")
+_WRAPPER = re.compile(r"(gymnasium|minigrid)\.wrappers\.(?!RecordVideo)[A-Z]\w*")
 
 
 class SealedFiles(CheckpointIO):
@@ -110,15 +112,17 @@ def check_trusted(config: Any, where: str, config_dir: str | Path | None = None)
     """Raise ConfigError unless a stored configuration is a plain mapping whose targets are all trusted.
 
     `_target_` alone could name any function. Trusted are the targets in the files of configs/, of the folders on the
-    running command's search path (`--config-dir`), and of `config_dir`.
+    running command's search path (`--config-dir`), of `config_dir` and of the command line itself, and the wrappers of
+    Gymnasium and MiniGrid except the one that writes files.
     """
     if not isinstance(config, dict):
         raise ConfigError(f"{where}: its configuration is a {type(config).__name__}, allowed is a mapping")
-    trusted = frozenset().union(*map(_targets_in, _config_folders(config_dir)))
+    trusted = frozenset(_TARGET.findall(" ".join(sys.argv))).union(*map(_targets_in, _config_folders(config_dir)))
     for key, value in _leaves(config):
-        if key == "_target_" and value not in trusted:
+        if key == "_target_" and value not in trusted and not _WRAPPER.fullmatch(str(value)):
             raise ConfigError(
-                f"{where}: _target_={value} in its configuration, allowed are those in configs/ and in --config-dir"
+                f"{where}: _target_={value} in its configuration, allowed are those in configs/, in --config-dir "
+                "and on the command line"
             )
         if isinstance(value, str) and re.search(r"\$\{[^}]*:", value):
             raise ConfigError(f"{where}: {key}={value} in its configuration, allowed are no resolvers")
@@ -148,7 +152,7 @@ def _leaves(node: Any, key: Any = None) -> Iterator[tuple[Any, Any]]:
 def _targets_in(folder: str) -> frozenset[str]:
     """Targets that the YAML files in a folder have."""
     texts = (path.read_text() for path in Path(folder).rglob("*.yaml"))
-    return frozenset(target for text in texts for target in re.findall(r"_target_: *([\w.]+)", text))
+    return frozenset(target for text in texts for target in _TARGET.findall(text))
 
 
 def _check_seal(path: Path) -> None:

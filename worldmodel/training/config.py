@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from worldmodel.errors import ConfigError, SettingError, check_range
 from worldmodel.training.renamed_keys import new_name
 
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs, in three lines, each error that it raises
 _HERE = Path(__file__).resolve().parents[1]
 HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
 CONFIG_DIR = str(_HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs")
@@ -62,6 +64,9 @@ def _nodes(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield path, node
         for key, value in node.items():
             yield from _nodes(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from _nodes(value, f"{path}[{i}]")
 
 
 def fill(partial: Callable[..., Any], **available: Any) -> Any:
@@ -106,12 +111,28 @@ def check(cfg: DictConfig) -> None:
             parts = [key for key, part in node.items() if isinstance(part, dict) and ("_target_" in part or not part)]
             for key in sorted(node.keys() - set(parts)):  # nothing would read it
                 raise _no_such_key(f"{group}.{key}", node[key], ", ".join(parts))
+    _check_wrappers(plain["env"].get("wrappers"))
     for path, node in _targets(plain, ""):
         try:
-            target = get_method(node["_target_"]) if "." in node["_target_"] else None
+            target = get_method(node["_target_"])
         except Exception as error:
-            raise ConfigError(f"{path}._target_={node['_target_']}: not found ({error})".split("\n")[0]) from None
+            raise ConfigError(f"{path}._target_={node['_target_']}: not found ({_last_line(error)})") from None
         check_call(path, target, {k: v for k, v in node.items() if k not in HYDRA_KEYS})
+
+
+def _check_wrappers(wrappers: Any) -> None:
+    """Check the form of `env.wrappers`; `check` then checks each wrapper's arguments."""
+    allowed = "a list of mappings, each with a wrapper's full name as _target_"
+    if not isinstance(wrappers, list | None):
+        raise ConfigError(f"env.wrappers={wrappers}: allowed is {allowed}")
+    for i, node in enumerate(wrappers or []):
+        if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+            raise ConfigError(f"env.wrappers[{i}]={node}: allowed is {allowed}")
+
+
+def _last_line(error: Exception) -> str:
+    """Return the last line of an error, which in Hydra's is the cause."""
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
 
 
 def top_level() -> set[str]:
@@ -141,10 +162,13 @@ def check_call(path: str, target: Callable[..., Any], given: dict[str, Any]) -> 
     """
     parameters = inspect.signature(target).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    try:
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError):  # of a library whose annotations cannot be evaluated
+        hints = {}
     for key, value in given.items():
         if key not in parameters and not open_ended:
-            allowed = ", ".join(p for p in parameters if p not in ("self", "spec", "args", "kwargs"))
+            allowed = ", ".join(p for p in parameters if p not in ("self", "spec", "env", "args", "kwargs"))
             raise _no_such_key(f"{path}.{key}", value, allowed)
         if key in hints and not (isinstance(value, dict) and "_target_" in value):
             _check_value(f"{path}.{key}", value, hints[key])

@@ -65,5 +65,18 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, ConfigKeyError | ConfigAttributeError) and error.parent_node is not None:
         allowed = [str(key) for key in error.parent_node if key != "hydra" and str(key)[0] != "_"]
         given = next((a for a in sys.argv if a.partition("=")[0] == error.full_key), error.full_key)
+        if error.full_key.startswith("env."):
+            return f"{given}: no such key, {_of_env(error, given, allowed)}"
         return f"{given}: no such key, allowed are {', '.join(allowed) or 'none'}"
     return " ".join(str(error).split())
+
+
+def _of_env(error: ConfigKeyError | ConfigAttributeError, given: str, allowed: list[str]) -> str:
+    """Return the advice for an unknown key of `env`, which may be an argument of the environment."""
+    path, _, value = given.partition("=")
+    if path.startswith("env.kwargs."):
+        return f"a new argument of the environment needs a plus: +{given}"
+    argument = path.removeprefix("env.")
+    known = argument in (error.parent_node.get("kwargs") or {})
+    use = f"{'' if known else '+'}env.kwargs.{argument}{'=' * ('=' in given)}{value}"
+    return f"an argument of the environment is {use}; allowed are {', '.join(allowed)}"

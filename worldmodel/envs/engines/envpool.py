@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from worldmodel.envs.adapter import Adapter
@@ -42,6 +42,7 @@ class EnvpoolEnv(Adapter):
     envpool returns a new array at each step, so tensors share its memory. An episode that terminates exactly at its
     time limit is reported as truncated only.
 
+    requested: entries of info that are needed, see `InfoEntries`.
     kwargs: arguments of envpool, e.g. max_episode_steps or stack_num.
 
     Raises ValueError for arguments that envpool does not take.
@@ -54,11 +55,13 @@ class EnvpoolEnv(Adapter):
         keys: Sequence[str] | None = None,
         null_action: int | None = None,
         render: bool = False,
-        **kwargs: Any,
+        requested: Mapping[str, str] | None = None,
+        kwargs: dict[str, Any] | None = None,
     ):
         import envpool
         from envpool.registration import registry
 
+        kwargs = dict(kwargs or {})
         family = registry.specs[id][0].split(".")[1]
         if render and family in _DRAWN:
             kwargs["render_mode"] = "rgb_array"
@@ -72,4 +75,4 @@ class EnvpoolEnv(Adapter):
             except (AssertionError, RuntimeError, TypeError, ValueError) as error:
                 reason = str(error).split("\n")[0]
                 raise ValueError(f"env.id={id!r}: envpool does not take {kwargs}: {reason}") from error
-            super().__init__(venv, keys, null_action, copy=False)
+            super().__init__(venv, keys, null_action, copy=False, requested=requested)

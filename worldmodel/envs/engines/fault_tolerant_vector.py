@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -13,6 +14,12 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
 from worldmodel.envs.engines.workers import Fault, Local, Remote
+from worldmodel.envs.info_entries import InfoEntries
+from worldmodel.envs.output_check import FaultyEnvironment
+from worldmodel.envs.vector import FAULT
+
+FIRST_STEPS = 100
+"""Steps from the beginning in which the same fault in every copy is an error of the environment's code."""
 
 
 class TooManyFaults(RuntimeError):
@@ -22,20 +29,31 @@ class TooManyFaults(RuntimeError):
 class FaultTolerantVectorEnv(gym.vector.VectorEnv):
     """N copies with NEXT_STEP autoreset, sequentially in this process or in one process each.
 
-    A copy is replaced by a new one if it raises, dies, gives no answer for `timeout` seconds, or returns a wrong shape
-    or values that are not finite. Death and a missing answer are detected with `processes` only. For that step
-    `info["fault"]` (N,) marks the copy: its action is lost, and the observation is the first one of the new copy's
+    A copy is replaced by a new one if it raises, dies, gives no answer for `timeout` seconds, or returns what
+    `OutputCheck` does not allow. Death and a missing answer are detected with `processes` only. For that step
+    `info[FAULT]` (N,) marks the copy: its action is lost, and the observation is the first one of the new copy's
     first episode, with reward 0.
 
     max_faults: number of faults in this process above which TooManyFaults is raised.
+    requested: entries of info that are needed, see `InfoEntries`.
+
+    Raises FaultyEnvironment if, within `FIRST_STEPS` steps, every copy has failed in the same way (numbers in the
+    message aside), and at least two faults were equal.
     """
 
     def __init__(
-        self, make: Callable[[], gym.Env], num_envs: int, processes: bool, timeout: float = 120.0, max_faults: int = 100
+        self,
+        make: Callable[[], gym.Env],
+        num_envs: int,
+        processes: bool,
+        timeout: float = 120.0,
+        max_faults: int = 100,
+        requested: Mapping[str, str] | None = None,
     ):
-        self._new = lambda: (Remote if processes else Local)(make)
+        env = make() if processes else None  # before the workers: if the constructor fails, none is left behind
+        self._new = lambda: (Remote if processes else Local)(make, requested)
         self.workers = [self._new() for _ in range(num_envs)]
-        env = make() if processes else self.workers[0].copy.env
+        env = env or self.workers[0].copy.env
         self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
         flat = env.has_wrapper_attr("raw_action_space")
         self.raw_action_space = env.get_wrapper_attr("raw_action_space") if flat else env.action_space
@@ -49,6 +67,9 @@ class FaultTolerantVectorEnv(gym.vector.VectorEnv):
         self.faults = 0
         self._seeds: list[int] = [0] * num_envs
         self._replaced = [0] * num_envs
+        self._entries = InfoEntries(requested)
+        self._age = 0  # steps and resets so far
+        self._early: dict[str, list[int]] = {}  # copies by the fault that they had on the first steps
 
     def reset(self, *, seed: list[int] | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         """Begin new episodes in all copies, with one seed per copy."""
@@ -64,7 +85,7 @@ class FaultTolerantVectorEnv(gym.vector.VectorEnv):
         answers, fault = self._all("step", [(action,) for action in actions])
         joined = self._join([(a[0], 0.0, False, False, a[1]) if len(a) == 2 else a for a in answers])
         if fault.any():
-            joined[-1]["fault"] = fault
+            joined[-1][FAULT] = fault
         return joined
 
     def render(self) -> tuple[Any, ...]:
@@ -101,16 +122,35 @@ class FaultTolerantVectorEnv(gym.vector.VectorEnv):
     def _all(self, method: str, args: list[tuple[Any, ...]]) -> tuple[list[Any], np.ndarray]:
         """Call a method in every copy, and replace those that fail."""
         deadline = time.monotonic() + self.timeout
+        self._age += 1
         for worker, given in zip(self.workers, args, strict=True):
             worker.ask(method, *given)
-        answers, fault = [], np.zeros(self.num_envs, dtype=bool)
+        answers: list[Any] = []
+        faults: dict[int, Fault] = {}
         for i, worker in enumerate(self.workers):
             try:
                 answers.append(worker.answer(deadline))
             except Fault as error:
-                answers.append(self._replace(i, error))
+                answers.append(None)
+                faults[i] = error
+        fault = np.zeros(self.num_envs, dtype=bool)
+        if faults:
+            for i, error in faults.items():
+                self._note(i, error)  # of all copies, before the first of them is replaced
+            for i, error in faults.items():
+                answers[i] = self._replace(i, error)
                 fault[i] = True
         return answers, fault
+
+    def _note(self, i: int, fault: Fault) -> None:
+        """Raise FaultyEnvironment if, on the first steps, each copy has had this fault."""
+        if self._age > FIRST_STEPS:
+            return
+        copies = self._early.setdefault(re.sub(r"\d[\d.e+-]*", "0", str(fault)), [])
+        copies.append(i)
+        if len(copies) > 1 and len(set(copies)) == self.num_envs:
+            name = f"env.id={self.spec.id}" if self.spec else "env"
+            raise FaultyEnvironment(f"{name}: every copy fails within its first steps: {fault}")
 
     def _replace(self, i: int, fault: Fault) -> tuple[Any, dict[str, Any]]:
         """Replace copy i by a new one and return its first observation and info."""
@@ -128,12 +168,10 @@ class FaultTolerantVectorEnv(gym.vector.VectorEnv):
                 return self.workers[i].answer(time.monotonic() + self.timeout)
             except Exception as error:
                 fault = error if isinstance(error, Fault) else Fault(str(error))
+                self._note(i, fault)
 
     def _join(self, answers: list[tuple[Any, ...]]) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         rows, rew, end, trunc, infos = zip(*answers, strict=True)
         space = self.single_observation_space
         obs = concatenate(space, rows, create_empty_array(space, self.num_envs))
-        info: dict[str, Any] = {}
-        for i, own in enumerate(infos):
-            info = self._add_info(info, own, i)
-        return obs, np.array(rew, dtype=np.float64), np.array(end), np.array(trunc), info
+        return obs, np.array(rew, dtype=np.float64), np.array(end), np.array(trunc), self._entries.join(infos)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -18,7 +18,11 @@ from worldmodel.envs.engines.autoreset import NextStep
 from worldmodel.envs.engines.fault_tolerant_vector import FaultTolerantVectorEnv
 from worldmodel.envs.engines.workers import one_thread
 from worldmodel.envs.flat import flatten
+from worldmodel.envs.output_check import CheckedVector
 from worldmodel.envs.wrappers.levels import Levels
+from worldmodel.errors import ConfigError
+
+Wrap = Callable[[gym.Env], gym.Env]
 
 _PLUGINS = ("minigrid", "ale_py", "worldmodel.envs.worlds")
 """Packages that register their environments when imported."""
@@ -39,12 +43,14 @@ class GymnasiumEnv(Adapter):
         `vector_entry_point`: the environment's own vector version, through `NextStep` if it resets in the same step.
     levels, held_out: see `Levels`; null has no such limit.
     timeout, max_faults: see `FaultTolerantVectorEnv`, which replaces failed copies; not for `vector_entry_point`.
+    wrappers: applied to each copy in this order, before the project's own; none for `vector_entry_point`.
+    requested: entries of info that are needed, see `InfoEntries`.
     kwargs: arguments of the environment, e.g. max_episode_steps.
 
     `sync` and `async` are resumable (see `ResumableEnv`). So is a vector environment with its own `state` and
     `restore`, such as `Worlds`.
 
-    Raises ValueError for arguments that the environment does not take.
+    Raises ValueError for arguments that the environment or a wrapper does not take.
     """
 
     def __init__(
@@ -59,35 +65,43 @@ class GymnasiumEnv(Adapter):
         held_out: bool = False,
         timeout: float = 120.0,
         max_faults: int = 100,
-        **kwargs: Any,
+        wrappers: Sequence[Wrap] = (),
+        requested: Mapping[str, str] | None = None,
+        kwargs: dict[str, Any] | None = None,
     ):
         if id not in gym.registry:
             gymnasium_ids()
+        kwargs = kwargs or {}
         given = dict(kwargs, render_mode="rgb_array") if render else kwargs
-        wrappers: list[Callable[[gym.Env], gym.Env]] = [_prepare]
-        if levels is not None:
-            wrappers.append(partial(Levels, count=levels, held_out=held_out))
-        wrappers.append(flatten)  # the last one: workers share neither text nor nested values
+        layers = [partial(_apply, wrap, f"env.wrappers[{i}]") for i, wrap in enumerate(wrappers)]
+        layers += [_prepare] if levels is None else [_prepare, partial(Levels, count=levels, held_out=held_out)]
+        layers.append(flatten)  # the last one: workers share neither text nor nested values
         module, _, name = id.rpartition(":")
         try:
             if module:
                 importlib.import_module(module)  # registers the id; unlike gym.make, gym.spec does not import
             if vectorization == "vector_entry_point":
                 if levels is not None:
-                    raise ValueError(f"env.levels={levels}: allowed with env.vectorization={vectorization} is null")
+                    raise ConfigError(f"env.levels={levels}: allowed with env.vectorization={vectorization} is null")
+                if wrappers:
+                    names = ", ".join(map(_name, wrappers))
+                    raise ConfigError(f"env.wrappers=[{names}]: allowed with env.vectorization={vectorization} is []")
                 with one_thread():
                     venv = gym.make_vec(name, num_envs=len(seeds), vectorization_mode=vectorization, **given)
+                venv = CheckedVector(venv, id)
             else:
-                make, processes = partial(_make, gym.spec(name), wrappers, given), vectorization == "async"
-                venv = FaultTolerantVectorEnv(make, len(seeds), processes, timeout, max_faults)
-        except gym.error.UnregisteredEnv:
+                make, processes = partial(_make, gym.spec(name), layers, given), vectorization == "async"
+                venv = FaultTolerantVectorEnv(make, len(seeds), processes, timeout, max_faults, requested)
+        except (gym.error.UnregisteredEnv, ConfigError):
             raise
-        except (gym.error.Error, ImportError, TypeError) as error:
-            reason = str(error).split("\n")[0]
-            raise ValueError(f"env.id={id!r}: gymnasium cannot create it with {kwargs}: {reason}") from error
+        except Exception as error:  # a constructor may raise anything
+            if str(error).startswith("env."):
+                raise
+            reason = f"{type(error).__name__}: {error}".split("\n")[0]
+            raise ConfigError(f"env.id={id!r}: gymnasium cannot create it with {kwargs}: {reason}") from error
         if venv.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
             venv = NextStep(venv, null_action)
-        super().__init__(venv, keys, null_action, seeds)
+        super().__init__(venv, keys, null_action, seeds, requested=requested)
         self.resumable = hasattr(venv, "restore")
 
     def state_dict(self) -> dict[str, Any]:
@@ -125,12 +139,36 @@ class AgentPosition(gym.Wrapper):
         return {**info, "agent_pos": np.array(world.agent_pos if hasattr(world, "agent_pos") else world.agent.pos)}
 
 
-def _make(spec: Any, wrappers: list[Callable[[gym.Env], gym.Env]], given: dict[str, Any]) -> gym.Env:
-    """Create one copy."""
-    env = gym.make(spec, **given)
-    for wrap in wrappers:
+def _make(spec: Any, layers: list[Wrap], given: dict[str, Any]) -> gym.Env:
+    """Create one copy. Gymnasium's own check of it is replaced by `OutputCheck`."""
+    env = gym.make(spec, disable_env_checker=True, **given)
+    for wrap in layers:
         env = wrap(env)
     return env
+
+
+def _apply(wrap: Wrap, setting: str, env: gym.Env) -> gym.Env:
+    """Apply a wrapper of the configuration. Raises ConfigError, which names its setting."""
+    kind = wrap.func if isinstance(wrap, partial) else wrap
+    if kind in (gym.wrappers.NormalizeObservation, gym.wrappers.NormalizeReward):
+        raise ConfigError(
+            f"{setting}: {_name(wrap)} has statistics of its own in each copy, which an evaluation begins anew; "
+            "allowed are wrappers without a state that outlives an episode"
+        )
+    try:
+        wrapped = wrap(env)
+    except Exception as error:  # a constructor may raise anything
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        given = wrap.keywords if isinstance(wrap, partial) else {}
+        raise ConfigError(f"{setting}: {_name(wrap)} cannot be applied with {given}: {reason}") from error
+    if not isinstance(wrapped, gym.Env):
+        found = type(wrapped).__name__
+        raise ConfigError(f"{setting}: {_name(wrap)} gives a {found}, allowed are wrappers of gymnasium.Env")
+    return wrapped
+
+
+def _name(wrap: Wrap) -> str:
+    return getattr(wrap.func if isinstance(wrap, partial) else wrap, "__name__", str(wrap))
 
 
 def _prepare(env: gym.Env) -> gym.Env:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from worldmodel.envs.info_entries import InfoEntries
+from worldmodel.envs.output_check import OutputCheck
 from worldmodel.envs.spaces import digest
 
 
@@ -19,12 +21,15 @@ class ResumableEnv:
     `np_random` and from the `generator` of a wrapper or of the environment itself, and that keeps nothing else between
     episodes. `restore` returns whether it succeeded.
 
-    Raises ValueError for observations of another shape than the space's, and for numbers that are not finite.
+    requested: entries of info that are needed, see `InfoEntries`.
+
+    Raises InvalidOutput for what `OutputCheck` does not allow.
     """
 
-    def __init__(self, make: Callable[[], gym.Env]):
+    def __init__(self, make: Callable[[], gym.Env], requested: Mapping[str, str] | None = None):
         self.make = make
         self.env = make()
+        self.check, self.entries = OutputCheck(self.env.observation_space), InfoEntries(requested)
         self.over = False  # the next step begins a new episode
         self.start: dict[str, Any] = {}
         self.actions: list[np.ndarray] = []
@@ -78,31 +83,10 @@ class ResumableEnv:
         ] + found
 
     def _reset(self, seed: int | None) -> tuple[Any, dict[str, Any]]:
-        self.obs, info = self.env.reset(seed=seed)
-        _check(self.env.observation_space, self.obs)
-        return self.obs, _numeric(info)
+        self.obs, info = self.check.reset(self.env.reset(seed=seed))
+        return self.obs, self.entries.of_copy(info)
 
     def _step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.obs, rew, end, trunc, info = self.env.step(action)
-        _check(self.env.observation_space, self.obs)
-        if not np.isfinite(rew := float(rew)):
-            raise ValueError(f"a reward of {rew}")
-        self.over = bool(end or trunc)
-        return self.obs, rew, bool(end), bool(trunc), _numeric(info)
-
-
-def _check(space: gym.Space, obs: Any) -> None:
-    if isinstance(space, gym.spaces.Dict):
-        for key, part in space.items():
-            _check(part, obs[key])
-        return
-    array = np.asarray(obs)
-    if array.shape != space.shape:
-        raise ValueError(f"an observation of shape {array.shape}, allowed is {space.shape}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError("an observation that is not finite")
-
-
-def _numeric(info: dict[str, Any]) -> dict[str, Any]:
-    """Return the numeric entries, which can be sent from one process to another."""
-    return {k: v for k, v in info.items() if isinstance(v, bool | int | float | np.generic | np.ndarray)}
+        self.obs, rew, end, trunc, info = self.check.step(self.env.step(action))
+        self.over = end or trunc
+        return self.obs, rew, end, trunc, self.entries.of_copy(info)

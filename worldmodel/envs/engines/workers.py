@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -19,6 +19,7 @@ import gymnasium as gym
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from worldmodel.envs.engines.resumable_env import ResumableEnv
+from worldmodel.envs.output_check import InvalidOutput
 
 # A fork of this process would inherit its locks, but not the threads that hold them. A fork that compiles, as numba
 # does for Crafter, hung or crashed. So workers are forked from a server of one thread that imports only this module.
@@ -34,8 +35,8 @@ class Fault(RuntimeError):
 class Local:
     """Copy in this process: cheap, but its death or hang affects the whole process."""
 
-    def __init__(self, make: Callable[[], gym.Env]):
-        self.copy = ResumableEnv(make)
+    def __init__(self, make: Callable[[], gym.Env], requested: Mapping[str, str] | None = None):
+        self.copy = ResumableEnv(make, requested)
 
     def ask(self, method: str, *args: Any) -> None:
         """Request a call of the copy's method; `answer` executes it."""
@@ -58,9 +59,10 @@ class Local:
 class Remote:
     """Copy in a separate process, which ends with this one, however this one ends."""
 
-    def __init__(self, make: Callable[[], gym.Env]):
+    def __init__(self, make: Callable[[], gym.Env], requested: Mapping[str, str] | None = None):
         self.pipe, theirs = _FORKSERVER.Pipe()
-        self.process = _FORKSERVER.Process(target=_serve, args=(theirs, CloudpickleWrapper(make)), daemon=True)
+        given = theirs, CloudpickleWrapper(make), requested
+        self.process = _FORKSERVER.Process(target=_serve, args=given, daemon=True)
         with one_thread(), _unsignalled(), _without_main():
             self.process.start()
         # multiprocessing would send SIGTERM, which a worker ignores, and wait for it forever
@@ -103,7 +105,7 @@ class Remote:
         self.pipe.close()
 
 
-def _serve(pipe: Connection, make: CloudpickleWrapper) -> None:
+def _serve(pipe: Connection, make: CloudpickleWrapper, requested: Mapping[str, str] | None) -> None:
     """Run the worker's loop: receive calls, execute them, send the results."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -114,7 +116,7 @@ def _serve(pipe: Connection, make: CloudpickleWrapper) -> None:
         except (EOFError, OSError):  # the parent is gone
             return
         try:
-            copy = copy or ResumableEnv(make)
+            copy = copy or ResumableEnv(make, requested)
             answer = (True, getattr(copy, method)(*args))
         except Exception as error:
             answer = (False, _words(error))
@@ -127,7 +129,8 @@ def _serve(pipe: Connection, make: CloudpickleWrapper) -> None:
 
 
 def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    line = " ".join(str(error).split())[:200]
+    return line if isinstance(error, InvalidOutput) else f"{type(error).__name__}: {line}"
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ class Worlds(gym.vector.VectorEnv):
     render_mode = None
 
     def __init__(self, num_envs: int, obs_space: gym.Space, act_space: gym.Space, max_episode_steps: int):
-        check_range("env.max_episode_steps", max_episode_steps, "[1, inf)", whole=True)
+        check_range("env.kwargs.max_episode_steps", max_episode_steps, "[1, inf)", whole=True)
         self.num_envs, self.limit = num_envs, max_episode_steps
         self.single_observation_space, self.single_action_space = obs_space, act_space
         self.observation_space = gym.vector.utils.batch_space(obs_space, num_envs)
@@ -68,18 +68,18 @@ class Worlds(gym.vector.VectorEnv):
 
 
 class World(gym.Env):
-    """One copy of `worlds`; gymnasium's own wrapper limits its time."""
+    """One copy of `worlds`, which draws from `np_random`; gymnasium's own wrapper limits its time."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012
 
     def __init__(self, worlds: Callable[..., Worlds], **kwargs: Any):
         self.many = worlds(num_envs=1, max_episode_steps=2**62, **kwargs)
         self.observation_space, self.action_space = self.many.single_observation_space, self.many.single_action_space
 
-    @property
-    def generator(self) -> np.random.Generator:
-        return self.many.generator
-
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        obs, info = self.many.reset(seed=seed)
+        super().reset(seed=seed)
+        self.many.generator = self.np_random
+        obs, info = self.many.reset()
         return obs[0], _only(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

@@ -34,7 +34,7 @@ class Chains(Worlds):
         trap: bool = False,
         max_episode_steps: int | None = None,
     ):
-        check_range("env.length", length, "[2, inf)", whole=True)
+        check_range("env.kwargs.length", length, "[2, inf)", whole=True)
         limit = length + 9 if max_episode_steps is None else max_episode_steps
         super().__init__(num_envs, gym.spaces.Discrete(length), gym.spaces.Discrete(2), limit)
         self.length, self.trap = length, trap

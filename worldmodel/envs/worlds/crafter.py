@@ -30,7 +30,7 @@ class Crafter(gym.Env):
     cell.
     """
 
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
 
     def __init__(self, reward: bool = True, render_mode: str | None = None):
         import crafter

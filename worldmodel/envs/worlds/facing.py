@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from minigrid.envs.memory import MemoryEnv
@@ -24,3 +25,8 @@ class MemoryFacingAnywhere(MemoryEnv):
         _, info = super().reset(seed=seed, options=options)
         self.agent_dir = int(self._rand_int(0, 4))
         return self.gen_obs(), info
+
+    def render(self) -> Any:
+        with warnings.catch_warnings():  # MiniGrid's window asks for a font by a name that pygame-ce does not have
+            warnings.filterwarnings("ignore", message="The system font")
+            return super().render()

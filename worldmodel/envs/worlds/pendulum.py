@@ -10,6 +10,8 @@ from worldmodel.envs.worlds.chaos import lyapunov_exponent, rk4
 from worldmodel.errors import check_range
 
 GRAVITY = 9.81
+_PUSHED = 60.0  # s of constant torque for which the bounds of the velocities hold
+_DRIFT = 1.0  # m g l, of the integration with the coarsest step
 OUTPUTS = ("x2", "y2", "x1", "y1", "w1", "w2")
 """Entries of an observation, the most informative first.
 
@@ -32,6 +34,9 @@ class Pendulums(Worlds):
     torque: N m on the upper arm by actions 0, 1, 2: none, positive, negative. 0: there is one action, without effect,
         and the energy is constant.
 
+    The bounds of the velocities hold for `_PUSHED` seconds of constant torque in one direction; beyond them a velocity is
+    shown as the bound.
+
     `info`: state (N, 4), the exact angles from hanging down (rad) and angular velocities (rad/s).
 
     Raises ValueError for values out of range.
@@ -49,11 +54,12 @@ class Pendulums(Worlds):
         max_episode_steps: int = 200,
     ):
         if not (step > 0 and interval >= step and abs(interval / step - round(interval / step)) < 1e-6):
-            raise ValueError(f"env.interval={interval}: allowed are whole multiples of env.step={step}")
-        check_range("env.resolution", resolution, "[0, inf)")
-        check_range("env.dim", dim, f"[1, {len(OUTPUTS)}]", whole=True)
-        check_range("env.energy", energy, "(-3, 100]")
-        obs_space = gym.spaces.Box(-np.inf, np.inf, (dim,), np.float32)
+            raise ValueError(f"env.kwargs.interval={interval}: allowed are whole multiples of env.kwargs.step={step}")
+        check_range("env.kwargs.resolution", resolution, "[0, inf)")
+        check_range("env.kwargs.dim", dim, f"[1, {len(OUTPUTS)}]", whole=True)
+        check_range("env.kwargs.energy", energy, "(-3, 100]")
+        bounds = (_bounds(energy, torque) + resolution)[:dim].astype(np.float32)
+        obs_space = gym.spaces.Box(-bounds, bounds, dtype=np.float32)
         act_space = gym.spaces.Discrete(3 if torque else 1)
         super().__init__(num_envs, obs_space, act_space, max_episode_steps)
         self.integration_step, self.interval, self.resolution, self.energy = step, interval, resolution, energy
@@ -73,7 +79,8 @@ class Pendulums(Worlds):
         obs = outputs_of(self._state)[:, : self.single_observation_space.shape[0]]
         if self.resolution:
             obs = np.round(obs / self.resolution) * self.resolution
-        return obs.astype(np.float32)
+        space = self.single_observation_space
+        return np.clip(obs.astype(np.float32), space.low, space.high)
 
     def lyapunov_time(self, seconds: float = 100.0, copies: int = 64, seed: int = 0) -> tuple[float, float]:
         """Return the seconds in which, without torque, a small error grows e-fold, and their standard error.
@@ -83,6 +90,16 @@ class Pendulums(Worlds):
         start = sample_states(np.random.default_rng(seed), copies, self.energy)
         exponent, error = lyapunov_exponent(flow, start, 0.01, round(seconds / 0.1), seed=seed)
         return 1 / exponent, error / exponent**2
+
+
+def _bounds(energy: float, torque: float) -> np.ndarray:
+    """Return the largest absolute values (6,) of `OUTPUTS`.
+
+    With e the energy above hanging still, the kinetic energy w1^2 + w2^2 / 2 + w1 w2 cos(d), of at most g e, gives
+    w1^2 <= 2 g e and w2^2 <= 4 g e. Then de/dt = torque w1 / g gives d sqrt(e)/dt <= torque / sqrt(2 g).
+    """
+    root = np.sqrt(energy + 3 + _DRIFT) + _PUSHED * abs(torque) / np.sqrt(2 * GRAVITY)
+    return np.array([2.0, 2.0, 1.0, 1.0, np.sqrt(2 * GRAVITY) * root, 2 * np.sqrt(GRAVITY) * root])
 
 
 def outputs_of(state: np.ndarray) -> np.ndarray:

@@ -81,7 +81,7 @@ PROCESSES: dict[str, Callable[..., HMM]] = {
 def _mess3(x: float, a: float) -> np.ndarray:
     """Return the tensor (token, from, to). Raises ValueError for probabilities out of range."""
     if not (0 < x < 0.5 and 0 < a < 1):
-        raise ValueError(f"env.x={x} env.a={a}: allowed are 0 < x < 1/2 and 0 < a < 1")
+        raise ValueError(f"env.kwargs.x={x} env.kwargs.a={a}: allowed are 0 < x < 1/2 and 0 < a < 1")
     go = np.full((3, 3), x) + np.eye(3) * (1 - 3 * x)
     say = np.full((3, 3), (1 - a) / 2) + np.eye(3) * (a - (1 - a) / 2)  # (token, state arrived at)
     return say[:, None, :] * go

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from worldmodel.envs.vector import Step, VectorEnv
 from worldmodel.envs.wrappers.base import Wrapper
+from worldmodel.errors import ConfigError
 from worldmodel.types import Obs
 
 
 class Places(Wrapper):
     """Wrapper that adds `info["place"]`, (N, k) int64: the concatenated entries `keys` of info, in bins of `width`.
 
-    Raises ValueError at the first reset for keys that `info` lacks.
+    Raises ConfigError for keys that `info` lacks, at the first reset or later.
     """
 
     def __init__(self, env: VectorEnv, keys: Sequence[str], width: float = 1.0):
@@ -24,9 +25,6 @@ class Places(Wrapper):
 
     def reset(self) -> Obs:
         obs = super().reset()
-        if unknown := [k for k in self.keys if k not in self.info]:
-            allowed = ", ".join(self.info) or "null"
-            raise ValueError(f"env.place={self.keys}: {unknown[0]} is not in info, allowed are {allowed}")
         self.info = self.info | self._place(self.info)
         return obs
 
@@ -36,5 +34,8 @@ class Places(Wrapper):
         return step
 
     def _place(self, info: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if unknown := [k for k in self.keys if k not in info]:
+            allowed = ", ".join(info) or "null"
+            raise ConfigError(f"env.place={self.keys}: {unknown[0]} is not in info, allowed are {allowed}")
         found = np.concatenate([info[k].reshape(self.num_envs, -1) for k in self.keys], 1)
         return {"place": np.floor(found / self.width).astype(np.int64)}

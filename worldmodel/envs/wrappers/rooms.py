@@ -11,6 +11,7 @@ from torch import Tensor
 
 from worldmodel.envs.vector import Step, VectorEnv
 from worldmodel.envs.wrappers.base import Wrapper
+from worldmodel.errors import ConfigError
 from worldmodel.types import Obs
 
 DOOR, OPEN = 4, 0  # MiniGrid's codes of the object and of its state
@@ -26,7 +27,7 @@ class Rooms(Wrapper):
     No engine provides the positions of the doors. A door is passed if the view showed an open door straight ahead and
     the copy's cell has changed.
 
-    Raises ValueError for observations without a view (7, 7, 3), and at the first reset if `info` lacks `agent_pos`.
+    Raises ConfigError for observations without a view (7, 7, 3), and if `info` lacks `agent_pos`.
     """
 
     def __init__(self, env: VectorEnv):
@@ -35,7 +36,7 @@ class Rooms(Wrapper):
         self._key = "image" if isinstance(space, gym.spaces.Dict) else None
         view = space.spaces.get("image") if isinstance(space, gym.spaces.Dict) else space
         if view is None or len(view.shape) != 3 or view.shape[-1] != 3 or view.dtype != np.uint8:
-            raise ValueError(f"env.rooms=True: allowed for observations with a view of MiniGrid, not for {space}")
+            raise ConfigError(f"env.rooms=True: allowed for observations with a view of MiniGrid, not for {space}")
         self._front = view.shape[0] // 2, view.shape[1] - 2  # the agent is in the middle of the last row
         self._cell = np.zeros((self.num_envs, 2), dtype=np.int64)
         self._room = np.zeros_like(self._cell)
@@ -43,8 +44,6 @@ class Rooms(Wrapper):
 
     def reset(self) -> Obs:
         obs = super().reset()
-        if "agent_pos" not in self.info:
-            raise ValueError(f"env.rooms=True: no agent_pos in info, only {', '.join(self.info) or 'nothing'}")
         self.info = self.info | self._room_info(obs, self.info, np.ones(self.num_envs, dtype=bool))
         return obs
 
@@ -55,6 +54,8 @@ class Rooms(Wrapper):
 
     def _room_info(self, obs: Obs, info: dict[str, np.ndarray], new: np.ndarray) -> dict[str, np.ndarray]:
         """Return the room of each copy; `new` (N,) bool: an episode begins here."""
+        if "agent_pos" not in info:
+            raise ConfigError(f"env.rooms=True: no agent_pos in info, only {', '.join(info) or 'nothing'}")
         cell = info["agent_pos"].reshape(self.num_envs, 2).astype(np.int64)
         passed = self._door & (cell != self._cell).any(1) & ~new
         self._room = np.where(new[:, None], 0, np.where(passed[:, None], cell, self._room))

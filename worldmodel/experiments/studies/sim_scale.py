@@ -64,7 +64,7 @@ def sim_scale(
         for step, dim, res in product(steps, dims, resolutions)
     }
     overrides = {
-        name: [f"env.step={step}", f"env.dim={dim}", f"env.resolution={res}"]
+        name: [f"env.kwargs.step={step}", f"env.kwargs.dim={dim}", f"env.kwargs.resolution={res}"]
         for name, (step, dim, res) in kinds.items()
     }
     cells = runner.cells(overrides, common, seeds)
@@ -121,7 +121,9 @@ def evaluate_cell(cell: Cell, reference: float, copies: int, ahead: int) -> dict
     agent, cfg = load_agent(cell.folder / "checkpoints" / "last.ckpt")
     freeze(agent, copies)
     torch.manual_seed(cell.seed)
-    env = build_env(cfg, seed=TEST_SEEDS + cell.seed, num_envs=copies, step=reference)
+    given = cfg.env.kwargs
+    kwargs = {**given, "step": reference}
+    env = build_env(cfg, seed=TEST_SEEDS + cell.seed, num_envs=copies, kwargs=kwargs)
     try:
         stats = EpisodeStats(copies)
         game = run_episodes(
@@ -142,7 +144,7 @@ def evaluate_cell(cell: Cell, reference: float, copies: int, ahead: int) -> dict
         then = truth[:, start : start + ahead + 1]
         path = torch.cat([out.y[:, start, None], imagine(agent.model, window, start, ahead)], 1)[rest]
         model.append((read(path.flatten(0, 1).flatten(1)).view_as(then) - then)[real])
-        run = simulate(whole[:, start], cfg.env.step, cfg.env.interval, cfg.env.resolution, ahead)
+        run = simulate(whole[:, start], given.step, given.interval, given.resolution, ahead)
         simulation.append((torch.from_numpy(run) - then)[real])
     variance = truth.flatten(0, 1).var(0).sum()
 
@@ -158,8 +160,8 @@ def evaluate_cell(cell: Cell, reference: float, copies: int, ahead: int) -> dict
 
 def time_scales(cell: Cell) -> tuple[float, float]:
     """Return the Lyapunov time and the interval between observations, in seconds."""
-    env = compose_config(cell.overrides, purpose=cell.method).env
-    return Pendulums(1, energy=env.energy).lyapunov_time()[0], float(env.interval)
+    given = compose_config(cell.overrides, purpose=cell.method).env.kwargs
+    return Pendulums(1, energy=given.energy).lyapunov_time()[0], float(given.interval)
 
 
 def simulate(state: np.ndarray, step: float, interval: float, resolution: float, ahead: int) -> np.ndarray:

@@ -12,10 +12,11 @@ import gymnasium as gym
 import torch
 
 from worldmodel.envs import make_env
+from worldmodel.envs.engines.fault_tolerant_vector import FIRST_STEPS
 from worldmodel.measure.reliability.breaking import KINDS, Breaking
 
 TIMEOUT = 0.5  # seconds without an answer
-_AFTER = 5  # steps between two faults
+_AFTER = FIRST_STEPS + 5  # steps between two faults; earlier ones in all copies would be an error of the code
 
 
 def faults(folder: Path, scale: float) -> dict[str, Any]:
