@@ -157,7 +157,7 @@ def test_sampling_depends_on_seed_rank_and_update_alone() -> None:
     def draw(seed: int, rank: int, rollouts: int) -> float:
         stream = open_clock(agent, rank, seed=seed)
         stream.rollouts = rollouts
-        stream.seed_sampling()
+        stream.begin_update()
         return torch.rand(()).item()
 
     assert draw(0, 0, 5) == draw(0, 0, 5)

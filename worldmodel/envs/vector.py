@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -54,11 +55,25 @@ class VectorEnv(Protocol):
 
     def close(self) -> None: ...
 
-    def record(self) -> None:
+    def record(self, path: Path | None = None, limit: int | None = None) -> None:
         """Record from now on what `state_dict` needs; must be called before the first reset.
 
-        The record grows with each step if the engine is not `resumable`.
+        Args:
+            path: file of the actions; None: they are in memory and in the state.
+            limit: steps over all copies that a restored state may repeat; None: by the kind of engine. Where one copy
+                can begin an episode alone, the limit truncates its episode; see also `is_spent`.
         """
+        ...
+
+    def is_spent(self, steps: int) -> bool:
+        """Return True if `steps` further steps of each copy would make the record longer than its limit.
+
+        The environment must then be replaced by a new one. Always False for `resumable` engines.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Append the actions since the last call to their file."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from worldmodel.curiosity import Curiosity, RewardNormalizer
-from worldmodel.distributed import world_size
+from worldmodel.curiosity import Curiosity, PerEnvState, RewardNormalizer
+from worldmodel.distributed import sum_over_ranks
 from worldmodel.errors import ConfigError
 from worldmodel.experience.actor import Actor
 from worldmodel.learner.imagination import Imagination
@@ -35,7 +35,7 @@ class CuriousAgent(nn.Module):
     `weights` has weight 1. `imagination` is None if the policy learns from real steps.
     """
 
-    env_steps: Tensor  # scalar, int64: environment steps over all ranks
+    env_steps: Tensor  # scalar, int64: real environment steps (no resets) over all ranks
 
     def __init__(
         self,
@@ -88,6 +88,15 @@ class CuriousAgent(nn.Module):
             device=self.device if device is None else device,
         )
 
+    def per_env_buffers(self) -> set[str]:
+        """Return the names of the buffers with one entry per environment of a rank."""
+        return {
+            f"{path}.{name}"
+            for path, module in self.named_modules()
+            if isinstance(module, PerEnvState)
+            for name, _ in module.named_buffers(recurse=False)
+        }
+
     def param_groups(self) -> dict[str, nn.Module]:
         """Return the modules with separate learning rates, by name; a parameter belongs to the first that has it."""
         heads = {name: head for name, head in self.model.heads.items() if name != "dynamics"}
@@ -107,7 +116,7 @@ class CuriousAgent(nn.Module):
         raw = self.curiosity.reward(rollout, out)
         rew_int = self.reward_normalizer(raw, mask)
         scored = self.objective.score(rollout, rew_int)
-        self.env_steps += mask.numel() * world_size()
+        self.env_steps += sum_over_ranks(mask.sum())
         self.policy.anneal(float(self.env_steps) / self.total_steps)
         y, valid = out.y[:, :-1].flatten(0, 1).flatten(1), rollout.new_steps(rollout.valid).flatten()
         error, base = masked_mean(out.skill_error, mask), masked_mean(out.skill_base, mask)

@@ -50,7 +50,8 @@ class SequenceData(L.LightningDataModule):
         replay_dir: str | None = None,
         success: float | None = None,
         stats_window: int = 200,
-        keep_envs: bool | None = None,
+        keep_envs: bool | None = True,
+        repeat_limit: int | None = None,
         seed: int = 0,
         make_metrics: Callable[[], Mapping[str, Metric]] = dict,
     ):
@@ -65,6 +66,7 @@ class SequenceData(L.LightningDataModule):
         for key, value in (("replay_priority", replay_priority), ("replay_dir", replay_dir)):
             if value is not None and not replay_batch:
                 raise ValueError(f"data.{key}: allowed with data.replay_batch=0 is null")
+        check_range("data.repeat_limit", repeat_limit, "[1, inf)", whole=True, null=True)
         largest = batch * model_every
         check_range("data.model_batch", model_batch, f"[1, {largest}]", whole=True, null=True)
         self.batching = Batching(epochs, batch, model_every, model_batch or largest, replay_batch)
@@ -78,6 +80,7 @@ class SequenceData(L.LightningDataModule):
             success=success,
             stats_window=stats_window,
             keep_envs=keep_envs,
+            repeat_limit=repeat_limit,
             seed=seed,
             make_metrics=make_metrics,
         )
@@ -107,7 +110,10 @@ class SequenceData(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the stream. Each rank calls this; the first rank's state contains those of all ranks."""
-        return self.stream.state_dict(_gather_ranks)
+        state = self.stream.state_dict(_gather_ranks)
+        if self.stream.ranks > 1:
+            state["per_env"] = _gather_ranks(self.trainer.lightning_module.per_env_state())
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the stream from a checkpoint, or keep the state until `setup` opens the stream."""
@@ -132,7 +138,7 @@ class Minibatches:
 
     def __iter__(self) -> Iterator[Minibatch]:
         stream = self.stream
-        stream.seed_sampling()
+        stream.begin_update()
         metrics = list(stream.metrics.values())
         yield from update(self.agent, stream.collector, stream.replay, self.batching, metrics, self.gather)
 

@@ -16,6 +16,7 @@ from worldmodel.distributed import sum_over_ranks
 from worldmodel.errors import NonFiniteLoss
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.checkpoint import FORMAT
+from worldmodel.training.resume import with_own_environments
 from worldmodel.training.sharding import shard
 from worldmodel.types import Minibatch
 
@@ -118,6 +119,19 @@ class TrainingModule(L.LightningModule):
         losses = {f"loss_{key}": float(x) / self.counts[key] for key, x in self.sums.items()}
         self.sums, self.counts = {}, Counter()
         return self.agent.metrics | {"entropy": -losses.pop("loss_entropy", math.nan)} | losses
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "state_dict" in checkpoint:  # a sharded checkpoint has its own files
+            state = checkpoint["state_dict"]
+            ranks = checkpoint.get("SequenceData", {}).get("per_env", [])
+            if len(ranks) == self.trainer.world_size:  # state_dict has that of the first rank
+                state = {**state, **ranks[self.trainer.global_rank]}
+            checkpoint["state_dict"] = with_own_environments(state, self.agent, prefix="agent.")
+
+    def per_env_state(self) -> dict[str, Tensor]:
+        """Return the state that this rank keeps for each of its environments, by name in `state_dict`."""
+        own = dict(self.agent.named_buffers())
+        return {f"agent.{name}": own[name].cpu() for name in self.agent.per_env_buffers()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"], checkpoint["format"] = self.config, FORMAT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -28,7 +28,10 @@ class FaultTolerantVectorEnv(gym.vector.VectorEnv):
     first episode, with reward 0.
 
     max_faults: number of faults in this process above which TooManyFaults is raised.
+    limit: steps after which an episode is truncated, so that it takes a limited time to repeat; None: no limit.
     """
+
+    limit: int | None = None
 
     def __init__(
         self, make: Callable[[], gym.Env], num_envs: int, processes: bool, timeout: float = 120.0, max_faults: int = 100
@@ -47,11 +50,14 @@ class FaultTolerantVectorEnv(gym.vector.VectorEnv):
         self.faults = 0
         self._seeds: list[int] = [0] * num_envs
         self._replaced = [0] * num_envs
+        self._steps = np.zeros(num_envs, dtype=np.int64)  # of each copy's episode
+        self._over, self._cut = np.zeros((2, num_envs), dtype=bool)  # by its last step; by the limit
 
     def reset(self, *, seed: list[int] | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         """Begin new episodes in all copies, with one seed per copy."""
         if seed is not None:
             self._seeds = list(seed)
+        self._steps, self._over, self._cut = (np.zeros_like(x) for x in (self._steps, self._over, self._cut))
         given = [None] * self.num_envs if seed is None else seed
         first = [(obs, 0.0, False, False, info) for obs, info in self._all("reset", [(s,) for s in given])[0]]
         obs, *_, info = self._join(first)
@@ -59,11 +65,20 @@ class FaultTolerantVectorEnv(gym.vector.VectorEnv):
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Take one action in each copy."""
-        answers, fault = self._all("step", [(action,) for action in actions])
-        joined = self._join([(a[0], 0.0, False, False, a[1]) if len(a) == 2 else a for a in answers])
+        answers, fault = self._all("step", list(zip(actions, self._cut.tolist(), strict=True)))
+        obs, rew, end, trunc, info = self._join([(a[0], 0.0, False, False, a[1]) if len(a) == 2 else a for a in answers])
+        self._steps = np.where(self._over | fault, 0, self._steps + 1)
+        self._cut = np.zeros_like(end) if self.limit is None else (self._steps >= self.limit) & ~end & ~trunc
+        trunc = trunc | self._cut
+        self._over = end | trunc
         if fault.any():
-            joined[-1]["fault"] = fault
-        return joined
+            info["fault"] = fault
+        return obs, rew, end, trunc, info
+
+    @property
+    def longest(self) -> int:
+        """Return the number of steps of the longest running episode, which `restore` needs."""
+        return int(self._steps.max())
 
     def render(self) -> tuple[Any, ...]:
         """Return the picture of copy 0."""
@@ -82,14 +97,19 @@ class FaultTolerantVectorEnv(gym.vector.VectorEnv):
             copies = [worker.answer(time.monotonic() + self.timeout) for worker in self.workers]
         except Fault:
             return {}
-        return {"copies": copies, "seeds": self._seeds, "replaced": self._replaced}
+        episodes = {"steps": self._steps, "over": self._over, "cut": self._cut}
+        return {"copies": copies, "seeds": self._seeds, "replaced": self._replaced, **episodes}
 
-    def restore(self, state: dict[str, Any]) -> bool:
-        """Restore a state. If it returns False, call `reset` next."""
+    def restore(self, state: dict[str, Any], actions: Sequence[Sequence[Any]]) -> bool:
+        """Restore a state. If it returns False, call `reset` next.
+
+        actions: of all copies in the last steps, at least `longest` of them: (steps, N, ...).
+        """
         if len(state.get("copies", [])) != self.num_envs:
             return False
-        for worker, copy in zip(self.workers, state["copies"], strict=True):
-            worker.ask("restore", copy)
+        self._steps, self._over, self._cut = (state[key] for key in ("steps", "over", "cut"))
+        for i, (worker, copy) in enumerate(zip(self.workers, state["copies"], strict=True)):
+            worker.ask("restore", copy, [step[i] for step in actions[len(actions) - self._steps[i] :]])
         self._seeds, self._replaced = list(state["seeds"]), list(state["replaced"])
         try:
             return all([worker.answer(None) for worker in self.workers])

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -17,7 +18,7 @@ from worldmodel.envs.adapter import Adapter
 from worldmodel.envs.engines.autoreset import NextStep
 from worldmodel.envs.engines.fault_tolerant_vector import FaultTolerantVectorEnv
 from worldmodel.envs.engines.workers import one_thread
-from worldmodel.envs.spaces import is_text
+from worldmodel.envs.spaces import is_text, to_actions
 from worldmodel.envs.wrappers.levels import Levels
 
 _PLUGINS = ("minigrid", "ale_py", "worldmodel.envs.worlds")
@@ -32,6 +33,10 @@ def gymnasium_ids() -> list[str]:
     return list(gym.registry)
 
 
+LONGEST_EPISODE = 10_000
+"""Steps after which a recorded episode without a time limit of its own is truncated."""
+
+
 class GymnasiumEnv(Adapter):
     """gymnasium's `id` with N copies; see `VectorEnv`.
 
@@ -41,7 +46,7 @@ class GymnasiumEnv(Adapter):
     timeout, max_faults: see `FaultTolerantVectorEnv`, which replaces failed copies; not for `vector_entry_point`.
     kwargs: arguments of the environment, e.g. max_episode_steps.
 
-    `sync` and `async` are resumable (see `ResumableEnv`). So is a vector environment with its own `state` and
+    `sync` and `async` are resumable (see `ResumableEnv`), by repeating the actions of the running episodes. So is a vector environment with its own `state` and
     `restore`, such as `Worlds`.
 
     Raises ValueError for arguments that the environment does not take.
@@ -85,13 +90,35 @@ class GymnasiumEnv(Adapter):
         if venv.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
             venv = NextStep(venv, null_action)
         super().__init__(venv, keys, null_action, seeds)
-        self.resumable = hasattr(venv, "restore")
+        self.resumable, self.repeats = hasattr(venv, "restore"), isinstance(venv, FaultTolerantVectorEnv)
+
+    def record(self, path: Path | None = None, limit: int | None = None) -> None:
+        if self.resumable and not self.repeats:
+            return
+        super().record(path, limit)
+        if self.repeats:
+            longest = (self.venv.spec and self.venv.spec.max_episode_steps) or 0
+            each = max(LONGEST_EPISODE, longest) if limit is None else max(limit // self.num_envs, 1)
+            self.venv.limit = each
+
+    def is_spent(self, steps: int) -> bool:
+        return not self.resumable and super().is_spent(steps)
+
+    def flush(self) -> None:
+        if self.repeats and self._log is not None:
+            self._log.forget(self.venv.longest)
+        super().flush()
 
     def state_dict(self) -> dict[str, Any]:
         if not self.resumable:
             return super().state_dict()
+        if self.repeats and self._log is None:
+            return {}
+        self.flush()
         state = self.venv.state()
-        return state and {"over": self._over, "seed": self._seed, "venv": _convert(state, np.ndarray, torch.from_numpy)}
+        log = None if self._log is None else self._log.state_dict()
+        own = {"over": self._over, "seed": self._seed, "log": log}
+        return state and {**own, "venv": _convert(state, np.ndarray, torch.from_numpy)}
 
     def load_state_dict(self, state: dict[str, Any]) -> bool:
         if not self.resumable:
@@ -99,7 +126,15 @@ class GymnasiumEnv(Adapter):
         if not state:
             return False
         self._over, self._seed = state["over"], state["seed"]
-        return self.venv.restore(_convert(state["venv"], torch.Tensor, torch.Tensor.numpy))
+        saved = _convert(state["venv"], torch.Tensor, torch.Tensor.numpy)
+        if not self.repeats:
+            return self.venv.restore(saved)
+        longest = int(saved["steps"].max())
+        if self._log is None or not self._log.load_state_dict(state["log"]) or len(self._log) < longest:
+            return False
+        space = self.venv.single_action_space
+        self._begun = True
+        return self.venv.restore(saved, [to_actions(space, act, self.num_envs) for act in self._log.last(longest)])
 
 
 class AgentPosition(gym.Wrapper):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -38,8 +39,14 @@ class Wrapper:
     def close(self) -> None:
         self.env.close()
 
-    def record(self) -> None:
-        self.env.record()
+    def record(self, path: Path | None = None, limit: int | None = None) -> None:
+        self.env.record(path, limit)
+
+    def is_spent(self, steps: int) -> bool:
+        return self.env.is_spent(steps)
+
+    def flush(self) -> None:
+        self.env.flush()
 
     def state_dict(self) -> dict[str, Any]:
         return {"env": self.env.state_dict()}
