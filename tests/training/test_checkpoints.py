@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import signal
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.full_disk import full_disk
 from helpers.runs import STEPS, check_whole, last, record, rows
 from helpers.tiny import EASY, tiny_config
 
@@ -107,17 +106,6 @@ def test_saves_by_time_and_by_updates(cli, tmp_path: Path, monkeypatch) -> None:
     assert cli("total_steps=96", "save.every_s=1e-9", "run_dir=b").code == 0
     assert saved == [4, 8, 12]
     assert cli("total_steps=32", "save.every=0").err == "error: save.every=0: allowed are numbers above 0\n"
-
-
-@contextmanager
-def full_disk():
-    """No file may grow beyond a kilobyte."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
