@@ -55,6 +55,7 @@ class Adapter:
         self.obs_space = self.read.space
         self.act_space = action_space(venv.single_action_space)
         self.null_action = _check_null(null_action, self.act_space)
+        self.time_limit: int | None = getattr(venv.spec, "max_episode_steps", None)
         self._seed, self._own = seed, partial(np.array, copy=copy or None)
         self._over = torch.zeros(self.num_envs, dtype=torch.bool)
         self.info: dict[str, np.ndarray] = {}
@@ -102,6 +103,9 @@ class Adapter:
             fault = torch.from_numpy(fault)
             ignored = ignored | fault
         return Step(self._observe(obs), rew.masked_fill_(ignored, 0.0), end, trunc, ignored, self._info(info), fault)
+
+    def limit_episodes(self, steps: int) -> None:
+        """See `VectorEnv.limit_episodes`; not possible for engines that reset all copies together."""
 
     def render(self) -> np.ndarray | None:
         """Return a (H, W, 3) uint8 picture of copy 0, or None if the environment was created without rendering."""

@@ -38,6 +38,7 @@ class VectorEnv(Protocol):
     obs_space: gym.Space  # of one copy: Box (uint8 or float32), Discrete, MultiDiscrete, or a Dict of those
     act_space: gym.Space  # of one copy: Discrete, MultiDiscrete or Box; discrete values begin at 0
     null_action: int | None  # the action that does nothing, if there is one
+    time_limit: int | None  # steps after which the environment itself truncates an episode, if that is known
     resumable: bool  # restoring a state_dict() costs at most one episode per copy
     info: dict[str, np.ndarray]  # of the observations of the last reset(), as in Step
 
@@ -47,6 +48,10 @@ class VectorEnv(Protocol):
 
     def step(self, act: Tensor) -> Step:
         """Take one action in each copy: (N,) or (N, k) int, or (N, *shape) float, clipped to its bounds."""
+        ...
+
+    def limit_episodes(self, steps: int) -> None:
+        """Truncate episodes after `steps` steps, where the engine can begin an episode of one copy alone."""
         ...
 
     def render(self) -> np.ndarray | None:

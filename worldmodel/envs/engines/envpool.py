@@ -83,4 +83,5 @@ class EnvpoolEnv(Adapter):
                 reason = str(error).split("\n")[0]
                 raise ValueError(f"env.id={id!r}: envpool does not take {kwargs}: {reason}") from error
             super().__init__(venv, keys, null_action, copy=False)
+        self.time_limit = venv.spec.config.max_episode_steps
         self.repeat_limit = _REPEATED.get(family, 68_000) // (7 if id.startswith("Humanoid") else 1)

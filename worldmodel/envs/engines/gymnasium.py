@@ -97,9 +97,12 @@ class GymnasiumEnv(Adapter):
             return
         super().record(path, limit)
         if self.repeats:
-            longest = (self.venv.spec and self.venv.spec.max_episode_steps) or 0
-            each = max(LONGEST_EPISODE, longest) if limit is None else max(limit // self.num_envs, 1)
-            self.venv.limit = each
+            given = max(LONGEST_EPISODE, self.time_limit or 0) if limit is None else max(limit // self.num_envs, 1)
+            self.limit_episodes(given)
+
+    def limit_episodes(self, steps: int) -> None:
+        if self.repeats:
+            self.venv.limit = steps
 
     def is_spent(self, steps: int) -> bool:
         return not self.resumable and super().is_spent(steps)

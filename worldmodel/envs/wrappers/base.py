@@ -22,6 +22,7 @@ class Wrapper:
         self.obs_space: gym.Space = env.obs_space
         self.act_space: gym.Space = env.act_space
         self.null_action: int | None = env.null_action
+        self.time_limit: int | None = env.time_limit
         self.resumable: bool = env.resumable
         self.info: dict[str, np.ndarray] = {}
 
@@ -32,6 +33,9 @@ class Wrapper:
 
     def step(self, act: Tensor) -> Step:
         return self.env.step(act)
+
+    def limit_episodes(self, steps: int) -> None:
+        self.env.limit_episodes(steps)
 
     def render(self) -> np.ndarray | None:
         return self.env.render()
