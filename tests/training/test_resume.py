@@ -25,7 +25,7 @@ KEPT = [
     ],
     ["env=cartpole", "env.engine=gymnasium", "encoder=mlp", "data.repeat_limit=60"],  # truncates after 15 steps
     ["+env.max_episode_steps=20"],  # the shipped default, whose engine cannot save its state
-    ["+env.max_episode_steps=20", "data.repeat_limit=80"],  # new environments after every second update
+    ["+env.max_episode_steps=6", "data.repeat_limit=80"],  # new environments after every second update
 ]
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from worldmodel.types import Obs
 
-
 _HASHED = 16384  # numbers of an observation that its hash reads, at most
 
 

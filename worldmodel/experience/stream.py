@@ -126,7 +126,7 @@ class ExperienceStream:
         """Return the state of all ranks, collected by `gather`. Of replays in memory it has only the first rank's."""
         own = {
             "collector": self.collector.state_dict(),
-            "envs": self._open_env.state_dict() if self.kept else {},
+            "envs": self.env.state_dict() if self.kept and self.env is not None else {},
             "env_seed": self.env_seed,
             "begun": self.begun,
             "metrics": {name: metric.state_dict() for name, metric in self.metrics.items()},

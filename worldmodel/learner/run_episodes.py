@@ -18,7 +18,6 @@ from worldmodel.model.world_model import Outputs
 from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Rollout, ScoredRollout
 
-
 SOLVED = ("is_success", "success", "solved")
 """Entries of `info` that mark success; of an episode's first observation, that it begins solved."""
 
@@ -77,7 +76,7 @@ class EpisodeStats:
         def sums(x: Tensor) -> np.ndarray:
             return np.bincount(which, x[counted].cpu().numpy(), self.episodes)
 
-        marks = [roll.info[key][:, :-1].flatten(2).any(-1) for key in SOLVED if key in roll.info and roll.info[key].ndim < 4]
+        marks = [x[:, :-1].bool() for key in SOLVED if (x := roll.info.get(key)) is not None and x.ndim == 2]
         if marks:
             known = torch.from_numpy(self.length > 0).to(number.device)[number.clamp(max=self.episodes - 1)]
             before = torch.cat([torch.full_like(number[:, :1], -1), number[:, :-1]], 1)
@@ -138,7 +137,9 @@ def run_episodes(
     agent.curiosity.reset(env.num_envs)  # the numbers of episodes restart
     while not stats.complete:
         if left <= 0:
-            raise ConfigError(f"max_episode_steps={stats.limit}: the engine of this environment cannot end its episodes")
+            raise ConfigError(
+                f"max_episode_steps={stats.limit}: the engine of this environment cannot end its episodes"
+            )
         left -= rollout_length
         roll = collector.collect()
         out = agent.model.score_rollout(roll)

@@ -66,7 +66,9 @@ class FaultTolerantVectorEnv(gym.vector.VectorEnv):
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Take one action in each copy."""
         answers, fault = self._all("step", list(zip(actions, self._cut.tolist(), strict=True)))
-        obs, rew, end, trunc, info = self._join([(a[0], 0.0, False, False, a[1]) if len(a) == 2 else a for a in answers])
+        obs, rew, end, trunc, info = self._join(
+            [(a[0], 0.0, False, False, a[1]) if len(a) == 2 else a for a in answers]
+        )
         self._steps = np.where(self._over | fault, 0, self._steps + 1)
         self._cut = np.zeros_like(end) if self.limit is None else (self._steps >= self.limit) & ~end & ~trunc
         trunc = trunc | self._cut

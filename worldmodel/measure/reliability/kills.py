@@ -18,8 +18,8 @@ import torch
 from worldmodel.errors import ConfigError
 from worldmodel.measure.reliability.runs import (
     SHIPPED,
-    finish,
     fingerprint,
+    finish,
     record,
     small_run,
     start,

@@ -34,8 +34,8 @@ def returns(context: EvaluationContext, sticky: float) -> Section:
     words = (
         f"{context.episodes} episodes of each behaviour, counted without preferring short ones; intervals are 95 % "
         "bootstraps over episodes. Refused are episodes that begin solved, by the environment's own mark; they do "
-        f"not count. Cut are episodes truncated after {context.longest_episode:,} steps (max_episode_steps), which count "
-        "with their return until then. Coverage is the mean number of different places in an episode."
+        f"not count. Cut are episodes truncated after {context.longest_episode:,} steps (max_episode_steps); they "
+        "count with their return until then. Coverage is the mean number of different places in an episode."
     )
     if (at := logged(context)) is not None:
         numbers["training"] = dict.fromkeys(KEYS) | {"return_mean": at}
