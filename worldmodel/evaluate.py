@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import time
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +38,32 @@ def tables(report: dict[str, Any]) -> list[Table]:
     return [policies, Table(title, ["steps ahead", "greedy", "sampled", "95 % of sampled", "samples"], rows)]
 
 
+@contextmanager
+def shown_progress(every_s: float = 10.0) -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows a message on stderr: on a terminal in one line, elsewhere every `every_s` seconds."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status("loading") as status:
+            yield status.update
+        return
+    shown = time.monotonic()
+
+    def show(message: str) -> None:
+        nonlocal shown
+        if time.monotonic() - shown >= every_s:
+            shown = time.monotonic()
+            print(message, file=sys.stderr, flush=True)
+
+    yield show
+
+
 @hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="evaluate")
 @bad_input_exits()
 def _main(cfg: DictConfig) -> None:
     if OmegaConf.is_missing(cfg, "checkpoint"):
         raise ConfigError("checkpoint=???: a path must be given, e.g. runs/…/checkpoints/last.ckpt")
-    with Console(stderr=True).status("loading") as status:
-        report = evaluate(**OmegaConf.to_container(cfg), progress=status.update)
+    with shown_progress() as show:
+        report = evaluate(**OmegaConf.to_container(cfg), progress=show)
     console = Console()
     for result in report.get("checkpoints", [report]):
         for table in tables(result):

@@ -24,7 +24,7 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
@@ -44,7 +44,7 @@ def alias(source: Path, path: Path) -> None:
         with source.open("rb") as file:
             return atomic_write(path, lambda new: shutil.copyfileobj(file, new))
     os.replace(part, path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
@@ -60,7 +60,7 @@ def write_text(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Flush a folder to disk, which makes a rename durable; some file systems do not support it."""
     handle = os.open(folder, os.O_RDONLY)
     try:

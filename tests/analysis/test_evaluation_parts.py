@@ -32,9 +32,10 @@ from worldmodel.analysis.report.sections.memory import doubling, errors, horizon
 from worldmodel.analysis.report.sections.prediction import by_action, null_action
 from worldmodel.analysis.report.sections.returns import returns
 from worldmodel.analysis.report.skill import skill
-from worldmodel.analysis.report.summary import coverage, solved_at_start, summary
+from worldmodel.analysis.report.summary import coverage, summary
 from worldmodel.analysis.report.transitions import Transitions
 from worldmodel.errors import ConfigError
+from worldmodel.learner.run_episodes import EpisodeStats
 
 
 def transitions(**given: list) -> Transitions:
@@ -77,16 +78,15 @@ def test_places_are_where_transitions_led(context: EvaluationContext):
 
 
 def test_starts_that_are_solved_already_are_refused():
-    ret, length = np.array([1.0, 0.0, 1.0, 1.0]), np.array([1.0, 1.0, 5.0, 2.0])
-    np.testing.assert_array_equal(solved_at_start(ret, length, 0.5), [True, False, False, False])
-    assert not solved_at_start(ret, length, None).any()
-    stats = SimpleNamespace(ret=ret, length=length)
+    stats = EpisodeStats(4)
+    stats.ret[:], stats.length[:], stats.solved[0] = [1, 0, 1, 1], [1, 1, 5, 2], 1
     found = summary(SimpleNamespace(stats=stats, steps=transitions(episode=[0, 1, 2, 3])), 0.5, 0)
     assert found["refused"] == 1 and found["episodes"] == 3
     assert found["return_mean"] == found["success"] == pytest.approx(2 / 3, abs=1e-6)
     assert found["length"] == pytest.approx(8 / 3, abs=1e-6) and found["coverage"] is None
-    stats = SimpleNamespace(ret=np.ones(2), length=np.ones(2))
-    with pytest.raises(ConfigError, match="episodes=2: all of them are won by their first step"):
+    stats = EpisodeStats(2)
+    stats.solved[:] = 1
+    with pytest.raises(ConfigError, match="episodes=2: all of them begin solved"):
         summary(SimpleNamespace(stats=stats, steps=transitions(episode=[0, 1])), 0.5, 0)
 
 

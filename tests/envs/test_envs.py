@@ -275,6 +275,8 @@ def test_state(engine, vectorization):
 
 def test_state_of_mujoco_in_the_midst_of_an_episode():
     env, other = (make_env("HalfCheetah-v5", "gymnasium", 2, seed=s) for s in (0, 9))
+    env.record()
+    other.record()
     acts = random_actions(env, 30)
     run(env, acts[:15])
     assert other.load_state_dict(env.state_dict())
@@ -285,6 +287,8 @@ def test_state_of_mujoco_in_the_midst_of_an_episode():
 def test_state_that_does_not_come_back():
     """The episode number of Count is not a generator's state; envpool repeats only recorded actions."""
     env, other = (make_env("Count-v0", num_envs=2) for _ in range(2))
+    env.record()
+    other.record()
     run(env, [[5, 6]] * 6)
     assert not other.load_state_dict(env.state_dict())
     pool = make_env("CartPole-v1", "envpool", 2)

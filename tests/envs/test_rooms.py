@@ -20,7 +20,7 @@ NO = torch.zeros(1, dtype=torch.bool)
 class Corridor:
     """One environment with a script of steps: cell, object and state of the cell ahead, whether the episode is new."""
 
-    num_envs, null_action, resumable = 1, None, False
+    num_envs, null_action, resumable, time_limit = 1, None, False, None
     obs_space, act_space = Box(0, 255, (7, 7, 3), np.uint8), Discrete(7)
 
     def __init__(self, script: list[tuple[int, tuple[int, int], bool]]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -23,10 +25,10 @@ class Clock:
 
     obs_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
     act_space = gym.spaces.Discrete(5)
-    num_envs, null_action, resumable, info = N, None, False, {}
+    num_envs, null_action, resumable, time_limit, info = N, None, False, None, {}
 
     def __init__(self, seed: int = 0):
-        self.seed, self.closed = seed, False
+        self.seed, self.closed, self.spent = seed, False, False
         self.acts: list[torch.Tensor] = []
 
     def reset(self) -> torch.Tensor:
@@ -48,6 +50,16 @@ class Clock:
 
     def close(self) -> None:
         self.closed = True
+
+    def record(self, path: Path | None = None, limit: int | None = None) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def is_spent(self, steps: int) -> bool:
+        return self.spent
+
+    def state_dict(self) -> dict:
+        return {}
 
 
 def make_agent() -> CuriousAgent:
@@ -143,6 +155,29 @@ def test_restart_keeps_the_rows_and_begins_new_episodes() -> None:
     assert again.collector.episodes.count == 4 + 4
 
 
+@torch.no_grad()
+def test_new_environments_at_the_limit_equal_a_restart_there() -> None:
+    agent = make_agent()
+    stream, again = open_clock(agent), open_clock(agent)
+    for each in (stream, again):
+        each.begin_update()
+        each.collector.collect()
+    state, old = again.state_dict(), stream.env
+    again = open_clock(agent)
+    again.load_state_dict(state)
+    stream.env.spent = True
+    stream.begin_update()
+    one = stream.collector.collect()
+    again.begin_update()
+    two = again.collector.collect()
+    assert old.closed and stream.env.seed == again.env.seed != old.seed and stream.begun == again.begun == 1
+    for name, value in one.tensors().items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, getattr(two, name)), name
+    assert not one.mask[:, K - 1].any() and one.valid[:, K - 1].all()
+    assert stream.summary() == again.summary() and stream.collector.episodes.count > 0
+
+
 def test_restart_with_another_window_begins_without_rows() -> None:
     stream = make_stream()
     stream.collector.collect()
@@ -157,7 +192,7 @@ def test_sampling_depends_on_seed_rank_and_update_alone() -> None:
     def draw(seed: int, rank: int, rollouts: int) -> float:
         stream = open_clock(agent, rank, seed=seed)
         stream.rollouts = rollouts
-        stream.seed_sampling()
+        stream.begin_update()
         return torch.rand(()).item()
 
     assert draw(0, 0, 5) == draw(0, 0, 5)

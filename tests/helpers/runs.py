@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
@@ -18,7 +19,7 @@ from worldmodel import train
 from worldmodel.training.checkpoint import read_checkpoint
 
 TIMED = ("wall_s", "steps_per_s", "steps_per_s_collect", "steps_per_s_learn")  # metrics that differ between equal runs
-STEPS = 32  # environment steps of an update of the tiny configuration
+STEPS = 32  # environment steps of an update of the tiny configuration, less its resets
 
 
 def run_main(arguments: list[str], main: Callable[[], None] = train.main) -> int:
@@ -55,11 +56,16 @@ def last(run: Path) -> dict:
     return read_checkpoint(run / "checkpoints" / "last.ckpt")
 
 
-def check_whole(run: Path, updates: int) -> None:
-    """Check that a run has the result of an uninterrupted one: every update once, each with four optimiser steps."""
-    assert [r["env_steps"] for r in rows(run)] == [STEPS * (i + 1) for i in range(updates)]
-    saved = last(run)
-    assert saved["global_step"] == 4 * updates and int(saved["state_dict"]["agent.env_steps"]) == STEPS * updates
+def check_whole(run: Path, total_steps: int) -> None:
+    """Check that a run has the result of an uninterrupted one.
+
+    Every update is there once, with four optimiser steps; the last one is the first to reach `total_steps`.
+    """
+    counted = [r["env_steps"] for r in rows(run)]
+    assert all(0 < after - before <= STEPS for before, after in pairwise([0, *counted]))
+    assert counted[-2:-1] < [total_steps] <= counted[-1:]
+    saved, updates = last(run), len(counted)
+    assert saved["global_step"] == 4 * updates and int(saved["state_dict"]["agent.env_steps"]) == counted[-1]
     assert {int(s["step"]) for s in saved["optimizer_states"][0]["state"].values()} == {4 * updates}
     assert saved["SequenceData"]["rollouts"] == updates
-    assert record(run)["status"] == "done" and record(run)["env_steps"] == STEPS * updates
+    assert record(run)["status"] == "done" and record(run)["env_steps"] == counted[-1]

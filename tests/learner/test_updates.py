@@ -75,9 +75,9 @@ def test_with_its_gradient_in_the_memory_the_policy_learns_from_whole_sequences(
 def test_an_update_stores_its_rollout_and_counts_its_steps(replay: bool) -> None:
     agent, stream, cfg = tiny_agent(*EASY, *(REPLAY if replay else []))
     loader = minibatches(agent, stream, cfg)
-    for update in (1, 2):
+    for update, steps in ((1, 28), (2, 56)):  # an episode of 6 steps and its reset fill 7 of the 8 rows
         batches = list(loader)
-        assert len(batches) == 2 * 2 and int(agent.env_steps) == update * stream.steps_per_update == update * 32
+        assert len(batches) == 2 * 2 and int(agent.env_steps) == steps
         assert len(stream.replay) == (4 * update if replay else 0) and stream.rollouts == update
         assert all((b.replayed is not None) == replay for b in batches)
     stream.close()

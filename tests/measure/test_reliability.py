@@ -39,6 +39,12 @@ def test_runs_that_are_killed(others: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_shipped_run_is_killed(others: Path) -> None:
+    shipped = figures(others, "shipped")
+    assert shipped["runs"] == shipped["equal_weights"] == 1 and shipped["environment_steps"] >= 16_000
+
+
+@pytest.mark.slow
 def test_runs_that_receive_a_signal(others: Path) -> None:
     terminated = figures(others, "terminated")
     assert terminated["runs"] == terminated["equal_weights"] == 2 and terminated["env_steps_lost"] == 0

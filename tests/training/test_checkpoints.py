@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import signal
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.full_disk import full_disk
 from helpers.runs import STEPS, check_whole, last, record, rows
 from helpers.tiny import EASY, tiny_config
 
@@ -85,7 +84,7 @@ def test_the_newest_valid_checkpoint_is_resumed(cli, tmp_path: Path) -> None:
     (folder / "last.ckpt").write_bytes((folder / "last.ckpt").read_bytes()[:-100])
     ended = cli("checkpoint=auto", f"run_dir={run}", "total_steps=256", tiny=[])
     assert ended.code == 0 and ended.err.startswith(f"warning: checkpoint={folder}/last.ckpt: not readable (damaged")
-    check_whole(run, 8)
+    check_whole(run, 256)
     for name in ("last", "previous"):
         (folder / f"{name}.ckpt").write_bytes(b"")
     ended = cli("checkpoint=auto", f"run_dir={run}", "total_steps=512", tiny=[])
@@ -107,17 +106,6 @@ def test_saves_by_time_and_by_updates(cli, tmp_path: Path, monkeypatch) -> None:
     assert cli("total_steps=96", "save.every_s=1e-9", "run_dir=b").code == 0
     assert saved == [4, 8, 12]
     assert cli("total_steps=32", "save.every=0").err == "error: save.every=0: allowed are numbers above 0\n"
-
-
-@contextmanager
-def full_disk():
-    """No file may grow beyond a kilobyte."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
@@ -153,7 +141,7 @@ def test_training_continues_while_the_disk_is_full(cli, tmp_path: Path, full_at,
         for steps in (64, 96)
     ]
     assert read_checkpoint(run / "checkpoints" / "previous.ckpt")["global_step"] == 4
-    check_whole(run, 4)
+    check_whole(run, 128)
     assert not list(run.rglob("*.part"))
 
 
@@ -209,7 +197,7 @@ def test_a_broken_loss_rolls_back_with_smaller_rates(cli, tmp_path: Path, monkey
 
     def training_step(self, batch, index):
         outputs = step(self, batch, index)
-        if len(broken) < 2 and self.env_steps == 3 * STEPS:
+        if len(broken) < 2 and self.env_steps > 2 * STEPS:
             broken.append(self.trainer.optimizers[0].param_groups[0]["lr"])
             # as if it had been found in the step before
             self.max_loss = 0.0 if loss == "huge" else self.max_loss
@@ -224,7 +212,7 @@ def test_a_broken_loss_rolls_back_with_smaller_rates(cli, tmp_path: Path, monkey
     lines = ended.err.splitlines()
     assert len(lines) == 2 and all(f"going back to {run}/checkpoints/last.ckpt" in line for line in lines)
     assert lines[0].endswith("optimizer.lr=0.0005") and lines[1].endswith("optimizer.lr=0.00025")
-    check_whole(run, 4)
+    check_whole(run, 128)
     assert last(run)["config"]["optimizer"]["lr"] == 2.5e-4
     assert {g["initial_lr"] for g in last(run)["optimizer_states"][0]["param_groups"]} == {2.5e-4}
 

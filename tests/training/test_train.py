@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.runs import STEPS, last, record, rows, run_main
+from helpers.runs import STEPS, check_whole, last, record, rows, run_main
 from helpers.tiny import EASY, TINY
 from omegaconf import OmegaConf
 
@@ -61,7 +61,7 @@ def test_checkpoint_is_plain_data(tiny_run: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 12 updates."""
+    """An uninterrupted run."""
     run = tmp_path_factory.mktemp("whole")
     overrides = ["data.replay_batch=1", "data.replay_capacity=16", *EASY]
     assert run_main([*TINY, *overrides, "total_steps=384", f"run_dir={run}"]) == 0
@@ -93,18 +93,17 @@ def test_a_continued_run_restores_its_state(cli, tmp_path: Path, whole: Path, mo
             assert torch.equal(restored["state"][key], value), key
     assert before["state_dict"]["agent.reward_normalizer.moments.count"] > 0
     assert torch.equal(restored["replay"]["act"], before["SequenceData"]["replay"]["act"])
-    assert restored["steps"] == {24} and restored["episodes"] > 0
+    assert restored["steps"] == {4 * len(table)} and restored["episodes"] > 0
     # continued: every update once
     after, run_json = rows(run), record(run)
-    np.testing.assert_equal(after[:6], table)  # in which a nan equals itself
-    assert [r["env_steps"] for r in after] == [STEPS * (i + 1) for i in range(12)]
+    np.testing.assert_equal(after[: len(table)], table)  # in which a nan equals itself
+    check_whole(run, 384)
+    check_whole(whole, 384)
     assert (np.diff([r["wall_s"] for r in after]) > 0).all()
-    assert run_json["status"] == "done" and run_json["env_steps"] == 384 and run_json["wall_s"] > halfway["wall_s"]
+    assert run_json["wall_s"] > halfway["wall_s"]
     assert run_json["steps_before"] == 0, "all steps are of this run"
     same, other = last(run), last(whole)
     for saved in (same, other):
-        steps = {int(s["step"]) for s in saved["optimizer_states"][0]["state"].values()}
-        assert steps == {48} and saved["global_step"] == 48 and saved["epoch"] == 12
-        assert int(saved["state_dict"]["agent.env_steps"]) == 384 and saved["SequenceData"]["rollouts"] == 12
+        assert saved["epoch"] == saved["SequenceData"]["rollouts"] == len(after)
     assert same["SequenceData"]["replay"]["act"].shape[0] == 16
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]

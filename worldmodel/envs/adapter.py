@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,6 +14,7 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from worldmodel.envs.action_log import ActionLog
 from worldmodel.envs.info_entries import InfoEntries
 from worldmodel.envs.spaces import Translation, digest
 from worldmodel.envs.vector import FAULT, Step
@@ -30,13 +32,15 @@ class Adapter:
     requested: entries of info that are needed, see `InfoEntries`.
 
     An engine that cannot save its state is restored by repeating all actions since its creation, if `record` was
-    called. This is exact if the engine draws from its seed alone. It stores a byte or more per step, and takes as long
-    as the run.
+    called. This is exact if the engine draws from its seed alone. `is_spent` limits the number of these steps.
+
+    repeat_limit: steps over all copies that the engine repeats in 20 s or less on one core.
 
     Raises ValueError for another autoreset mode.
     """
 
     resumable = False
+    repeat_limit = 100_000
 
     def __init__(
         self,
@@ -55,23 +59,34 @@ class Adapter:
         self.translation = Translation(venv.single_observation_space, raw_act_space, keys, copy)
         self.obs_space, self.act_space = self.translation.obs_space, self.translation.act_space
         self.null_action = _check_null(null_action, self.act_space)
+        self.time_limit: int | None = getattr(venv.spec, "max_episode_steps", None)
         self._seed, self._own = seed, partial(np.array, copy=copy or None)
         self._over = torch.zeros(self.num_envs, dtype=torch.bool)
         self.info: dict[str, np.ndarray] = {}
         self._entries = InfoEntries(requested)
-        self._past: list[np.ndarray] | None = None  # all actions, if recorded; (N, *act_shape) each
+        self._log: ActionLog | None = None  # of all actions, if they are recorded
         self._begun, self._digest = False, ""
 
-    def record(self) -> None:
+    def record(self, path: Path | None = None, limit: int | None = None) -> None:
         """See `VectorEnv.record`. Raises RuntimeError after the first `reset`."""
         if self._begun:
             raise RuntimeError("record() must be called before the first reset()")
-        self._past = []
+        self._log = ActionLog(self.act_space, self.num_envs, path)
+        self.repeat_limit = self.repeat_limit if limit is None else limit
+
+    def is_spent(self, steps: int) -> bool:
+        """See `VectorEnv.is_spent`."""
+        return bool(self._log) and (len(self._log) + steps) * self.num_envs > self.repeat_limit
+
+    def flush(self) -> None:
+        """See `VectorEnv.flush`."""
+        if self._log is not None:
+            self._log.flush()
 
     def reset(self) -> Obs:
         """Begin new episodes in all copies: (N, *obs_shape)."""
         if self._begun:
-            self._past = None  # the actions do not show a second reset
+            self._log = None  # the actions do not show a second reset
         self._begun = True
         seed, self._seed = self._seed, None
         obs, info = self.venv.reset() if seed is None else self.venv.reset(seed=seed)
@@ -82,9 +97,8 @@ class Adapter:
     def step(self, act: Tensor) -> Step:
         """Take one action in each copy, (N, *act_shape)."""
         actions = self.translation.write(act, self.num_envs, flat=self._flat)
-        if self._past is not None:
-            past = act.detach().cpu().numpy()
-            self._past.append(past if past.dtype.kind == "f" else past.astype(np.min_scalar_type(past.max())))
+        if self._log is not None:
+            self._log.append(act)
         obs, rew, end, trunc, info = self.venv.step(actions)
         fault = info.pop(FAULT, None)
         rew = torch.from_numpy(self._own(rew, np.float32))
@@ -95,6 +109,9 @@ class Adapter:
             ignored = ignored | fault
         return Step(self._observe(obs), rew.masked_fill_(ignored, 0.0), end, trunc, ignored, self._info(info), fault)
 
+    def limit_episodes(self, steps: int) -> None:
+        """See `VectorEnv.limit_episodes`; not possible for engines that reset all copies together."""
+
     def render(self) -> np.ndarray | None:
         """Return a (H, W, 3) uint8 picture of copy 0, or None if the environment was created without rendering."""
         return None if self.venv.render_mode is None else np.asarray(self.venv.render()[0])
@@ -103,24 +120,26 @@ class Adapter:
         self.venv.close()
 
     def state_dict(self) -> dict[str, Any]:
-        if self._past is None:
-            return {}
-        past = torch.from_numpy(np.stack(self._past)) if self._past else None
-        return {"past": past, "digest": self._digest}
+        return {} if self._log is None else {"log": self._log.state_dict(), "digest": self._digest}
 
     def load_state_dict(self, state: dict[str, Any]) -> bool:
         """Repeat the recorded actions, in a new environment of the same seed. Returns False if that fails."""
-        if not state or self._past is None or len(self._past):
+        log = self._log
+        if not state or log is None or len(log) or not log.load_state_dict(state["log"]):
             return False
         if not self._begun:
             self.reset()
-        for act in () if state["past"] is None else state["past"]:
-            self.step(act)
+        obs = None
+        for act in log.last(len(log)):
+            obs, _, end, trunc, _ = self.venv.step(self.translation.write(act, self.num_envs, flat=self._flat))
+        if obs is not None:
+            self._over = torch.from_numpy(np.array(end, np.bool_) | np.array(trunc, np.bool_))
+            self._observe(obs)
         return self._digest == state["digest"]
 
     def _observe(self, raw: Any) -> Obs:
         obs = self.translation.read(raw)
-        if self._past is not None:
+        if self._log is not None and not self.resumable:
             self._digest = digest(obs)  # computed now, because wrappers overwrite the observation
         return obs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -42,6 +43,7 @@ class VectorEnv(Protocol):
     act_space: gym.Space  # of one copy: Discrete, MultiDiscrete or UnitBox; discrete values begin at 0
     translation: Translation  # of the observations and actions of the environment within all wrappers
     null_action: int | None  # the action that does nothing, if there is one
+    time_limit: int | None  # steps after which the environment itself truncates an episode, if that is known
     resumable: bool  # restoring a state_dict() costs at most one episode per copy
     info: dict[str, np.ndarray]  # of the observations of the last reset(), as in Step
 
@@ -53,17 +55,35 @@ class VectorEnv(Protocol):
         """Take one action in each copy: (N,) or (N, k) int, or (N, *shape) float in unit space, see `UnitBox`."""
         ...
 
+    def limit_episodes(self, steps: int) -> None:
+        """Truncate episodes after `steps` steps, where the engine can begin an episode of one copy alone."""
+        ...
+
     def render(self) -> np.ndarray | None:
         """Return a (H, W, 3) uint8 picture of copy 0, or None if rendering is not available."""
         ...
 
     def close(self) -> None: ...
 
-    def record(self) -> None:
+    def record(self, path: Path | None = None, limit: int | None = None) -> None:
         """Record from now on what `state_dict` needs; must be called before the first reset.
 
-        The record grows with each step if the engine is not `resumable`.
+        Args:
+            path: file of the actions; None: they are in memory and in the state.
+            limit: steps over all copies that a restored state may repeat; None: by the kind of engine. Where one copy
+                can begin an episode alone, the limit truncates its episode; see also `is_spent`.
         """
+        ...
+
+    def is_spent(self, steps: int) -> bool:
+        """Return True if `steps` further steps of each copy would make the record longer than its limit.
+
+        The environment must then be replaced by a new one. Always False for `resumable` engines.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Append the actions since the last call to their file."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -127,12 +127,14 @@ class Collector:
         }
 
     def load_state_dict(self, state: dict[str, Any], *, same_window: bool, same_envs: bool) -> None:
-        """Restore the saved rows if the window has the same size.
+        """Restore the saved rows if the window has the same size and the environments have the same number.
 
         With new environments the interrupted episodes end, and their last action has no outcome.
         """
         actor = self.actor
         self.episodes.load_state_dict(state["episodes"], running=same_envs)
+        if len(state["episode"]) != actor.num_envs:
+            return  # episodes are numbered from 0 in other environments, as in the state of curiosity
         if same_window and state["rows"] is not None:
             actor.rows = Sequences(**state["rows"], num_new=actor.rollout_length).map(lambda x: x.to(actor.device))
             actor.cursor, actor.state = state["cursor"], None

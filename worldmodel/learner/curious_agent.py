@@ -45,7 +45,7 @@ class CuriousAgent(nn.Module):
     the environment and their translation, with which an agent is built and acts without the environment.
     """
 
-    env_steps: Tensor  # scalar, int64: environment steps over all ranks
+    env_steps: Tensor  # scalar, int64: real environment steps (no resets) over all ranks
     steps_before: Tensor  # scalar, int64: `env_steps` at the start of the present rollout, which schedules read
 
     def __init__(
@@ -181,7 +181,7 @@ class CuriousAgent(nn.Module):
         self.policy.rescale_values(self.value_ratio)
         rollout = replace(rollout, value_ext=rollout.value_ext * self.value_ratio)
         scored = self.objective.score(rollout, self.return_scale(rew_ext), rew_int)
-        self.env_steps += mask.numel() * world_size()
+        self.env_steps += sum_over_ranks(mask.sum())
         y, valid = out.y[:, :-1].flatten(0, 1).flatten(1), rollout.new_steps(rollout.valid).flatten()
         shares = masked_means({"raw": raw, "int": rew_int, "error": out.skill_error, "base": out.skill_base}, mask)
         means = sum_over_ranks(torch.stack(list(shares.values()))) / world_size()

@@ -50,7 +50,8 @@ class SequenceData(L.LightningDataModule):
         replay_dir: str | None = None,
         success: float | None = None,
         stats_window: int = 200,
-        keep_envs: bool | None = None,
+        keep_envs: bool | None = True,
+        repeat_limit: int | None = None,
         seed: int = 0,
         make_metrics: Callable[[], Mapping[str, Metric]] = dict,
     ):
@@ -66,6 +67,7 @@ class SequenceData(L.LightningDataModule):
             if value is not None and not replay_batch:
                 raise ValueError(f"data.{key}: allowed with data.replay_batch=0 is null")
         check_range("data.model_batch", model_batch, "[1, inf)", whole=True, null=True)
+        check_range("data.repeat_limit", repeat_limit, "[1, inf)", whole=True, null=True)
         self.batching = Batching(epochs, minibatches, model_every, model_batch, replay_batch)
         self.stream = ExperienceStream(
             make_env,
@@ -77,6 +79,7 @@ class SequenceData(L.LightningDataModule):
             success=success,
             stats_window=stats_window,
             keep_envs=keep_envs,
+            repeat_limit=repeat_limit,
             seed=seed,
             make_metrics=make_metrics,
         )
@@ -131,6 +134,6 @@ class Minibatches:
 
     def __iter__(self) -> Iterator[Minibatch]:
         stream = self.stream
-        stream.seed_sampling()
+        stream.begin_update()
         metrics = list(stream.metrics.values())
         yield from update(self.agent, stream.collector, stream.replay, self.batching, metrics, self.gather)

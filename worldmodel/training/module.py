@@ -19,6 +19,7 @@ from worldmodel.errors import NonFiniteLoss
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.policy.actor_critic import scale_rows
 from worldmodel.training.checkpoint import FORMAT
+from worldmodel.training.resume import with_own_environments
 from worldmodel.training.sharding import shard
 from worldmodel.types import Minibatch
 
@@ -159,6 +160,8 @@ class TrainingModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ranks = checkpoint.get("per_env", [])
         self.restored = ranks[rank()] if len(ranks) == world_size() else {}
+        if "state_dict" in checkpoint:  # a sharded checkpoint has its own files
+            checkpoint["state_dict"] = with_own_environments(checkpoint["state_dict"], self.agent, prefix="agent.")
 
     def on_train_start(self) -> None:
         """Restore this rank's state of the environments, after every rank has restored that of the first."""

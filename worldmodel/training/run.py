@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
@@ -29,13 +28,13 @@ from worldmodel.training.callbacks import (
     Metrics,
     ProgressBar,
     ReplayPriorities,
+    StopAtBudget,
     StopOnSignal,
     StopWhenSolved,
 )
 from worldmodel.training.checkpoint import (
     SealedFiles,
     agent_state,
-    fit_check,
     newest_checkpoint,
     read_checkpoint,
     run_dir_of,
@@ -44,6 +43,7 @@ from worldmodel.training.config import bad_input, check, fill
 from worldmodel.training.datamodule import SequenceData
 from worldmodel.training.learning_curve import learning_curve
 from worldmodel.training.preemption import preemption_notices
+from worldmodel.training.resume import check_resumable, with_own_environments
 from worldmodel.training.rollback import Rollback
 from worldmodel.training.run_record import RunRecord
 
@@ -100,14 +100,18 @@ def train_from(
         agent = build_agent(cfg, env_spec(cfg))
         data = build_data(cfg)
         module = build_module(cfg, agent, rollback.limit)
+    data.stream.actions = run_dir / "actions"
+    if checkpoint_path:
+        data.stream.earlier_actions = run_dir_of(checkpoint_path) / "actions"
     if cfg.compile:
         agent.model.compile()
     notices = preemption_notices(cfg.preemption)
     record = RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None)
     metrics, stop = Metrics(run_dir, data.stream), StopOnSignal()
     if checkpoint_path:
-        state = agent_state(read_checkpoint(checkpoint_path, to_go_on=True))
-        fit_check(state, agent, checkpoint_path)
+        saved = read_checkpoint(checkpoint_path, to_go_on=True)
+        check_resumable(saved, cfg, agent, checkpoint_path)
+        state = with_own_environments(agent_state(saved), agent)
         if (steps := int(state["env_steps"])) >= cfg.total_steps:
             return finished(cfg, agent, state, metrics, record, film)
         record.begin_at(steps)
@@ -181,7 +185,7 @@ def conclude(cfg: DictConfig, agent: CuriousAgent, record: RunRecord, film: Film
 
 
 def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: SequenceData) -> L.Trainer:
-    """Return Lightning's Trainer with the callbacks, for as many epochs as `total_steps` requires.
+    """Return Lightning's Trainer with the callbacks, which stops once `total_steps` are reached.
 
     Raises:
         ConfigError: for settings that the trainer does not accept, and for several devices in a sweep.
@@ -190,7 +194,7 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: SequenceDat
     with bad_input(cfg):
         trainer: L.Trainer = instantiate(
             cfg.trainer,
-            callbacks=callbacks,
+            callbacks=[StopAtBudget(cfg.total_steps), *callbacks],
             logger=loggers,
             max_epochs=-1,
             enable_progress_bar=False,
@@ -212,8 +216,6 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: SequenceDat
         # the limit of the KL divergence, have none for the policy
         if data.batching.model_every > 1 or cfg.policy.objective.get("kl_limit") is not None:
             trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
-    per_update = cfg.env.num_envs * data.stream.rollout_length * trainer.world_size
-    trainer.fit_loop.max_epochs = math.ceil(cfg.total_steps / per_update)
     return trainer
 
 

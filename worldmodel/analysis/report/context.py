@@ -46,12 +46,18 @@ class EvaluationContext:
     seed: int
     num_envs: int
     progress: Callable[[str], None] = lambda message: None
+    max_episode_steps: int | None = None  # see `run_episodes`
     spec: EnvSpec = field(init=False)
     _episode_sets: dict[Any, EpisodeSet] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         freeze(self.agent, self.num_envs)
         self.spec = env_spec(self.cfg)
+
+    @property
+    def longest_episode(self) -> int:
+        """Number of steps after which episodes were truncated."""
+        return max(episode_set.stats.limit for episode_set in self._episode_sets.values())
 
     @property
     def act_space(self) -> gym.Space:
@@ -81,8 +87,9 @@ class EvaluationContext:
 
     def _run_episodes(self, policy: str, changes: dict[str, Any]) -> EpisodeSet:
         torch.manual_seed(self.seed)
+        limit = {} if self.max_episode_steps is None else {"max_episode_steps": self.max_episode_steps}
         with bad_input():
-            env = build_env(self.cfg, seed=SEED_OFFSET + self.seed, num_envs=self.num_envs, **changes)
+            env = build_env(self.cfg, seed=SEED_OFFSET + self.seed, num_envs=self.num_envs, **limit, **changes)
         name = " ".join([policy, *(f"{k}={v}" for k, v in changes.items())])
         stats, calibration = EpisodeStats(self.episodes), Calibration()
         steps: list[Transitions] = []
@@ -97,7 +104,10 @@ class EvaluationContext:
                 rollout_length=self.cfg.data.rollout_length,
                 greedy=policy == "greedy",
                 policy=self.random_policy if policy == "random" else None,
-                progress=lambda done: self.progress(f"{name}: {min(done, self.episodes)}/{self.episodes} episodes"),
+                progress=lambda done: self.progress(
+                    f"{name}: {min(done, self.episodes)}/{self.episodes} episodes, {stats.length.sum():,.0f} steps"
+                ),
+                max_episode_steps=self.max_episode_steps,
             )
             for i, (roll, out) in enumerate(playing):
                 number, counted = stats.number(roll)

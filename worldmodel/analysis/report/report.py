@@ -58,6 +58,7 @@ def evaluate(
     num_envs: int = 25,
     horizons: Sequence[int] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32),
     sticky: float = 0.25,
+    max_episode_steps: int | None = None,
     device: str = "auto",
     out: str | Path | None = None,
     progress: Callable[[str], None] = lambda message: None,
@@ -74,6 +75,8 @@ def evaluate(
         num_envs: environments in parallel.
         horizons: steps ahead of open-loop predictions.
         sticky: probability that an action is repeated, where the agent's own environment has no sticky actions.
+        max_episode_steps: steps after which an episode is truncated. None: 10,000, or the environment's own time limit
+            if that is larger.
         device: name of a torch device, or `auto`.
         out: folder of the report. None: the run folder of a single checkpoint.
         progress: called with a message at each stage.
@@ -91,6 +94,7 @@ def evaluate(
     for horizon in horizons:
         check_range("horizons", horizon, "[1, inf)", whole=True)
     check_range("sticky", sticky, "[0, 1)")
+    check_range("max_episode_steps", max_episode_steps, "[1, inf)", whole=True, null=True)
     arguments.check_parts(parts, REPORT_SECTIONS)
     paths = arguments.checkpoints(checkpoint)
     if out is None and len(paths) > 1:
@@ -108,6 +112,7 @@ def evaluate(
             agent.to(where),
             cfg,
             **common,
+            max_episode_steps=max_episode_steps,
             progress=lambda message, label=label: progress(f"{label}: {message}"),
         )
         chosen = {name: make for name, make in REPORT_SECTIONS.items() if name in parts}

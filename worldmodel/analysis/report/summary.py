@@ -15,9 +15,9 @@ from worldmodel.errors import ConfigError
 def summary(episode_set: EpisodeSet, threshold: float | None, seed: int) -> dict[str, Any]:
     """Return means over a behaviour's episodes with intervals. Raises ConfigError where no episode counts."""
     stats = episode_set.stats
-    fair = ~solved_at_start(stats.ret, stats.length, threshold)
+    fair = stats.solved == 0
     if not fair.any():
-        raise ConfigError(f"episodes={len(fair)}: all of them are won by their first step, none counts")
+        raise ConfigError(f"episodes={len(fair)}: all of them begin solved, none counts")
     won = None if threshold is None else (stats.ret[fair] > threshold).astype(float)
 
     def interval(x: np.ndarray) -> list[float] | None:
@@ -34,12 +34,8 @@ def summary(episode_set: EpisodeSet, threshold: float | None, seed: int) -> dict
         "coverage": rounded(coverage(episode_set)),
         "episodes": int(fair.sum()),
         "refused": int((~fair).sum()),
+        "cut": stats.cut,
     }
-
-
-def solved_at_start(ret: np.ndarray, length: np.ndarray, threshold: float | None) -> np.ndarray:
-    """(episodes,) bool: won by the first step. All False where success is not defined."""
-    return np.zeros(len(ret), dtype=bool) if threshold is None else (length == 1) & (ret > threshold)
 
 
 def coverage(episode_set: EpisodeSet) -> float | None:

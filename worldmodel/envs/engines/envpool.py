@@ -14,6 +14,16 @@ _DRAWN = ("atari", "box2d", "classic_control", "highway", "minigrid")
 _CHEAP = ("classic_control", "minigrid", "toy_text")
 """Families whose steps cost less than the start of a second thread."""
 
+_REPEATED = {
+    "atari": 68_000,
+    "box2d": 2_000_000,
+    "classic_control": 4_000_000,
+    "minigrid": 3_500_000,
+    "mujoco": 660_000,
+    "toy_text": 4_000_000,
+}
+"""Steps that a family repeats in 20 s on one core, HalfCheetah for MuJoCo; Humanoid is seven times slower."""
+
 _UNSOUND = ("MiniGrid-MultiRoom-",)
 """Prefixes of the ids of worlds that envpool (1.2.5) builds incorrectly.
 
@@ -76,3 +86,5 @@ class EnvpoolEnv(Adapter):
                 reason = str(error).split("\n")[0]
                 raise ValueError(f"env.id={id!r}: envpool does not take {kwargs}: {reason}") from error
             super().__init__(venv, keys, null_action, copy=False, requested=requested)
+        self.time_limit = venv.spec.config.max_episode_steps
+        self.repeat_limit = _REPEATED.get(family, 68_000) // (7 if id.startswith("Humanoid") else 1)

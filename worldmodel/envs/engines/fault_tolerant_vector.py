@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -35,11 +35,14 @@ class FaultTolerantVectorEnv(gym.vector.VectorEnv):
     first episode, with reward 0.
 
     max_faults: number of faults in this process above which TooManyFaults is raised.
+    limit: steps after which an episode is truncated, so that it takes a limited time to repeat; None: no limit.
     requested: entries of info that are needed, see `InfoEntries`.
 
     Raises FaultyEnvironment if, within `FIRST_STEPS` steps, every copy has failed in the same way (numbers in the
     message aside), and at least two faults were equal.
     """
+
+    limit: int | None = None
 
     def __init__(
         self,
@@ -70,11 +73,14 @@ class FaultTolerantVectorEnv(gym.vector.VectorEnv):
         self._entries = InfoEntries(requested)
         self._age = 0  # steps and resets so far
         self._early: dict[str, list[int]] = {}  # copies by the fault that they had on the first steps
+        self._steps = np.zeros(num_envs, dtype=np.int64)  # of each copy's episode
+        self._over, self._cut = np.zeros((2, num_envs), dtype=bool)  # by its last step; by the limit
 
     def reset(self, *, seed: list[int] | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         """Begin new episodes in all copies, with one seed per copy."""
         if seed is not None:
             self._seeds = list(seed)
+        self._steps, self._over, self._cut = (np.zeros_like(x) for x in (self._steps, self._over, self._cut))
         given = [None] * self.num_envs if seed is None else seed
         first = [(obs, 0.0, False, False, info) for obs, info in self._all("reset", [(s,) for s in given])[0]]
         obs, *_, info = self._join(first)
@@ -82,11 +88,22 @@ class FaultTolerantVectorEnv(gym.vector.VectorEnv):
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Take one action in each copy."""
-        answers, fault = self._all("step", [(action,) for action in actions])
-        joined = self._join([(a[0], 0.0, False, False, a[1]) if len(a) == 2 else a for a in answers])
+        answers, fault = self._all("step", list(zip(actions, self._cut.tolist(), strict=True)))
+        obs, rew, end, trunc, info = self._join(
+            [(a[0], 0.0, False, False, a[1]) if len(a) == 2 else a for a in answers]
+        )
+        self._steps = np.where(self._over | fault, 0, self._steps + 1)
+        self._cut = np.zeros_like(end) if self.limit is None else (self._steps >= self.limit) & ~end & ~trunc
+        trunc = trunc | self._cut
+        self._over = end | trunc
         if fault.any():
-            joined[-1][FAULT] = fault
-        return joined
+            info[FAULT] = fault
+        return obs, rew, end, trunc, info
+
+    @property
+    def longest(self) -> int:
+        """Return the number of steps of the longest running episode, which `restore` needs."""
+        return int(self._steps.max())
 
     def render(self) -> tuple[Any, ...]:
         """Return the picture of copy 0."""
@@ -105,14 +122,19 @@ class FaultTolerantVectorEnv(gym.vector.VectorEnv):
             copies = [worker.answer(time.monotonic() + self.timeout) for worker in self.workers]
         except Fault:
             return {}
-        return {"copies": copies, "seeds": self._seeds, "replaced": self._replaced}
+        episodes = {"steps": self._steps, "over": self._over, "cut": self._cut}
+        return {"copies": copies, "seeds": self._seeds, "replaced": self._replaced, **episodes}
 
-    def restore(self, state: dict[str, Any]) -> bool:
-        """Restore a state. If it returns False, call `reset` next."""
+    def restore(self, state: dict[str, Any], actions: Sequence[Sequence[Any]]) -> bool:
+        """Restore a state. If it returns False, call `reset` next.
+
+        actions: of all copies in the last steps, at least `longest` of them: (steps, N, ...).
+        """
         if len(state.get("copies", [])) != self.num_envs:
             return False
-        for worker, copy in zip(self.workers, state["copies"], strict=True):
-            worker.ask("restore", copy)
+        self._steps, self._over, self._cut = (state[key] for key in ("steps", "over", "cut"))
+        for i, (worker, copy) in enumerate(zip(self.workers, state["copies"], strict=True)):
+            worker.ask("restore", copy, [step[i] for step in actions[len(actions) - self._steps[i] :]])
         self._seeds, self._replaced = list(state["seeds"]), list(state["replaced"])
         try:
             return all([worker.answer(None) for worker in self.workers])

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -36,6 +37,10 @@ def gymnasium_ids() -> list[str]:
     return list(gym.registry)
 
 
+LONGEST_EPISODE = 10_000
+"""Steps after which a recorded episode without a time limit of its own is truncated."""
+
+
 class GymnasiumEnv(Adapter):
     """gymnasium's `id` with N copies; see `VectorEnv`.
 
@@ -47,8 +52,8 @@ class GymnasiumEnv(Adapter):
     requested: entries of info that are needed, see `InfoEntries`.
     kwargs: arguments of the environment, e.g. max_episode_steps.
 
-    `sync` and `async` are resumable (see `ResumableEnv`). So is a vector environment with its own `state` and
-    `restore`, such as `Worlds`.
+    `sync` and `async` are resumable (see `ResumableEnv`), by repeating the actions of the running episodes. So is a
+    vector environment with its own `state` and `restore`, such as `Worlds`.
 
     Raises ValueError for arguments that the environment or a wrapper does not take.
     """
@@ -102,13 +107,38 @@ class GymnasiumEnv(Adapter):
         if venv.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
             venv = NextStep(venv, null_action)
         super().__init__(venv, keys, null_action, seeds, requested=requested)
-        self.resumable = hasattr(venv, "restore")
+        self.resumable, self.repeats = hasattr(venv, "restore"), isinstance(venv, FaultTolerantVectorEnv)
+
+    def record(self, path: Path | None = None, limit: int | None = None) -> None:
+        if self.resumable and not self.repeats:
+            return
+        super().record(path, limit)
+        if self.repeats:
+            given = max(LONGEST_EPISODE, self.time_limit or 0) if limit is None else max(limit // self.num_envs, 1)
+            self.limit_episodes(given)
+
+    def limit_episodes(self, steps: int) -> None:
+        if self.repeats:
+            self.venv.limit = steps
+
+    def is_spent(self, steps: int) -> bool:
+        return not self.resumable and super().is_spent(steps)
+
+    def flush(self) -> None:
+        if self.repeats and self._log is not None:
+            self._log.forget(self.venv.longest)
+        super().flush()
 
     def state_dict(self) -> dict[str, Any]:
         if not self.resumable:
             return super().state_dict()
+        if self.repeats and self._log is None:
+            return {}
+        self.flush()
         state = self.venv.state()
-        return state and {"over": self._over, "seed": self._seed, "venv": _convert(state, np.ndarray, torch.from_numpy)}
+        log = None if self._log is None else self._log.state_dict()
+        own = {"over": self._over, "seed": self._seed, "log": log}
+        return state and {**own, "venv": _convert(state, np.ndarray, torch.from_numpy)}
 
     def load_state_dict(self, state: dict[str, Any]) -> bool:
         if not self.resumable:
@@ -116,7 +146,16 @@ class GymnasiumEnv(Adapter):
         if not state:
             return False
         self._over, self._seed = state["over"], state["seed"]
-        return self.venv.restore(_convert(state["venv"], torch.Tensor, torch.Tensor.numpy))
+        saved = _convert(state["venv"], torch.Tensor, torch.Tensor.numpy)
+        if not self.repeats:
+            return self.venv.restore(saved)
+        longest = int(saved["steps"].max())
+        if self._log is None or not self._log.load_state_dict(state["log"]) or len(self._log) < longest:
+            return False
+        self._begun = True
+        return self.venv.restore(
+            saved, [self.translation.write(act, self.num_envs, flat=self._flat) for act in self._log.last(longest)]
+        )
 
 
 class AgentPosition(gym.Wrapper):

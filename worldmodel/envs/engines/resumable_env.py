@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -16,10 +16,10 @@ from worldmodel.envs.spaces import digest
 class ResumableEnv:
     """Gymnasium environment with NEXT_STEP autoreset and a state of plain data.
 
-    The state consists of the random generators' states at the beginning of the episode (or the seed) and the actions
-    since then, which `restore` repeats in a new environment. This restores an environment that draws only from
-    `np_random` and from the `generator` of a wrapper or of the environment itself, and that keeps nothing else between
-    episodes. `restore` returns whether it succeeded.
+    The state consists of the random generators' states at the beginning of the episode, or of the seed. `restore`
+    repeats the actions since then, which the caller records, in a new environment. This restores an environment that
+    draws only from `np_random` and from the `generator` of a wrapper or of the environment itself, and that keeps
+    nothing else between episodes. `restore` returns whether it succeeded.
 
     requested: entries of info that are needed, see `InfoEntries`.
 
@@ -32,21 +32,19 @@ class ResumableEnv:
         self.check, self.entries = OutputCheck(self.env.observation_space), InfoEntries(requested)
         self.over = False  # the next step begins a new episode
         self.start: dict[str, Any] = {}
-        self.actions: list[np.ndarray] = []
         self.obs: Any = None
 
     def reset(self, seed: int | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""
         rng = None if seed is not None else [generator.bit_generator.state for generator in self._generators()]
-        self.start, self.actions, self.over = {"seed": seed, "rng": rng}, [], False
+        self.start, self.over = {"seed": seed, "rng": rng}, False
         return self._reset(seed)
 
-    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Take one action; after an end it is ignored, and a new episode begins."""
-        if self.over:
+    def step(self, action: np.ndarray, begin: bool = False) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take one action; after an end, or with `begin`, it is ignored, and a new episode begins."""
+        if self.over or begin:
             obs, info = self.reset()
             return obs, 0.0, False, False, info
-        self.actions.append(action)
         return self._step(action)
 
     def render(self) -> Any:
@@ -56,20 +54,19 @@ class ResumableEnv:
         self.env.close()
 
     def state(self) -> dict[str, Any]:
-        """Return the state as plain data, with actions (S, *act_shape), or None if there are none."""
-        actions = np.stack(self.actions) if self.actions else None
-        return {**self.start, "actions": actions, "digest": digest(self.obs)}
+        """Return the state as plain data, without the actions of the episode."""
+        return {**self.start, "digest": digest(self.obs)}
 
-    def restore(self, state: dict[str, Any]) -> bool:
-        """Repeat an episode up to a saved state; return True if the observation is equal to the saved one."""
+    def restore(self, state: dict[str, Any], actions: Sequence[Any]) -> bool:
+        """Repeat an episode's actions up to a saved state; return True if the observation is equal to the saved one."""
         self.env.close()
         self.env = self.make()
         for generator, rng in zip(self._generators(), state["rng"] or (), strict=False):
             generator.bit_generator.state = rng
         self.start = {"seed": state["seed"], "rng": state["rng"]}
-        self.actions, self.over = [] if state["actions"] is None else list(state["actions"]), False
+        self.over = False
         self._reset(state["seed"])
-        for action in self.actions:
+        for action in actions:
             self._step(action)
         return digest(self.obs) == state["digest"]
 

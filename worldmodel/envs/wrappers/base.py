@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -22,6 +23,7 @@ class Wrapper:
         self.obs_space: gym.Space = env.obs_space
         self.act_space: gym.Space = env.act_space
         self.null_action: int | None = env.null_action
+        self.time_limit: int | None = env.time_limit
         self.resumable: bool = env.resumable
         self.info: dict[str, np.ndarray] = {}
 
@@ -37,14 +39,23 @@ class Wrapper:
     def step(self, act: Tensor) -> Step:
         return self.env.step(act)
 
+    def limit_episodes(self, steps: int) -> None:
+        self.env.limit_episodes(steps)
+
     def render(self) -> np.ndarray | None:
         return self.env.render()
 
     def close(self) -> None:
         self.env.close()
 
-    def record(self) -> None:
-        self.env.record()
+    def record(self, path: Path | None = None, limit: int | None = None) -> None:
+        self.env.record(path, limit)
+
+    def is_spent(self, steps: int) -> bool:
+        return self.env.is_spent(steps)
+
+    def flush(self) -> None:
+        self.env.flush()
 
     def state_dict(self) -> dict[str, Any]:
         return {"env": self.env.state_dict()}

@@ -11,7 +11,7 @@ from typing import Any
 
 from worldmodel.measure.reliability.age import aged
 from worldmodel.measure.reliability.faults import faults
-from worldmodel.measure.reliability.kills import killed, saves, terminated
+from worldmodel.measure.reliability.kills import killed, saves, shipped, terminated
 from worldmodel.measure.reliability.malformed import malformed
 from worldmodel.measure.reliability.population import evolved
 from worldmodel.measure.reliability.ranks import ranks
@@ -20,6 +20,7 @@ from worldmodel.measure.runner import Part, measure
 
 MEASUREMENTS: dict[str, Part] = {
     "killed": killed,
+    "shipped": shipped,
     "terminated": terminated,
     "saves": saves,
     "faults": faults,

@@ -16,12 +16,22 @@ from typing import Any
 import torch
 
 from worldmodel.errors import ConfigError
-from worldmodel.measure.reliability.runs import fingerprint, record, small_run, start, train_small
+from worldmodel.measure.reliability.runs import (
+    SHIPPED,
+    fingerprint,
+    finish,
+    record,
+    small_run,
+    start,
+    train_run,
+    train_small,
+)
 from worldmodel.training.callbacks import CheckpointFiles
 from worldmodel.training.callbacks.signals import RESUMABLE
 from worldmodel.training.checkpoint import FORMAT, SealedFiles, agent_state, newest_checkpoint, read_checkpoint
 
 UPDATES = 12
+SHIPPED_STEPS = 16_000
 
 
 def killed(folder: Path, scale: float) -> dict[str, Any]:
@@ -36,6 +46,28 @@ def killed(folder: Path, scale: float) -> dict[str, Any]:
         small_run(run, UPDATES, "save.every=2")
         equal += fingerprint(run) == whole
     return {"runs": trials, "equal_weights": equal, "over_before_the_signal": too_late, "updates": UPDATES}
+
+
+def shipped(folder: Path, scale: float) -> dict[str, Any]:
+    """The default run at its full size, killed (-9) at a random moment and restarted, against an uninterrupted one."""
+    arguments = (SHIPPED, [f"total_steps={SHIPPED_STEPS}", "save.every=1"])
+    whole = folder / "shipped"
+    began = time.monotonic()
+    finish(start(train_run, whole, *arguments), whole)
+    seconds = time.monotonic() - began
+    trials, equal, too_late = max(round(5 * scale), 1), 0, 0
+    draw = random.Random(3)
+    for i in range(trials):
+        run = folder / f"shipped_{i}"
+        process = start(train_run, run, *arguments)
+        process.join(draw.uniform(0.3, 0.98) * seconds)
+        too_late += not process.is_alive()
+        process.kill()
+        process.join()
+        finish(start(train_run, run, *arguments), run)
+        equal += fingerprint(run) == fingerprint(whole)
+    found = {"runs": trials, "equal_weights": equal, "over_before_the_signal": too_late}
+    return found | {"environment_steps": record(whole)["env_steps"]}
 
 
 def terminated(folder: Path, scale: float) -> dict[str, Any]:

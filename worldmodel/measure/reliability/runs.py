@@ -20,12 +20,13 @@ from worldmodel.training.checkpoint import read_checkpoint
 from worldmodel.training.compose import compose_config
 
 SMALL = [
-    *("env=cartpole", "env.engine=gymnasium", "env.num_envs=4", "env.sticky=0.25", "encoder=mlp", "encoder.dim=16"),
+    *("env.num_envs=4", "env.sticky=0.25", "encoder.dim=16"),
     *("data.rollout_length=8", "data.context=4", "data.minibatches=2", "data.epochs=2", "data.model_batch=null"),
     *("data.replay_batch=1", "data.replay_capacity=8", "memory.dim=16", "memory.depth=1", "memory.heads=2"),
     *("model.hidden=16", "policy.actor.hidden=16", "threads=1", "video=false", "logger=none", "name=small"),
 ]
 UPDATE = 32  # environment steps
+SHIPPED = ["threads=1", "video=false", "logger=none", "name=shipped"]  # the default configuration at its full size
 
 
 def small_config(*overrides: str) -> DictConfig:
@@ -37,11 +38,15 @@ def small_config(*overrides: str) -> DictConfig:
 
 def small_run(run_dir: Path, updates: int = 8, *overrides: str) -> Path:
     """Train a small run to its end, in a separate process, and return its folder. Raises RuntimeError if it fails."""
-    process = start(train_small, run_dir, updates, *overrides)
+    finish(start(train_small, run_dir, updates, *overrides), run_dir)
+    return run_dir
+
+
+def finish(process: BaseProcess, run_dir: Path) -> None:
+    """Wait for a run. Raises RuntimeError if it fails."""
     process.join()
     if process.exitcode:
         raise RuntimeError(f"{run_dir}: exit code {process.exitcode}, see {run_dir}.log")
-    return run_dir
 
 
 def start(target: Callable[..., None], *args: Any) -> BaseProcess:
@@ -58,7 +63,12 @@ def start(target: Callable[..., None], *args: Any) -> BaseProcess:
 
 
 def train_small(run_dir: Path, updates: int, *overrides: str) -> None:
-    """Run the command line of a small run, which resumes if it was interrupted.
+    """Run the command line of a small run; see `train_run`."""
+    train_run(run_dir, SMALL, [*overrides, f"total_steps={updates * UPDATE}"])
+
+
+def train_run(run_dir: Path, first: list[str], overrides: list[str]) -> None:
+    """Run a command line, with the overrides `first` only if it does not resume an interrupted run.
 
     Its output goes to a file beside its folder.
     """
@@ -66,9 +76,9 @@ def train_small(run_dir: Path, updates: int, *overrides: str) -> None:
     log = os.open(f"{run_dir}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    goal = [f"run_dir={run_dir}", "checkpoint=auto", f"total_steps={updates * UPDATE}"]
+    goal = [f"run_dir={run_dir}", "checkpoint=auto"]
     going_on = (run_dir / "checkpoints" / "last.ckpt").exists()
-    sys.argv = ["worldmodel.train", *([] if going_on else SMALL), *overrides, *goal]
+    sys.argv = ["worldmodel.train", *([] if going_on else first), *overrides, *goal]
     train.main()
 
 

@@ -1,5 +1,6 @@
 """Callbacks of the training loop."""
 
+from worldmodel.training.callbacks.budget import StopAtBudget
 from worldmodel.training.callbacks.checkpoints import CheckpointFiles, Checkpoints
 from worldmodel.training.callbacks.collapse import CollapseGuard
 from worldmodel.training.callbacks.metrics import Metrics
@@ -19,6 +20,7 @@ __all__ = [
     "ProgressBar",
     "ReplayPriorities",
     "Resets",
+    "StopAtBudget",
     "StopOnSignal",
     "StopWhenSolved",
 ]

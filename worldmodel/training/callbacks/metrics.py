@@ -50,6 +50,7 @@ class Metrics(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.began = self.last = time.perf_counter()
+        self.steps = pl_module.env_steps
         if not trainer.is_global_zero:
             return
         rows = [r for r in self.read() if float(r["env_steps"]) <= pl_module.env_steps]
@@ -73,11 +74,11 @@ class Metrics(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         now = time.perf_counter()
-        steps = self.stream.steps_per_update * trainer.world_size
+        steps, self.steps = pl_module.env_steps - self.steps, pl_module.env_steps
         report = pl_module.report()
         collect_s = report.pop("collect_s")
         self.row = {
-            "env_steps": pl_module.env_steps,
+            "env_steps": self.steps,
             "wall_s": round(self.wall_before + now - self.began, 3),
             "steps_per_s": round(steps / (now - self.last), 1),
             "steps_per_s_collect": round(steps / collect_s, 1),

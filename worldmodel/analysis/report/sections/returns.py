@@ -12,7 +12,7 @@ from worldmodel.analysis.report.summary import summary
 from worldmodel.training.checkpoint import run_dir_of
 from worldmodel.training.learning_curve import read_metrics
 
-KEYS = ("return_mean", "return_ci", "success", "success_ci", "length", "coverage", "refused")
+KEYS = ("return_mean", "return_ci", "success", "success_ci", "length", "coverage", "refused", "cut")
 
 
 def returns(context: EvaluationContext, sticky: float) -> Section:
@@ -33,8 +33,9 @@ def returns(context: EvaluationContext, sticky: float) -> Section:
     }
     words = (
         f"{context.episodes} episodes of each behaviour, counted without preferring short ones; intervals are 95 % "
-        "bootstraps over episodes. Refused are episodes won by their first step, before the agent could act on an "
-        "observation; they do not count. Coverage is the mean number of different places in an episode."
+        "bootstraps over episodes. Refused are episodes that begin solved, by the environment's own mark; they do "
+        f"not count. Cut are episodes truncated after {context.longest_episode:,} steps (max_episode_steps); they "
+        "count with their return until then. Coverage is the mean number of different places in an episode."
     )
     if (at := logged(context)) is not None:
         numbers["training"] = dict.fromkeys(KEYS) | {"return_mean": at}
