@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from worldmodel.errors import check_range
 from worldmodel.experiments.benchmark.runner import cores
 from worldmodel.experiments.study_runner import Stopped, StudyRunner
-from worldmodel.training.callbacks.signals import RESUMABLE
+from worldmodel.interruption import RESUMABLE
 from worldmodel.training.config import CONFIG_DIR, HYDRA_KEYS, check_call
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 

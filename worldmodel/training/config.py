@@ -91,6 +91,7 @@ def check(cfg: DictConfig) -> None:
         ("seed", int),
         ("threads", int | None),
         ("stop_return", float | None),
+        ("overwrite", bool),
         ("video", bool),
         ("compile", bool),
         ("preemption", str | None),

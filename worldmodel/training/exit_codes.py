@@ -13,6 +13,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from worldmodel.envs import TooManyFaults
 from worldmodel.errors import ConfigError, NonFiniteLoss
+from worldmodel.interruption import Interrupted, interruptible
 from worldmodel.training.renamed_keys import refuse_renamed
 
 
@@ -21,7 +22,7 @@ def run_command(main: Callable[[], None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors instead of printing them
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    with bad_input_exits():
+    with interruptible(), bad_input_exits():
         refuse_renamed(sys.argv[1:])
         main()
 
@@ -30,7 +31,7 @@ class bad_input_exits(ContextDecorator):
     """Context in which bad input ends the process with one line on stderr and exit code 2.
 
     Only the first rank of a machine prints the line. Environments that fail too often end the process with one line and
-    exit code 1, on any rank.
+    exit code 1, on any rank. A signal ends it with `Interrupted.code` and without a line.
 
     As a decorator directly below `hydra.main` it prevents Hydra's own message about a failed job. A decorated function
     can be pickled, as launchers of jobs on other machines require.
@@ -44,6 +45,8 @@ class bad_input_exits(ContextDecorator):
             if int(os.environ.get("LOCAL_RANK") or 0) == 0:
                 print(f"error: {one_line(error)}", file=sys.stderr)
             sys.exit(2)
+        if isinstance(error, Interrupted):
+            sys.exit(error.code)
         if isinstance(error, TooManyFaults):
             print(f"error: {one_line(error)}", file=sys.stderr)
             sys.exit(1)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
+import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.distributed import part_at_exit
 from worldmodel.errors import ConfigError, NonFiniteLoss
-from worldmodel.files import atomic_write
+from worldmodel.files import atomic_write, write_text
+from worldmodel.interruption import Interrupted
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.build import build_agent, build_data, build_module, env_spec
 from worldmodel.training.callbacks import (
@@ -29,6 +29,7 @@ from worldmodel.training.callbacks import (
     Metrics,
     ProgressBar,
     ReplayPriorities,
+    StopIfTaken,
     StopOnSignal,
     StopWhenSolved,
 )
@@ -45,20 +46,27 @@ from worldmodel.training.datamodule import SequenceData
 from worldmodel.training.learning_curve import learning_curve
 from worldmodel.training.preemption import preemption_notices
 from worldmodel.training.rollback import Rollback
+from worldmodel.training.run_folder import (
+    DONE,
+    is_same_run,
+    make_run_dir,
+    only_if_used,
+    refuse_another_run,
+    remove_run,
+)
+from worldmodel.training.run_lock import FolderTaken, RunLock, owned
 from worldmodel.training.run_record import RunRecord
 
 Film = Callable[[CuriousAgent, DictConfig, Path], str]  # returns the file, or the reason for its absence
 
-DONE = "DONE"  # file that marks a run as complete
-_RUN_DIR = "WORLDMODEL_RUN_DIR"  # variable with the run folder, for the ranks that Lightning launches
 
-
-def train(cfg: DictConfig, film: Film | None = None) -> dict[str, Any]:
+def train(cfg: DictConfig, film: Film | None = None, into_any_run: bool = False) -> dict[str, Any]:
     """Train as configured, in a new run folder or from a checkpoint.
 
     Args:
         cfg: the training configuration.
         film: records a video of the trained agent.
+        into_any_run: allow a checkpoint of another folder although the folder holds a run, which goes on from it.
 
     Returns:
         The contents of run.json.
@@ -67,21 +75,29 @@ def train(cfg: DictConfig, film: Film | None = None) -> dict[str, Any]:
         ConfigError: for bad input.
         NonFiniteLoss: for a loss that is not finite after all returns that `rollback` allows.
     """
-    checkpoint_path = find_checkpoint(cfg)
+    checkpoint_path, new = find_checkpoint(cfg), cfg.run_dir is None
     run_dir = make_run_dir(cfg)
     cfg.run_dir = str(run_dir)
-    with only_if_used(run_dir):
+    with only_if_used(run_dir, new), owned(run_dir) as lock:
         check(cfg)
+        if lock and not into_any_run:  # on other ranks, the folder has the files of the first one by now
+            refuse_another_run(cfg, checkpoint_path, run_dir)
+        overwrite = cfg.overwrite and not is_same_run(checkpoint_path, run_dir)
+        cfg.overwrite = False  # a checkpoint does not hold it, else resuming in another folder would overwrite that
         with bad_input(cfg):
             rollback = instantiate(cfg.rollback)
         left = rollback.times
         while True:
             try:
-                return train_from(checkpoint_path, cfg, rollback, film)
+                return train_from(checkpoint_path, cfg, rollback, film, lock, overwrite)
+            except Interrupted as error:
+                kept = (run_dir / "checkpoints" / "last.ckpt").exists()
+                error.resumable = kept or cfg.checkpoint is not None
+                raise
             except NonFiniteLoss as error:
                 if left == 0:
                     raise
-                left -= 1
+                left, overwrite = left - 1, False
                 checkpoint_path = newest_checkpoint(run_dir / "checkpoints") or checkpoint_path
                 rollback.slow_down(cfg)
                 action = f"going back to {checkpoint_path or 'the beginning'} with optimizer.lr={cfg.optimizer.lr:g}"
@@ -89,9 +105,14 @@ def train(cfg: DictConfig, film: Film | None = None) -> dict[str, Any]:
 
 
 def train_from(
-    checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Rollback, film: Film | None = None
+    checkpoint_path: str | Path | None,
+    cfg: DictConfig,
+    rollback: Rollback,
+    film: Film | None = None,
+    lock: RunLock | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Train from a checkpoint, or from the beginning without one; see `train`."""
+    """Train from a checkpoint, or from the beginning without one, in a folder of which `lock` is held; see `train`."""
     run_dir = Path(cfg.run_dir)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
@@ -103,7 +124,7 @@ def train_from(
     if cfg.compile:
         agent.model.compile()
     notices = preemption_notices(cfg.preemption)
-    record = RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None)
+    record = RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None and not overwrite)
     metrics, stop = Metrics(run_dir, data.stream), StopOnSignal()
     if checkpoint_path:
         state = agent_state(read_checkpoint(checkpoint_path, to_go_on=True))
@@ -127,6 +148,7 @@ def train_from(
             for node in (cfg.noise_scale, cfg.resets)
         )
     callbacks = [
+        *([StopIfTaken(lock)] if lock else []),  # first, before anything is written
         *noise_scale,  # before `metrics`, which writes its values
         metrics,
         ReplayPriorities(data.stream),
@@ -144,8 +166,10 @@ def train_from(
         part_at_exit()
     main = trainer.is_global_zero
     if main:
+        if overwrite:
+            remove_run(run_dir)
         (run_dir / DONE).unlink(missing_ok=True)
-        (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         for logger in trainer.loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
         record.write()
@@ -153,11 +177,14 @@ def train_from(
         with notices:
             trainer.fit(module, data, ckpt_path=checkpoint_path, weights_only=True)
     except BaseException as error:
-        if main:
+        if isinstance(error, Interrupted) and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)  # the other ranks, which would wait for this one
+        if main and not isinstance(error, FolderTaken):
             ended = {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
-            if isinstance(error, SystemExit):  # by a signal before the first update
-                ended = {"status": "stopped"}
-            record.write(**ended, **record.speed(metrics.row))
+            if isinstance(error, Interrupted):  # before the first update, or a second SIGINT
+                ended = {"status": "stopped", "signal": str(error)}
+            with suppress(OSError):  # of a full disk, which must not hide the error
+                record.write(**ended, **record.speed(metrics.row))
         raise
     signalled = stop.received is not None or trainer.received_sigterm  # the latter: before the first update
     stopped = signalled and metrics.row.get("env_steps", 0) < cfg.total_steps
@@ -213,47 +240,6 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: SequenceDat
     per_update = cfg.env.num_envs * data.stream.rollout_length * trainer.world_size
     trainer.fit_loop.max_epochs = math.ceil(cfg.total_steps / per_update)
     return trainer
-
-
-def make_run_dir(cfg: DictConfig) -> Path:
-    """Return the run folder: `run_dir`, or a new folder named by time and seed.
-
-    Raises:
-        ConfigError: without `run_dir` if another program starts several ranks.
-    """
-    if cfg.run_dir is not None:
-        return Path(str(cfg.run_dir))
-    if "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:  # one process of several
-        if _RUN_DIR not in os.environ:
-            raise ConfigError("run_dir=null: must be given where torchrun or a cluster starts the processes")
-        return Path(os.environ[_RUN_DIR])
-    stem = Path("runs") / str(cfg.name) / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{cfg.seed}"
-    path, copy = stem, 1
-    while path.exists():
-        copy += 1
-        path = stem.with_name(f"{stem.name}_{copy}")
-    os.environ[_RUN_DIR] = str(path)
-    return path
-
-
-@contextmanager
-def only_if_used(run_dir: Path) -> Iterator[None]:
-    """Create a folder, and remove it after an error if it is new and empty.
-
-    Raises:
-        ConfigError: if the folder cannot be created.
-    """
-    new = not run_dir.exists()
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"run_dir={run_dir}: cannot be created ({error.strerror})") from None
-    try:
-        yield
-    except BaseException:
-        if new and not any(run_dir.iterdir()):
-            run_dir.rmdir()
-        raise
 
 
 def finished(

@@ -17,7 +17,7 @@ from worldmodel.experiments.benchmark.results import Results, rows_of, write
 from worldmodel.experiments.benchmark.runner import Runner, cores
 from worldmodel.experiments.benchmark.suite import cells_of
 from worldmodel.files import write_json
-from worldmodel.training.callbacks.signals import RESUMABLE
+from worldmodel.interruption import RESUMABLE
 from worldmodel.training.config import CONFIG_DIR
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 

@@ -64,7 +64,8 @@ def command(cell: Cell) -> list[str]:
     auto = OmegaConf.create({"checkpoint": "auto", "run_dir": str(cell.folder)})
     if checkpoint := find_checkpoint(auto):
         return [*python, "worldmodel.train", f"checkpoint={checkpoint}", f"run_dir={cell.folder}"]
-    return [*python, "worldmodel.train", *cell.overrides, f"seed={cell.seed}", f"run_dir={cell.folder}", "threads=1"]
+    own = [f"seed={cell.seed}", f"run_dir={cell.folder}", "threads=1", "overwrite=true"]  # a run without a checkpoint
+    return [*python, "worldmodel.train", *cell.overrides, *own]
 
 
 @dataclass
@@ -121,6 +122,8 @@ class Runner:
                 preexec_fn=_follow_parent,
             )
         self.running.append(Running(cell, process))
+        if self.signalled:  # between the start of the process and its entry in the list
+            process.terminate()
         self.state[cell.folder] = "running"
 
     def _end(self, job: Running) -> None:

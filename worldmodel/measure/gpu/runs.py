@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.training.callbacks.signals import RESUMABLE
+from worldmodel.interruption import RESUMABLE
 from worldmodel.training.learning_curve import read_metrics
 
 QUIET = ("video=false", "logger=none")

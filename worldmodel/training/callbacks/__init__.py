@@ -9,6 +9,7 @@ from worldmodel.training.callbacks.progress import ProgressBar
 from worldmodel.training.callbacks.resets import Resets
 from worldmodel.training.callbacks.signals import StopOnSignal
 from worldmodel.training.callbacks.solved import StopWhenSolved
+from worldmodel.training.callbacks.taken import StopIfTaken
 
 __all__ = [
     "CheckpointFiles",
@@ -19,6 +20,7 @@ __all__ = [
     "ProgressBar",
     "ReplayPriorities",
     "Resets",
+    "StopIfTaken",
     "StopOnSignal",
     "StopWhenSolved",
 ]
