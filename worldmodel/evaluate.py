@@ -14,7 +14,7 @@ from worldmodel.analysis.report.report import evaluate
 from worldmodel.analysis.report.section import Table
 from worldmodel.errors import ConfigError
 from worldmodel.training.checkpoint import run_dir_of
-from worldmodel.training.config import CONFIG_DIR
+from worldmodel.training.config import CONFIG_DIR, check_call, check_keys
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 
@@ -37,10 +37,13 @@ def tables(report: dict[str, Any]) -> list[Table]:
 @hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="evaluate")
 @bad_input_exits()
 def _main(cfg: DictConfig) -> None:
+    check_keys(cfg, "evaluate")
     if OmegaConf.is_missing(cfg, "checkpoint"):
         raise ConfigError("checkpoint=???: a path must be given, e.g. runs/…/checkpoints/last.ckpt")
     with Console(stderr=True).status("loading") as status:
-        report = evaluate(**OmegaConf.to_container(cfg), progress=status.update)
+        given: dict[str, Any] = OmegaConf.to_container(cfg)
+        check_call("", evaluate, given)
+        report = evaluate(**given, progress=status.update)
     console = Console()
     for result in report.get("checkpoints", [report]):
         for table in tables(result):

@@ -17,11 +17,11 @@ from helpers.tiny import EASY, tiny_config
 
 from worldmodel.errors import ConfigError
 from worldmodel.files import alias, atomic_write
+from worldmodel.interruption import Interrupted, interruptible
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.measure.reliability.malformed import Bomb, Evaluated
 from worldmodel.training.build import build_data
 from worldmodel.training.callbacks import Checkpoints, Metrics
-from worldmodel.interruption import Interrupted, interruptible
 from worldmodel.training.callbacks.signals import StopOnSignal
 from worldmodel.training.checkpoint import FORMAT, SealedFiles, newest_checkpoint, read_checkpoint
 from worldmodel.training.datamodule import SequenceData

@@ -160,7 +160,7 @@ class CuriousAgent(nn.Module):
         """Prepare an update with learning in imagination; return the parameters that were re-initialised."""
         if self.imagination is None:
             return []
-        return self.imagination.begin_update(self.policy, 1_000_003 * self.seed + int(self.env_steps))
+        return self.imagination.begin_update(self.policy, (1_000_003 * self.seed + int(self.env_steps)) % 2**63)
 
     def after_step(self) -> None:
         """Update slow copies after an optimiser step that changed the world model."""

@@ -19,7 +19,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParalle
 from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.distributed import part_at_exit
-from worldmodel.errors import ConfigError, NonFiniteLoss
+from worldmodel.errors import UNWRITABLE, ConfigError, NonFiniteLoss, UnwritableError
 from worldmodel.files import atomic_write, write_text
 from worldmodel.interruption import Interrupted
 from worldmodel.learner.curious_agent import CuriousAgent
@@ -44,6 +44,7 @@ from worldmodel.training.checkpoint import (
 from worldmodel.training.config import bad_input, check, fill
 from worldmodel.training.datamodule import SequenceData
 from worldmodel.training.learning_curve import learning_curve
+from worldmodel.training.loggers import tolerant
 from worldmodel.training.preemption import preemption_notices
 from worldmodel.training.rollback import Rollback
 from worldmodel.training.run_folder import (
@@ -56,6 +57,7 @@ from worldmodel.training.run_folder import (
 )
 from worldmodel.training.run_lock import FolderTaken, RunLock, owned
 from worldmodel.training.run_record import RunRecord
+from worldmodel.training.start_checks import check_compiler, check_precision, seed_libraries
 
 Film = Callable[[CuriousAgent, DictConfig, Path], str]  # returns the file, or the reason for its absence
 
@@ -94,6 +96,11 @@ def train(cfg: DictConfig, film: Film | None = None, into_any_run: bool = False)
                 kept = (run_dir / "checkpoints" / "last.ckpt").exists()
                 error.resumable = kept or cfg.checkpoint is not None
                 raise
+            except OSError as error:
+                if error.errno not in UNWRITABLE:
+                    raise
+                where = f"run_dir={run_dir}: {error.filename or 'a file'}: {error.strerror}"
+                raise UnwritableError(f"{where}; the checkpoints there are intact") from error
             except NonFiniteLoss as error:
                 if left == 0:
                     raise
@@ -116,7 +123,7 @@ def train_from(
     run_dir = Path(cfg.run_dir)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    L.seed_everything(cfg.seed, verbose=False)
+    seed_libraries(cfg.seed)
     with bad_input(cfg):
         agent = build_agent(cfg, env_spec(cfg))
         data = build_data(cfg)
@@ -160,6 +167,8 @@ def train_from(
         checkpoints,
     ]
     trainer = make_trainer(cfg, callbacks, data)
+    if cfg.compile:
+        check_compiler(trainer.strategy.root_device.type)
     if rollback.times and trainer.world_size > 1:
         raise ConfigError(f"rollback.times={rollback.times}: allowed with several ranks is 0")
     if trainer.world_size > 1:
@@ -191,12 +200,21 @@ def train_from(
     if main:
         record.write(status="stopped" if stopped else "done", signal=stop.received, **record.speed(metrics.row))
         if metrics.row:
-            learning_curve(run_dir)
+            draw_curve(run_dir)
         if not stopped:
             conclude(cfg, agent, record, film)
     if stopped:
         stop.pass_on()
     return record.data
+
+
+def draw_curve(run_dir: Path) -> None:
+    """Draw the learning curve. If that fails, print a warning, since the run itself is complete."""
+    try:
+        learning_curve(run_dir)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"warning: {run_dir}/learning_curve.png is not drawn ({reason})", file=sys.stderr, flush=True)
 
 
 def conclude(cfg: DictConfig, agent: CuriousAgent, record: RunRecord, film: Film | None) -> None:
@@ -213,7 +231,8 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: SequenceDat
     Raises:
         ConfigError: for settings that the trainer does not accept, and for several devices in a sweep.
     """
-    loggers = [instantiate(cfg.logger)] if "_target_" in cfg.logger else False
+    check_precision(cfg.trainer.get("precision"))
+    loggers = [tolerant(instantiate(cfg.logger))] if "_target_" in cfg.logger else False
     with bad_input(cfg):
         trainer: L.Trainer = instantiate(
             cfg.trainer,
@@ -264,7 +283,7 @@ def finished(
     agent.load_state_dict(state)
     row = metrics.read()[-1]
     record.write(status="done", signal=None, **record.speed({k: float(row[k]) for k in ("env_steps", "wall_s")}))
-    learning_curve(run_dir)
+    draw_curve(run_dir)
     conclude(cfg, agent, record, film)
     return record.data
 

@@ -55,7 +55,11 @@ class Replay:
         numbers = self.store.length + np.arange(len(records))
         try:
             self.store.append(records)
-        except OSError as error:  # training continues with a full disk
+        except OSError as error:
+            if not len(self):
+                reason = f"write failed ({error.strerror}) before the first sequence"
+                raise UnwritableError(f"data.replay_dir={self.folder}: {reason}") from None
+            # training continues with a full disk
             if not self.warned:
                 self.warned = True
                 message = f"data.replay_dir: write failed ({error.strerror}); dropping rollouts until one succeeds"

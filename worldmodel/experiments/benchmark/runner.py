@@ -26,6 +26,7 @@ from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.files import write_json
 from worldmodel.training.run import find_checkpoint
+from worldmodel.training.run_record import read_record
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -48,8 +49,7 @@ def finished(cell: Cell) -> bool:
 
 def trained(cell: Cell) -> bool:
     """Return whether the training of a cell has ended as configured."""
-    record = cell.folder / "run.json"
-    return record.exists() and json.loads(record.read_text())["status"] == "done"
+    return read_record(cell.folder / "run.json").get("status") == "done"
 
 
 def command(cell: Cell) -> list[str]:

@@ -101,7 +101,7 @@ def _claim(plan: Plan, about: dict[str, Any]) -> None:
 @bad_input_exits()
 def _main(cfg: DictConfig) -> None:
     given = OmegaConf.to_container(cfg, resolve=True)
-    check_call("population", population, given)
+    check_call("", population, given)
     try:
         print(population(**given) / "table.md")
     except Stopped:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from worldmodel.errors import ConfigError
+from worldmodel.interruption import RESUMABLE
 from worldmodel.measure.reliability.runs import fingerprint, record, small_run, start, train_small
 from worldmodel.training.callbacks import CheckpointFiles
-from worldmodel.interruption import RESUMABLE
 from worldmodel.training.checkpoint import FORMAT, SealedFiles, agent_state, newest_checkpoint, read_checkpoint
 
 UPDATES = 12

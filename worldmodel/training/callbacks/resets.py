@@ -77,7 +77,7 @@ class Resets(L.Callback):
         self.count += 1
         self.best, self.waited = -math.inf, 0  # a fresh part performs worse at first
         with torch.random.fork_rng([]):  # on the CPU, where agents are created
-            torch.manual_seed((self.seed + 1) * 1_000_003 + self.count)
+            torch.manual_seed(((self.seed + 1) * 1_000_003 + self.count) % 2**63)
             fresh = self.make_agent()
         drop_moments(optimizers, agent.reinitialise(self.parts, fresh))
 
