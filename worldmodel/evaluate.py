@@ -53,7 +53,7 @@ def _main(cfg: DictConfig) -> None:
 
 
 def main() -> None:
-    """Console entry point. Exit codes: 0 done, 2 bad input, 1 anything else."""
+    """Console entry point. Exit codes: 0 done, 2 bad input, 130 interrupted, 1 anything else."""
     warnings.filterwarnings("ignore", module="lightning")
     run_command(_main)
 

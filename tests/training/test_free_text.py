@@ -34,7 +34,7 @@ TYPED = [
         "é日本😀",
         "a,b",
     ),
-    *("a\\", "a\\'b", "'a','b'", " lead ", "a$b", "@;&|<>*?!", "key=value", "'", "x:y", "on\ntwo lines"),
+    *("a\\", "a\\'b", "'a','b'", " lead ", "a$b", "@;&|<>*?!", "key=value", "'", "x:y", "on\ntwo lines", "a,b"),
 ]
 
 
@@ -91,10 +91,12 @@ def test_whole_floats_are_whole_numbers() -> None:
             check(compose_config([bad, "run_dir=x"]))
 
 
-@pytest.mark.parametrize("main", [evaluate.main, study.main, benchmark.main, population.main, reliability.main, gpu.main,
-                                  profile.main])  # fmt: skip
-def test_every_command_refuses_unknown_keys(cli, main) -> None:
-    ended = cli("+foo=1", tiny=[], main=main)
+COMMANDS = [evaluate, study, benchmark, population, reliability, gpu, profile]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda module: module.__name__)
+def test_every_command_refuses_unknown_keys(cli, command) -> None:
+    ended = cli("+foo=1", tiny=[], main=command.main)
     assert ended.code == 2 and ended.err.startswith("error: foo=1: no such key, allowed are ")
     assert ended.err.count("\n") == 1
 

@@ -110,7 +110,7 @@ def test_without_locks_the_heartbeat_decides(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(run_lock.fcntl, "flock", no_locks)
     write_lock(tmp_path, host="another")
-    with pytest.raises(ConfigError, match="in use by process .* on another since "):
+    with pytest.raises(ConfigError, match=r"in use by process .* on another since "):
         RunLock(tmp_path)
     for free in ({"host": "another", "heartbeat": time.time() - STALE_S - 1}, {"pid": dead_pid}):
         write_lock(tmp_path, **free)
@@ -204,7 +204,8 @@ def test_auto_without_a_checkpoint_needs_the_same_configuration(cli, tmp_path: P
     ended = cli("total_steps=32", "run_dir=run", "checkpoint=auto", "optimizer.lr=0.5", "seed=1")
     assert ended.code == 2
     assert (
-        "run_dir=run: holds a run with another optimizer.lr, seed and no checkpoint, allowed are overwrite" in ended.err
+        "run_dir=run: holds a run with another env.seed, optimizer.lr, seed and no checkpoint, allowed are overwrite"
+        in ended.err
     )
     assert cli("total_steps=32", "run_dir=run", "checkpoint=auto", "save.every=5").code == 0
     check_whole(run, 1)

@@ -46,7 +46,7 @@ class bad_input_exits(ContextDecorator):
     """Context in which bad input ends the process with one line on stderr and exit code 2.
 
     Only the first rank of a machine prints the line. Environments that fail too often and files that cannot be written
-    end the process with one line and exit code 1, on any rank. A signal ends it with `Interrupted.code` and without a line.
+    end the process with one line and exit code 1, on any rank. A signal ends it with `Interrupted.code`, without one.
 
     As a decorator directly below `hydra.main` it prevents Hydra's own message about a failed job. A decorated function
     can be pickled, as launchers of jobs on other machines require.

@@ -57,7 +57,7 @@ from worldmodel.training.run_folder import (
 )
 from worldmodel.training.run_lock import FolderTaken, RunLock, owned
 from worldmodel.training.run_record import RunRecord
-from worldmodel.training.start_checks import check_compiler, check_precision, seed_libraries
+from worldmodel.training.start_checks import check_compiler, check_precision, is_of_compiler, seed_libraries
 
 Film = Callable[[CuriousAgent, DictConfig, Path], str]  # returns the file, or the reason for its absence
 
@@ -194,6 +194,8 @@ def train_from(
                 ended = {"status": "stopped", "signal": str(error)}
             with suppress(OSError):  # of a full disk, which must not hide the error
                 record.write(**ended, **record.speed(metrics.row))
+        if cfg.compile and is_of_compiler(error):
+            raise ConfigError(f"compile=true: {type(error).__name__}: {error}".splitlines()[0]) from error
         raise
     signalled = stop.received is not None or trainer.received_sigterm  # the latter: before the first update
     stopped = signalled and metrics.row.get("env_steps", 0) < cfg.total_steps

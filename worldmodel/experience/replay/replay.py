@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldmodel.errors import UnwritableError
 from worldmodel.experience.replay.disk import Disk
 from worldmodel.experience.replay.priority import CuriousReplayPriority
 from worldmodel.experience.replay.records import records_of, sequences_of
@@ -56,9 +57,9 @@ class Replay:
         try:
             self.store.append(records)
         except OSError as error:
-            if not len(self):
+            if isinstance(self.store, Disk) and not len(self):
                 reason = f"write failed ({error.strerror}) before the first sequence"
-                raise UnwritableError(f"data.replay_dir={self.folder}: {reason}") from None
+                raise UnwritableError(f"data.replay_dir={self.store.folder}: {reason}") from None
             # training continues with a full disk
             if not self.warned:
                 self.warned = True

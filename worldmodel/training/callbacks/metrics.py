@@ -68,11 +68,8 @@ class Metrics(L.Callback):
         """Keep a damaged file under another name and print one warning."""
         copy = self.path.with_name("metrics.damaged.csv")
         os.replace(self.path, copy)
-        what = (
-            f"{found.damaged} damaged rows are left out"
-            if found.columns
-            else "its header is damaged, a new file begins"
-        )
+        rows = f"{found.damaged} damaged rows are left out"
+        what = rows if found.columns else "its header is damaged, a new file begins"
         print(f"warning: {self.path}: {what}; the file as it was is {copy.name}", file=sys.stderr, flush=True)
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
