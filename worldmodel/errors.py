@@ -59,9 +59,11 @@ def check_range(key: str, value: Any, interval: str, *, whole: bool = False, nul
     bounds = re.fullmatch(r"([\[(])([^,]+), ([^,]+)([\])])", interval)
     assert bounds is not None, interval
     left, low, high, right = bounds.groups()
-    if isinstance(value, Integral if whole else Real) and not isinstance(value, bool):  # NumPy's scalars are registered
-        above = value >= float(low) if left == "[" else value > float(low)
-        below = value <= float(high) if right == "]" else value < float(high)
+    kind: type = Integral if whole else Real  # NumPy's scalars are registered as these
+    if isinstance(value, kind) and not isinstance(value, bool):
+        number: Any = value
+        above = number >= float(low) if left == "[" else number > float(low)
+        below = number <= float(high) if right == "]" else number < float(high)
         if above and below:
             return
     limits = f"{'from' if left == '[' else 'above'} {low}"

@@ -81,13 +81,14 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: for missing values, unknown keys and values of another type or out of range.
     """
+    known = top_level()
+    for key in sorted(known - cfg.keys()):
+        raise ConfigError(f"~{key}: not allowed, every run needs this key")
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(f"{missing[0]}=???: a value must be given")
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)
-    for key in sorted(plain.keys() - (known := top_level())):
+    for key in sorted(plain.keys() - known):
         raise _no_such_key(key, plain[key], ", ".join(sorted(known)))
-    for key in sorted(known - plain.keys()):
-        raise ConfigError(f"~{key}: not allowed, every run needs this key")
     for key, kind in (
         ("name", str),
         ("total_steps", int),
