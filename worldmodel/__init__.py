@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from worldmodel.interruption import exit_while_importing
+
 if TYPE_CHECKING:
     from worldmodel.envs import make_env
     from worldmodel.training.loading import Agent, load_agent
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = ["Agent", "__version__", "load_agent", "make_env"]
+
+exit_while_importing()
 
 _MODULES = {"Agent": "training.loading", "load_agent": "training.loading", "make_env": "envs"}
 

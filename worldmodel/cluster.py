@@ -28,7 +28,7 @@ def _main(cfg: DictConfig) -> None:
 
 
 def main() -> None:
-    """Console entry point. Exit codes: 0 done, 2 bad input, 1 anything else."""
+    """Console entry point. Exit codes: 0 done, 2 bad input, 75 stopped by a signal, 1 anything else."""
     run_command(_main)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Collection
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -28,6 +30,16 @@ class SettingError(ConfigError):
         return type(self), (self.key, self.value, self.allowed)
 
 
+class UnwritableError(OSError):
+    """A file cannot be written, in one line that says what is kept. A command ends with exit code 1."""
+
+
+UNWRITABLE = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG)
+)
+"""Numbers of an OSError about a full or read-only disk, a quota, or a limit of the size of a file or name."""
+
+
 class NonFiniteLoss(RuntimeError):
     """The loss was nan, infinite or above its limit. The weights from before the step are kept."""
 
@@ -47,9 +59,11 @@ def check_range(key: str, value: Any, interval: str, *, whole: bool = False, nul
     bounds = re.fullmatch(r"([\[(])([^,]+), ([^,]+)([\])])", interval)
     assert bounds is not None, interval
     left, low, high, right = bounds.groups()
-    if isinstance(value, int if whole else int | float) and not isinstance(value, bool):
-        above = value >= float(low) if left == "[" else value > float(low)
-        below = value <= float(high) if right == "]" else value < float(high)
+    kind: type = Integral if whole else Real  # NumPy's scalars are registered as these
+    if isinstance(value, kind) and not isinstance(value, bool):
+        number: Any = value
+        above = number >= float(low) if left == "[" else number > float(low)
+        below = number <= float(high) if right == "]" else number < float(high)
         if above and below:
             return
     limits = f"{'from' if left == '[' else 'above'} {low}"

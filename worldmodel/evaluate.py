@@ -18,7 +18,7 @@ from worldmodel.analysis.report.report import evaluate
 from worldmodel.analysis.report.section import Table
 from worldmodel.errors import ConfigError
 from worldmodel.training.checkpoint import run_dir_of
-from worldmodel.training.config import CONFIG_DIR
+from worldmodel.training.config import CONFIG_DIR, check_call, check_keys
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 
@@ -60,10 +60,13 @@ def shown_progress(every_s: float = 10.0) -> Iterator[Callable[[str], None]]:
 @hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="evaluate")
 @bad_input_exits()
 def _main(cfg: DictConfig) -> None:
+    check_keys(cfg, "evaluate")
     if OmegaConf.is_missing(cfg, "checkpoint"):
         raise ConfigError("checkpoint=???: a path must be given, e.g. runs/…/checkpoints/last.ckpt")
+    given: dict[str, Any] = OmegaConf.to_container(cfg)
+    check_call("", evaluate, given)
     with shown_progress() as show:
-        report = evaluate(**OmegaConf.to_container(cfg), progress=show)
+        report = evaluate(**given, progress=show)
     console = Console()
     for result in report.get("checkpoints", [report]):
         for table in tables(result):
@@ -73,7 +76,7 @@ def _main(cfg: DictConfig) -> None:
 
 
 def main() -> None:
-    """Console entry point. Exit codes: 0 done, 2 bad input, 1 anything else."""
+    """Console entry point. Exit codes: 0 done, 2 bad input, 130 interrupted, 1 anything else."""
     warnings.filterwarnings("ignore", module="lightning")
     run_command(_main)
 

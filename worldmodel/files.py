@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 
-def atomic_write(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def atomic_write(path: Path, write: Callable[[BinaryIO], Any], suffix: str = "part") -> None:
     """Call `write` on a file beside `path`, flush it to disk, and rename it to `path`.
 
     A crash of the process or the machine at any moment leaves either the old file or the new one. If the disk is full
-    or read-only, raises OSError with the old file intact and no temporary file left.
+    or read-only, raises OSError with the old file intact and no temporary file left. If several processes may write
+    the file, each needs another `suffix` of the file beside it.
     """
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{suffix}")
     try:
         with part.open("wb") as file:
             write(file)
@@ -55,9 +58,15 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text)
-    os.replace(part, path)
+    atomic_write(path, lambda file: file.write(text.encode()), f"{os.getpid()}.part")
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows as CSV to `path` atomically, creating its folder."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, lambda file: file.write(text.getvalue().encode()), f"{os.getpid()}.part")
 
 
 def sync_folder(folder: Path) -> None:

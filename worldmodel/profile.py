@@ -9,7 +9,7 @@ from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
 from worldmodel.measure.profile import profile, tables
-from worldmodel.training.config import CONFIG_DIR
+from worldmodel.training.config import CONFIG_DIR, whole
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 
@@ -17,7 +17,7 @@ from worldmodel.training.exit_codes import bad_input_exits, run_command
 @bad_input_exits()
 def _main(cfg: DictConfig) -> None:
     with open_dict(cfg):
-        own = {key: cfg.pop(key) for key in ("updates", "warmup", "out")}
+        own = {key: whole(cfg.pop(key)) for key in ("updates", "warmup", "out")}
     report = profile(cfg, **own)
     console = Console()
     for table in tables(report):
@@ -25,7 +25,7 @@ def _main(cfg: DictConfig) -> None:
 
 
 def main() -> None:
-    """Console entry point. Exit codes: 0 done, 2 bad input, 1 anything else."""
+    """Console entry point. Exit codes: 0 done, 2 bad input, 130 interrupted, 1 anything else."""
     warnings.filterwarnings("ignore", module="lightning")
     run_command(_main)
 

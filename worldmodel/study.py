@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from worldmodel.errors import check_range
 from worldmodel.experiments.benchmark.runner import cores
 from worldmodel.experiments.study_runner import Stopped, StudyRunner
-from worldmodel.training.callbacks.signals import RESUMABLE
-from worldmodel.training.config import CONFIG_DIR, HYDRA_KEYS, check_call
+from worldmodel.interruption import RESUMABLE
+from worldmodel.training.config import CONFIG_DIR, HYDRA_KEYS, check_call, check_keys
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 
@@ -26,11 +26,12 @@ def study(cfg: DictConfig, name: str) -> Path:
         ConfigError: for bad input.
         Stopped: after a signal.
     """
+    check_keys(cfg, "study")
     check_range("jobs", cfg.jobs, "[1, inf)", whole=True, null=True)
     out = Path(cfg.out or f"runs/study/{name}")
     given = {k: v for k, v in OmegaConf.to_container(cfg.study, resolve=True).items() if k not in HYDRA_KEYS}
     check_call("study", get_method(cfg.study._target_), given)
-    run = instantiate(cfg.study, _convert_="all")
+    run = instantiate(cfg.study, _convert_="all", **given)
     run(runner=StudyRunner(name, out, cfg.jobs or cores()))
     print(out / "table.md")
     return out

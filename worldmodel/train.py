@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from worldmodel.analysis.video import film
-from worldmodel.training.callbacks.signals import RESUMABLE, resumable_from_the_start
+from worldmodel.interruption import RESUMABLE
 from worldmodel.training.config import CONFIG_DIR
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 from worldmodel.training.run import continued, train
@@ -25,10 +25,9 @@ def _main(cfg: DictConfig) -> None:
 
 
 def main() -> None:
-    """Console entry point. Exit codes: 0 done, 2 bad input, 75 stopped and resumable, 1 anything else."""
+    """Console entry point. Exit codes: 0 done, 2 bad input, 75 resumable, 130 interrupted, 1 anything else."""
     warnings.filterwarnings("ignore", module="lightning")
-    with resumable_from_the_start():
-        run_command(_main)
+    run_command(_main)
 
 
 if __name__ == "__main__":

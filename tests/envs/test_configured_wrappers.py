@@ -113,7 +113,8 @@ def test_minigrid() -> None:
         ([f"env.wrappers=[{{_target_: {G}.TimeLimit}}]"], r"^env.wrappers\[0\]: TimeLimit .*max_episode_steps"),
         (
             [
-                f"env.wrappers=[{{_target_: {G}.ClipReward, max_reward: 1}}, {{_target_: {G}.DtypeObservation, dtype: x}}]"
+                f"env.wrappers=[{{_target_: {G}.ClipReward, max_reward: 1}}, "
+                f"{{_target_: {G}.DtypeObservation, dtype: x}}]"
             ],
             r"^env.wrappers\[1\]: DtypeObservation cannot be applied with \{'dtype': 'x'\}: TypeError",
         ),

@@ -114,7 +114,7 @@ BAD = {
     "interval=10": "interval=10: allowed is from an update, 2048, to total_steps=100000",
     "space=[{key: a, low: 2, high: 1}]": "space={'key': 'a', 'low': 2, 'high': 1}: allowed are key with low, high and",
     "space=[{key: optimizer.foo, low: 1, high: 2}]": "overrides: optimizer.foo: no such key, allowed are",
-    "+foo=1": "population.foo=1: no such key, allowed are out, overrides, space, members",
+    "+foo=1": "foo=1: no such key, allowed are out, overrides, space, members",
 }
 
 

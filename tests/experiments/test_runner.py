@@ -110,6 +110,7 @@ def test_a_signal_stops_the_children(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_stopped_cell_goes_on_from_its_checkpoint(tiny_run: Path, tmp_path: Path) -> None:
     one = cell(tmp_path, "a", 7, overrides=("experiment=doorkey",))
     fresh = ["worldmodel.train", "experiment=doorkey", "seed=7", f"run_dir={one.folder}", "threads=1"]
+    fresh += ["overwrite=true"]  # of a run without a checkpoint
     assert command(one)[2:] == fresh
     shutil.copytree(tiny_run, one.folder)
     (one.folder / "run.json").write_text('{"status": "stopped"}')

@@ -16,11 +16,12 @@ from helpers.tiny import EASY, tiny_config
 
 from worldmodel.errors import ConfigError
 from worldmodel.files import alias, atomic_write
+from worldmodel.interruption import Interrupted, interruptible
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.measure.reliability.malformed import Bomb, Evaluated
 from worldmodel.training.build import build_data
 from worldmodel.training.callbacks import Checkpoints, Metrics
-from worldmodel.training.callbacks.signals import StopOnSignal, resumable_from_the_start
+from worldmodel.training.callbacks.signals import StopOnSignal
 from worldmodel.training.checkpoint import FORMAT, SealedFiles, newest_checkpoint, read_checkpoint
 from worldmodel.training.datamodule import SequenceData
 from worldmodel.training.module import TrainingModule
@@ -225,7 +226,8 @@ def test_bad_rollback_settings(cli) -> None:
 
 def test_a_signal_before_the_first_update(cli, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(SequenceData, "setup", lambda *_, **__: os.kill(os.getpid(), signal.SIGUSR1))
-    assert cli("total_steps=32", "run_dir=run")[::2] == (75, "")
+    assert cli("total_steps=32", "run_dir=run")[::2] == (130, ""), "nothing to resume"
+    assert cli("total_steps=32", "run_dir=run", "checkpoint=auto")[::2] == (75, ""), "the same command goes on"
     assert record(tmp_path / "run")["status"] == "stopped" and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
 
 
@@ -249,8 +251,7 @@ def test_the_handler_of_the_launcher_runs_after_the_save(cli, tmp_path: Path, mo
 
 def test_handlers_are_restored() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    with pytest.raises(SystemExit) as ended, resumable_from_the_start():
+    with pytest.raises(Interrupted, match="SIGTERM"), interruptible():
         signal.raise_signal(signal.SIGTERM)
-    assert ended.value.code == 75
     assert {number: signal.getsignal(number) for number in before} == before
     StopOnSignal().pass_on()  # nothing was received

@@ -35,7 +35,7 @@ BAD = {
     "curiosity=foo": ["curiosity=foo: no such option, allowed are ama, byol_explore, count, "],
     "experiment=foo": ["experiment=foo: no such option, allowed are ", "doorkey"],
     "env.id=MiniGrid-DorKey-8x8-v0": ["env.id='MiniGrid-DorKey-8x8-v0'", "close matches are MiniGrid-DoorKey-8x8-v0"],
-    "env.id=3": ["env.id=3: allowed is str"],
+    "env.id=3": ["env.id='3': "],
     "env.num_envs=0": ["env.num_envs=0: allowed are whole numbers from 1"],
     "env.engine=fast": ["env.engine=fast: allowed is Literal['auto', 'envpool', 'gymnasium']"],
     "env=cartpole encoder=grid": ["encoder=grid with space=Box(", "allowed is an integer Box (H, W, 3)"],

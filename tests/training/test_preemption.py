@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from worldmodel.errors import ConfigError
-from worldmodel.training.callbacks.signals import RESUMABLE
+from worldmodel.interruption import RESUMABLE
 from worldmodel.training.preemption import PROVIDERS, preemption_notices
 
 

@@ -14,7 +14,7 @@ import torch
 from helpers.runs import TIMED, check_whole, last, record, rows
 from helpers.tiny import EASY, REPO, TINY
 
-from worldmodel.training.callbacks.signals import SIGNALS
+from worldmodel.interruption import SIGNALS
 from worldmodel.training.module import TrainingModule
 
 KEPT = [

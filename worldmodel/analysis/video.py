@@ -15,6 +15,7 @@ from torch import Tensor
 
 from worldmodel.envs import Step
 from worldmodel.envs.wrappers.base import Wrapper
+from worldmodel.files import atomic_write
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.model.world_model import Outputs
@@ -85,7 +86,8 @@ def film(agent: CuriousAgent, cfg: DictConfig, path: Path, episodes: int = 3, ma
     reasons = []
     for engine in dict.fromkeys(("gymnasium", cfg.env.engine)):
         try:
-            path.write_bytes(encode_mp4(record_frames(agent, cfg, engine, episodes, max_steps), fps=15))
+            film = encode_mp4(record_frames(agent, cfg, engine, episodes, max_steps), fps=15)
+            atomic_write(path, lambda file, film=film: file.write(film))
             return path.name
         except Exception as error:
             reasons.append(f"{type(error).__name__}: {error}".splitlines()[0])

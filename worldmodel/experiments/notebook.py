@@ -57,6 +57,7 @@ def trained(*overrides: str, folder: str | Path = "runs") -> Path:
     """
     cfg = compose_config(("video=false", "logger=none", "threads=1", *sized((), TINY), *overrides))
     key = hashlib.sha256(OmegaConf.to_yaml(cfg, resolve=True).encode()).hexdigest()[:8]
+    cfg.overwrite = True  # an interrupted run starts from the beginning
     cfg.run_dir = str(Path(folder) / f"{cfg.name}_{key}")
     run_dir = Path(cfg.run_dir)
     checkpoint = run_dir / "checkpoints" / "last.ckpt"

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from worldmodel.analysis.report.canvas import panels
 from worldmodel.analysis.report.section import Table
 from worldmodel.errors import check_range
-from worldmodel.files import write_json
+from worldmodel.files import atomic_write, write_json
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.measure.stopwatch import REST, Stopwatch, TimedLoader
 from worldmodel.measure.transformer_speed import peak_flops
@@ -27,6 +27,7 @@ from worldmodel.training.datamodule import SequenceData
 from worldmodel.training.module import TrainingModule
 from worldmodel.training.run import make_trainer
 from worldmodel.training.run_record import RunRecord
+from worldmodel.training.start_checks import seed_libraries
 from worldmodel.types import Sequences
 
 LEARNING = ("world model forward", "world model backward", "policy forward", "policy backward", "curiosity learning")
@@ -139,7 +140,7 @@ def profile(cfg: DictConfig, *, updates: int = 8, warmup: int = 2, out: str | Pa
         cfg.total_steps = (warmup + updates) * cfg.env.num_envs * cfg.data.rollout_length
         if cfg.threads:
             torch.set_num_threads(cfg.threads)
-        L.seed_everything(cfg.seed, verbose=False)
+        seed_libraries(cfg.seed)
         with bad_input():
             agent, data = build_agent(cfg, env_spec(cfg)), build_data(cfg)
             module = build_module(cfg, agent)
@@ -239,7 +240,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     axis.invert_yaxis()
     axis.margins(x=0.1)
     axis.set(xlabel="ms an update", title=f"{report['name']}: {report['steps_per_s']:,.0f} steps/s")
-    figure.savefig(path, dpi=110)
+    atomic_write(path, lambda file: figure.savefig(file, format="png", dpi=110))
 
 
 def tables(report: dict[str, Any]) -> list[Table]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.errors import ConfigError
+from worldmodel.files import write_text
 from worldmodel.model.memory import Transformer
 from worldmodel.model.memory.linear import AVAILABLE, product
 from worldmodel.model.memory.mask import additive, visible
@@ -234,8 +235,8 @@ def main() -> None:
         act += [acting(depth, kv_heads, rounds) for depth in (2, 3) for kv_heads in (1, HEADS)]
     print(table("acting, 16 environments, dim 128", act))
     if given["out"]:
-        Path(given["out"]).write_text(json.dumps({"training": train, "acting": act}, indent=1))
+        write_text(Path(given["out"]), json.dumps({"training": train, "acting": act}, indent=1))
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, hydra=False)

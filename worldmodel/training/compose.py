@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from worldmodel.errors import ConfigError
 from worldmodel.training.config import CONFIG_DIR
 from worldmodel.training.exit_codes import one_line
+from worldmodel.training.free_text import quote_free_text
 from worldmodel.training.renamed_keys import refuse_renamed
 
 
@@ -36,7 +37,7 @@ def compose_config(overrides: Iterable[str], name: str = "train", purpose: str =
     Raises:
         ConfigError: in one line, for whatever Hydra or OmegaConf does not accept.
     """
-    overrides = list(overrides)
+    overrides = quote_free_text(overrides)
     try:
         with composing():
             refuse_renamed(overrides)

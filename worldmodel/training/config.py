@@ -7,6 +7,7 @@ import logging
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -85,10 +86,13 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: for missing values, unknown keys and values of another type or out of range.
     """
+    known = top_level()
+    for key in sorted(known - cfg.keys()):
+        raise ConfigError(f"~{key}: not allowed, every run needs this key")
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(f"{missing[0]}=???: a value must be given")
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)
-    for key in sorted(plain.keys() - (known := top_level())):
+    for key in sorted(plain.keys() - known):
         raise _no_such_key(key, plain[key], ", ".join(sorted(known)))
     for key, kind in (
         ("name", str),
@@ -96,16 +100,18 @@ def check(cfg: DictConfig) -> None:
         ("seed", int),
         ("threads", int | None),
         ("stop_return", float | None),
+        ("overwrite", bool),
         ("video", bool),
         ("compile", bool),
         ("preemption", str | None),
     ):
-        _check_value(key, plain[key], kind)
+        plain[key] = _checked_value(key, plain[key], kind)
+        OmegaConf.update(cfg, key, plain[key])
     check_range("total_steps", plain["total_steps"], "[1, inf)", whole=True)
-    check_range("seed", plain["seed"], "[0, inf)", whole=True)
+    check_range("seed", plain["seed"], "[0, 9223372036854775808]", whole=True)  # to 2**63
     check_range("threads", plain["threads"], "[1, inf)", whole=True, null=True)
     for key, value in plain["weights"].items():
-        _check_value(f"weights.{key}", value, float)
+        _checked_value(f"weights.{key}", value, float)
     for group, node in plain.items():
         if isinstance(node, dict) and "_target_" not in node and group != "weights":
             parts = [key for key, part in node.items() if isinstance(part, dict) and ("_target_" in part or not part)]
@@ -117,7 +123,11 @@ def check(cfg: DictConfig) -> None:
             target = get_method(node["_target_"])
         except Exception as error:
             raise ConfigError(f"{path}._target_={node['_target_']}: not found ({_last_line(error)})") from None
-        check_call(path, target, {k: v for k, v in node.items() if k not in HYDRA_KEYS})
+        given = {k: v for k, v in node.items() if k not in HYDRA_KEYS}
+        check_call(path, target, given)
+        for key, value in given.items():
+            if value is not node[key]:  # a whole number that was given as a float
+                OmegaConf.update(cfg, f"{path}.{key}", value)
 
 
 def _check_wrappers(wrappers: Any) -> None:
@@ -135,9 +145,9 @@ def _last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
 
 
-def top_level() -> set[str]:
-    """Return the keys of the training configuration: its groups and its top-level keys."""
-    main = OmegaConf.load(Path(CONFIG_DIR) / "train.yaml")
+def top_level(name: str = "train") -> set[str]:
+    """Return the keys of a configuration in `configs/`: its groups and its top-level keys."""
+    main = OmegaConf.load(Path(CONFIG_DIR) / f"{name}.yaml")
     groups = {str(key) for entry in main.defaults if not isinstance(entry, str) for key in entry}
     own = {str(key) for key in main} | {key for key in groups if not key.startswith("override ")}
     return own - {"defaults", "hydra", "experiment"}
@@ -157,6 +167,13 @@ def _no_such_key(path: str, value: Any, allowed: str) -> ConfigError:
 def check_call(path: str, target: Callable[..., Any], given: dict[str, Any]) -> None:
     """Check the arguments of a configuration node against the signature of its target.
 
+    Floats such as 1e5 in place of a whole number are converted in `given`.
+
+    Args:
+        path: of the node; empty for the whole configuration.
+        target: what is called.
+        given: its arguments.
+
     Raises:
         ConfigError: for an unknown argument and for a value of another type.
     """
@@ -169,15 +186,50 @@ def check_call(path: str, target: Callable[..., Any], given: dict[str, Any]) -> 
     for key, value in given.items():
         if key not in parameters and not open_ended:
             allowed = ", ".join(p for p in parameters if p not in ("self", "spec", "env", "args", "kwargs"))
-            raise _no_such_key(f"{path}.{key}", value, allowed)
+            raise _no_such_key(_join(path, key), value, allowed)
         if key in hints and not (isinstance(value, dict) and "_target_" in value):
-            _check_value(f"{path}.{key}", value, hints[key])
+            given[key] = _checked_value(_join(path, key), value, hints[key])
 
 
-def _check_value(key: str, value: Any, hint: Any) -> None:
-    if not _fits(value, hint):
-        name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-        raise ConfigError(f"{key}={value}: allowed is {name}")
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def check_keys(cfg: DictConfig, name: str) -> None:
+    """Check that the top-level keys of a command's configuration are those of its file in `configs/`.
+
+    Whole numbers that are given as floats, such as jobs=2e0, are converted.
+
+    Raises:
+        ConfigError: for an unknown key, which Hydra accepts with a plus sign.
+    """
+    known = top_level(name)
+    for key in cfg.keys() - known:
+        raise _no_such_key(str(key), cfg[key], ", ".join(sorted(known)))
+    for key in cfg:
+        if not OmegaConf.is_missing(cfg, key) and isinstance(cfg[key], float):
+            cfg[key] = whole(cfg[key])
+
+
+def whole(value: Any) -> Any:
+    """Return a float without a fraction as an int, and any other value unchanged."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _checked_value(key: str, value: Any, hint: Any) -> Any:
+    """Return a value that fits a hint; a float without a fraction fits an int as well, and becomes one."""
+    if _fits(value, hint):
+        return value
+    if _fits(converted := _wholes(value), hint):
+        return converted
+    name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+    raise ConfigError(f"{key}={value}: allowed is {name}")
+
+
+def _wholes(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_wholes(x) for x in value]
+    return {k: _wholes(v) for k, v in value.items()} if isinstance(value, dict) else whole(value)
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -192,9 +244,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is bool:
         return isinstance(value, bool)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, Integral) and not isinstance(value, bool)
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, Real) and not isinstance(value, bool)
     if hint is str:
         return isinstance(value, str)
     if origin in (list, tuple):

@@ -17,7 +17,7 @@ from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.checkpoint import FORMAT, check_trusted
 
 WEIGHTS = "model.safetensors"
-_OURS = {"run_dir": None, "checkpoint": None, "logger": {}}  # of the run, not of the agent
+_OURS = {"run_dir": None, "checkpoint": None, "overwrite": False, "logger": {}}  # of the run, not of the agent
 _CARD = """---
 library_name: worldmodel
 tags: [reinforcement-learning, world-model, curiosity]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
+
+from worldmodel.files import atomic_write
+from worldmodel.training.metrics_file import read_metrics_file
 
 PANELS = (
     ("return_ext", "return (last 200 episodes)"),
@@ -16,10 +18,9 @@ PANELS = (
 
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
-    """Return the columns of metrics.csv by name, each (rows,); empty cells are nan."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {k: np.array([float(r[k] or "nan") for r in rows]) for k in (rows[0] if rows else ())}
+    """Return the columns of metrics.csv by name, each (rows,); empty cells are nan. Damaged rows are left out."""
+    columns, rows, _ = read_metrics_file(path)
+    return {k: np.array([float(r[k] or "nan") for r in rows]) for k in (columns if rows else ())}
 
 
 def learning_curve(run_dir: Path) -> None:
@@ -40,5 +41,7 @@ def learning_curve(run_dir: Path) -> None:
     returns = metrics["return_ext"][np.isfinite(metrics["return_ext"])]
     axes[0].set_ylim(1.05 * returns.min(initial=-0.02), 1.05 * returns.max(initial=0.95))
     figure.suptitle(f"{run_dir.name}: {metrics['wall_s'][-1]:.0f} s", fontsize=10)
-    figure.savefig(run_dir / "learning_curve.png", dpi=110)
-    plt.close(figure)
+    try:
+        atomic_write(run_dir / "learning_curve.png", lambda file: figure.savefig(file, format="png", dpi=110))
+    finally:
+        plt.close(figure)

@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -195,6 +196,33 @@ class Trackio(_Tracker):
 
     def end(self, status: str) -> None:
         self.trackio.finish()
+
+
+def tolerant(logger: Logger) -> Logger:
+    """Return a logger whose errors, of a full disk or a server out of reach, end no run: it prints one warning.
+
+    metrics.csv has the same figures. Bad input (ConfigError) is still an error.
+    """
+    warned = False
+
+    def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal warned
+            try:
+                return method(*args, **kwargs)
+            except ConfigError:
+                raise
+            except Exception as error:
+                if not warned:
+                    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                    print(f"warning: logger {type(logger).__name__}: {reason}", file=sys.stderr, flush=True)
+                warned = True
+
+        return call
+
+    for name in ("log_hyperparams", "log_metrics", "save", "finalize"):
+        setattr(logger, name, guarded(getattr(logger, name)))
+    return logger
 
 
 def _package(module: str, package: str) -> ModuleType:

@@ -9,6 +9,7 @@ import warnings
 from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.errors import ConfigError, check_range
+from worldmodel.interruption import install_again
 from worldmodel.training.config import check
 from worldmodel.training.run import Film, continued, make_run_dir, train
 
@@ -58,6 +59,7 @@ def cluster(
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_worker_niceness": "0"}
     size = {"num_cpus": workers + 1} if address == "local" else {}  # one more for Ray's own controller
     ray.init(address=address, include_dashboard=False, logging_level="error", **size)
+    install_again()  # Ray's handler of SIGTERM would exit with code 15
     try:
         result = TorchTrainer(
             work,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParalle
 from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.distributed import part_at_exit
-from worldmodel.errors import ConfigError, NonFiniteLoss
-from worldmodel.files import atomic_write
+from worldmodel.errors import UNWRITABLE, ConfigError, NonFiniteLoss, UnwritableError
+from worldmodel.files import atomic_write, write_text
+from worldmodel.interruption import Interrupted
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.build import build_agent, build_data, build_module, env_spec
 from worldmodel.training.callbacks import (
@@ -29,6 +29,7 @@ from worldmodel.training.callbacks import (
     ProgressBar,
     ReplayPriorities,
     StopAtBudget,
+    StopIfTaken,
     StopOnSignal,
     StopWhenSolved,
 )
@@ -42,23 +43,32 @@ from worldmodel.training.checkpoint import (
 from worldmodel.training.config import bad_input, check, fill
 from worldmodel.training.datamodule import SequenceData
 from worldmodel.training.learning_curve import learning_curve
+from worldmodel.training.loggers import tolerant
 from worldmodel.training.preemption import preemption_notices
 from worldmodel.training.resume import check_resumable, with_own_environments
 from worldmodel.training.rollback import Rollback
+from worldmodel.training.run_folder import (
+    DONE,
+    is_same_run,
+    make_run_dir,
+    only_if_used,
+    refuse_another_run,
+    remove_run,
+)
+from worldmodel.training.run_lock import FolderTaken, RunLock, owned
 from worldmodel.training.run_record import RunRecord
+from worldmodel.training.start_checks import check_compiler, check_precision, is_of_compiler, seed_libraries
 
 Film = Callable[[CuriousAgent, DictConfig, Path], str]  # returns the file, or the reason for its absence
 
-DONE = "DONE"  # file that marks a run as complete
-_RUN_DIR = "WORLDMODEL_RUN_DIR"  # variable with the run folder, for the ranks that Lightning launches
 
-
-def train(cfg: DictConfig, film: Film | None = None) -> dict[str, Any]:
+def train(cfg: DictConfig, film: Film | None = None, into_any_run: bool = False) -> dict[str, Any]:
     """Train as configured, in a new run folder or from a checkpoint.
 
     Args:
         cfg: the training configuration.
         film: records a video of the trained agent.
+        into_any_run: allow a checkpoint of another folder although the folder holds a run, which goes on from it.
 
     Returns:
         The contents of run.json.
@@ -67,21 +77,34 @@ def train(cfg: DictConfig, film: Film | None = None) -> dict[str, Any]:
         ConfigError: for bad input.
         NonFiniteLoss: for a loss that is not finite after all returns that `rollback` allows.
     """
-    checkpoint_path = find_checkpoint(cfg)
+    checkpoint_path, new = find_checkpoint(cfg), cfg.run_dir is None
     run_dir = make_run_dir(cfg)
     cfg.run_dir = str(run_dir)
-    with only_if_used(run_dir):
+    with only_if_used(run_dir, new), owned(run_dir) as lock:
         check(cfg)
+        if lock and not into_any_run:  # on other ranks, the folder has the files of the first one by now
+            refuse_another_run(cfg, checkpoint_path, run_dir)
+        overwrite = cfg.overwrite and not is_same_run(checkpoint_path, run_dir)
+        cfg.overwrite = False  # a checkpoint does not hold it, else resuming in another folder would overwrite that
         with bad_input(cfg):
             rollback = instantiate(cfg.rollback)
         left = rollback.times
         while True:
             try:
-                return train_from(checkpoint_path, cfg, rollback, film)
+                return train_from(checkpoint_path, cfg, rollback, film, lock, overwrite)
+            except Interrupted as error:
+                kept = (run_dir / "checkpoints" / "last.ckpt").exists()
+                error.resumable = kept or cfg.checkpoint is not None
+                raise
+            except OSError as error:
+                if error.errno not in UNWRITABLE:
+                    raise
+                where = f"run_dir={run_dir}: {error.filename or 'a file'}: {error.strerror}"
+                raise UnwritableError(f"{where}; the checkpoints there are intact") from error
             except NonFiniteLoss as error:
                 if left == 0:
                     raise
-                left -= 1
+                left, overwrite = left - 1, False
                 checkpoint_path = newest_checkpoint(run_dir / "checkpoints") or checkpoint_path
                 rollback.slow_down(cfg)
                 action = f"going back to {checkpoint_path or 'the beginning'} with optimizer.lr={cfg.optimizer.lr:g}"
@@ -89,13 +112,18 @@ def train(cfg: DictConfig, film: Film | None = None) -> dict[str, Any]:
 
 
 def train_from(
-    checkpoint_path: str | Path | None, cfg: DictConfig, rollback: Rollback, film: Film | None = None
+    checkpoint_path: str | Path | None,
+    cfg: DictConfig,
+    rollback: Rollback,
+    film: Film | None = None,
+    lock: RunLock | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Train from a checkpoint, or from the beginning without one; see `train`."""
+    """Train from a checkpoint, or from the beginning without one, in a folder of which `lock` is held; see `train`."""
     run_dir = Path(cfg.run_dir)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    L.seed_everything(cfg.seed, verbose=False)
+    seed_libraries(cfg.seed)
     with bad_input(cfg):
         agent = build_agent(cfg, env_spec(cfg))
         data = build_data(cfg)
@@ -106,7 +134,7 @@ def train_from(
     if cfg.compile:
         agent.model.compile()
     notices = preemption_notices(cfg.preemption)
-    record = RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None)
+    record = RunRecord(run_dir, cfg.seed, goes_on=checkpoint_path is not None and not overwrite)
     metrics, stop = Metrics(run_dir, data.stream), StopOnSignal()
     if checkpoint_path:
         saved = read_checkpoint(checkpoint_path, to_go_on=True)
@@ -131,6 +159,7 @@ def train_from(
             for node in (cfg.noise_scale, cfg.resets)
         )
     callbacks = [
+        *([StopIfTaken(lock)] if lock else []),  # first, before anything is written
         *noise_scale,  # before `metrics`, which writes its values
         metrics,
         ReplayPriorities(data.stream),
@@ -142,14 +171,18 @@ def train_from(
         checkpoints,
     ]
     trainer = make_trainer(cfg, callbacks, data)
+    if cfg.compile:
+        check_compiler(trainer.strategy.root_device.type)
     if rollback.times and trainer.world_size > 1:
         raise ConfigError(f"rollback.times={rollback.times}: allowed with several ranks is 0")
     if trainer.world_size > 1:
         part_at_exit()
     main = trainer.is_global_zero
     if main:
+        if overwrite:
+            remove_run(run_dir)
         (run_dir / DONE).unlink(missing_ok=True)
-        (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         for logger in trainer.loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
         record.write()
@@ -157,23 +190,37 @@ def train_from(
         with notices:
             trainer.fit(module, data, ckpt_path=checkpoint_path, weights_only=True)
     except BaseException as error:
-        if main:
+        if isinstance(error, Interrupted) and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)  # the other ranks, which would wait for this one
+        if main and not isinstance(error, FolderTaken):
             ended = {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
-            if isinstance(error, SystemExit):  # by a signal before the first update
-                ended = {"status": "stopped"}
-            record.write(**ended, **record.speed(metrics.row))
+            if isinstance(error, Interrupted):  # before the first update, or a second SIGINT
+                ended = {"status": "stopped", "signal": str(error)}
+            with suppress(OSError):  # of a full disk, which must not hide the error
+                record.write(**ended, **record.speed(metrics.row))
+        if cfg.compile and is_of_compiler(error):
+            raise ConfigError(f"compile=true: {type(error).__name__}: {error}".splitlines()[0]) from error
         raise
     signalled = stop.received is not None or trainer.received_sigterm  # the latter: before the first update
     stopped = signalled and metrics.row.get("env_steps", 0) < cfg.total_steps
     if main:
         record.write(status="stopped" if stopped else "done", signal=stop.received, **record.speed(metrics.row))
         if metrics.row:
-            learning_curve(run_dir)
+            draw_curve(run_dir)
         if not stopped:
             conclude(cfg, agent, record, film)
     if stopped:
         stop.pass_on()
     return record.data
+
+
+def draw_curve(run_dir: Path) -> None:
+    """Draw the learning curve. If that fails, print a warning, since the run itself is complete."""
+    try:
+        learning_curve(run_dir)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"warning: {run_dir}/learning_curve.png is not drawn ({reason})", file=sys.stderr, flush=True)
 
 
 def conclude(cfg: DictConfig, agent: CuriousAgent, record: RunRecord, film: Film | None) -> None:
@@ -190,7 +237,8 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: SequenceDat
     Raises:
         ConfigError: for settings that the trainer does not accept, and for several devices in a sweep.
     """
-    loggers = [instantiate(cfg.logger)] if "_target_" in cfg.logger else False
+    check_precision(cfg.trainer.get("precision"))
+    loggers = [tolerant(instantiate(cfg.logger))] if "_target_" in cfg.logger else False
     with bad_input(cfg):
         trainer: L.Trainer = instantiate(
             cfg.trainer,
@@ -219,47 +267,6 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: SequenceDat
     return trainer
 
 
-def make_run_dir(cfg: DictConfig) -> Path:
-    """Return the run folder: `run_dir`, or a new folder named by time and seed.
-
-    Raises:
-        ConfigError: without `run_dir` if another program starts several ranks.
-    """
-    if cfg.run_dir is not None:
-        return Path(str(cfg.run_dir))
-    if "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:  # one process of several
-        if _RUN_DIR not in os.environ:
-            raise ConfigError("run_dir=null: must be given where torchrun or a cluster starts the processes")
-        return Path(os.environ[_RUN_DIR])
-    stem = Path("runs") / str(cfg.name) / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{cfg.seed}"
-    path, copy = stem, 1
-    while path.exists():
-        copy += 1
-        path = stem.with_name(f"{stem.name}_{copy}")
-    os.environ[_RUN_DIR] = str(path)
-    return path
-
-
-@contextmanager
-def only_if_used(run_dir: Path) -> Iterator[None]:
-    """Create a folder, and remove it after an error if it is new and empty.
-
-    Raises:
-        ConfigError: if the folder cannot be created.
-    """
-    new = not run_dir.exists()
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"run_dir={run_dir}: cannot be created ({error.strerror})") from None
-    try:
-        yield
-    except BaseException:
-        if new and not any(run_dir.iterdir()):
-            run_dir.rmdir()
-        raise
-
-
 def finished(
     cfg: DictConfig,
     agent: CuriousAgent,
@@ -282,7 +289,7 @@ def finished(
     agent.load_state_dict(state)
     row = metrics.read()[-1]
     record.write(status="done", signal=None, **record.speed({k: float(row[k]) for k in ("env_steps", "wall_s")}))
-    learning_curve(run_dir)
+    draw_curve(run_dir)
     conclude(cfg, agent, record, film)
     return record.data
 

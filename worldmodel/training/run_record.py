@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from importlib import metadata
 from pathlib import Path
@@ -29,7 +30,7 @@ class RunRecord:
 
     def __init__(self, run_dir: Path, seed: int, goes_on: bool = False):
         self.path, self.cpu_began = run_dir / "run.json", time.process_time()
-        self.before: dict[str, Any] = json.loads(self.path.read_text()) if goes_on and self.path.exists() else {}
+        self.before: dict[str, Any] = read_record(self.path) if goes_on else {}
         self.data: dict[str, Any] = {
             "status": "running",
             "seed": seed,
@@ -61,6 +62,20 @@ class RunRecord:
         spent = time.process_time() - self.cpu_began
         self.data |= changes | {"cpu_s": round(self.before.get("cpu_s", 0.0) + spent, 3)}
         write_json(self.path, self.data)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the content of a run.json; empty, after a warning, for a damaged one, and empty for a missing one."""
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError:  # not JSON, or not text
+        found = None
+    if isinstance(found, dict):
+        return found
+    print(f"warning: {path}: damaged, a new record begins", file=sys.stderr, flush=True)
+    return {}
 
 
 def _git() -> str | None:

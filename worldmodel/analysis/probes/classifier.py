@@ -45,7 +45,7 @@ def fit_perceptron(
         "batch_size": batch,
         "max_iter": -(-steps * batch // len(x)),
         "n_iter_no_change": steps,  # the number of steps is fixed
-        "random_state": seed,
+        "random_state": seed % 2**32,
     }
     if labelled:
         return _log_probabilities(MLPClassifier(**options), x, y, outputs)

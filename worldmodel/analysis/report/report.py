@@ -88,8 +88,9 @@ def evaluate(
         ConfigError: for bad input.
     """
     began = time.perf_counter()
-    for key, value, low in (("episodes", episodes, 1), ("seed", seed, 0), ("num_envs", num_envs, 1)):
-        check_range(key, value, f"[{low}, inf)", whole=True)
+    for key, value in (("episodes", episodes), ("num_envs", num_envs)):
+        check_range(key, value, "[1, inf)", whole=True)
+    check_range("seed", seed, "[0, 9223372036854775808]", whole=True)  # to 2**63
     arguments.check_list("horizons", horizons, "whole numbers from 1")
     for horizon in horizons:
         check_range("horizons", horizon, "[1, inf)", whole=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from rich.table import Table as RichTable
 
 from worldmodel.analysis.report.cells import format_cell
+from worldmodel.files import atomic_write, write_csv, write_text
 
 
 @dataclass
@@ -91,8 +91,6 @@ class Section:
     def write(self, folder: Path) -> None:
         """Write a section of one table and one figure as table.csv, table.md (with the text as notes) and plot.png."""
         (table,), (figure,) = self.tables, self.figures
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "table.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([table.header, *table.rows])
-        (folder / "table.md").write_text(f"**{table.caption}**\n\n{table.markdown()}\n\n{self.text}\n")
-        (folder / "plot.png").write_bytes(figure._repr_png_())
+        write_csv(folder / "table.csv", [table.header, *table.rows])
+        write_text(folder / "table.md", f"**{table.caption}**\n\n{table.markdown()}\n\n{self.text}\n")
+        atomic_write(folder / "plot.png", lambda file: file.write(figure._repr_png_()))

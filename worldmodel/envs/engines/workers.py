@@ -65,8 +65,8 @@ class Remote:
         self.process = _FORKSERVER.Process(target=_serve, args=given, daemon=True)
         with one_thread(), _unsignalled(), _without_main():
             self.process.start()
-        # multiprocessing would send SIGTERM, which a worker ignores, and wait for it forever
-        atexit.register(self.process.kill)
+            # multiprocessing would send SIGTERM, which a worker ignores, and wait for it forever
+            atexit.register(self.process.kill)  # before a pending signal can end this process
         theirs.close()  # otherwise the pipe of a dead worker would stay open
 
     def ask(self, method: str, *args: Any) -> None:

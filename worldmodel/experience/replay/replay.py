@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldmodel.errors import UnwritableError
 from worldmodel.experience.replay.disk import Disk
 from worldmodel.experience.replay.priority import CuriousReplayPriority
 from worldmodel.experience.replay.records import records_of, sequences_of
@@ -55,7 +56,11 @@ class Replay:
         numbers = self.store.length + np.arange(len(records))
         try:
             self.store.append(records)
-        except OSError as error:  # training continues with a full disk
+        except OSError as error:
+            if isinstance(self.store, Disk) and not len(self):
+                reason = f"write failed ({error.strerror}) before the first sequence"
+                raise UnwritableError(f"data.replay_dir={self.store.folder}: {reason}") from None
+            # training continues with a full disk
             if not self.warned:
                 self.warned = True
                 message = f"data.replay_dir: write failed ({error.strerror}); dropping rollouts until one succeeds"

@@ -17,8 +17,8 @@ from worldmodel.experiments.benchmark.results import Results, rows_of, write
 from worldmodel.experiments.benchmark.runner import Runner, cores
 from worldmodel.experiments.benchmark.suite import cells_of
 from worldmodel.files import write_json
-from worldmodel.training.callbacks.signals import RESUMABLE
-from worldmodel.training.config import CONFIG_DIR
+from worldmodel.interruption import RESUMABLE
+from worldmodel.training.config import CONFIG_DIR, check_keys
 from worldmodel.training.exit_codes import bad_input_exits, run_command
 
 
@@ -28,6 +28,7 @@ def benchmark(cfg: DictConfig) -> int:
     Returns:
         The exit code: 0 done, 1 where a cell failed (the report includes it), 75 after a signal.
     """
+    check_keys(cfg, "benchmark")
     for key in ("seeds", "jobs"):
         check_range(key, cfg[key], "[1, inf)", whole=True, null=True)
     if cfg.report is not None:

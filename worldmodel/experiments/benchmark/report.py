@@ -12,6 +12,7 @@ from worldmodel.experiments.benchmark import plots, tables
 from worldmodel.experiments.benchmark.checklist import checklist
 from worldmodel.experiments.benchmark.provenance import provenance_text
 from worldmodel.experiments.benchmark.results import Results
+from worldmodel.files import atomic_write, write_text
 
 
 def write_report(folder: Path) -> Results:
@@ -24,7 +25,8 @@ def write_report(folder: Path) -> Results:
     made: dict[str, Any] | None = json.loads(record.read_text()) if record.exists() else None
     shown = sections(results)
     if shown[0].figures:
-        (folder / "curves.png").write_bytes(shown[0].figures[0]._repr_png_())
+        picture = shown[0].figures[0]._repr_png_()
+        atomic_write(folder / "curves.png", lambda file: file.write(picture))
     words = (
         provenance_text(made)
         if made
@@ -32,14 +34,14 @@ def write_report(folder: Path) -> Results:
     )
     shown += [reproducibility(results, made), *([runs(made)] if made else [])]
     page = render_page(f"{results.suite}: benchmark", results.suite, words, [Row.of(section) for section in shown])
-    (folder / "report.html").write_text(page)
+    write_text(folder / "report.html", page)
     overviews = [tables.overview(results, env) for env in results.envs]
     if len(overviews) == 1:
         body = overviews[0].markdown()
     else:
         overviews += [t for t in (tables.aggregate(results), tables.television(results)) if t]
         body = "\n\n".join(f"**{t.caption}**\n\n{t.markdown()}" for t in overviews)
-    (folder / "summary.md").write_text(f"{body}\n\n{words}\n")
+    write_text(folder / "summary.md", f"{body}\n\n{words}\n")
     return results
 
 

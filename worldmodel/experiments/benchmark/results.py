@@ -12,6 +12,7 @@ import numpy as np
 
 from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.suite import Cell
+from worldmodel.files import write_csv
 from worldmodel.training.learning_curve import read_metrics
 
 CURVES = ("return_ext", "coverage", "coverage_episode", "rooms_episode", "tv_action_share", "tv_rew_int_share")
@@ -106,10 +107,7 @@ def area(steps: np.ndarray, metric: np.ndarray, budget: int, bottom: float) -> f
 
 def write(path: Path, rows: Iterable[Row]) -> None:
     """Write results.csv, with six significant digits."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Row._fields)
-        writer.writerows([_rounded(x) if isinstance(x, float) else x for x in row] for row in rows)
+    write_csv(path, [Row._fields, *([_rounded(x) if isinstance(x, float) else x for x in row] for row in rows)])
 
 
 def _rounded(value: float) -> float:

@@ -26,6 +26,7 @@ from worldmodel.errors import ConfigError
 from worldmodel.experiments.benchmark.suite import Cell
 from worldmodel.files import write_json
 from worldmodel.training.run import find_checkpoint
+from worldmodel.training.run_record import read_record
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -48,8 +49,7 @@ def finished(cell: Cell) -> bool:
 
 def trained(cell: Cell) -> bool:
     """Return whether the training of a cell has ended as configured."""
-    record = cell.folder / "run.json"
-    return record.exists() and json.loads(record.read_text())["status"] == "done"
+    return read_record(cell.folder / "run.json").get("status") == "done"
 
 
 def command(cell: Cell) -> list[str]:
@@ -64,7 +64,8 @@ def command(cell: Cell) -> list[str]:
     auto = OmegaConf.create({"checkpoint": "auto", "run_dir": str(cell.folder)})
     if checkpoint := find_checkpoint(auto):
         return [*python, "worldmodel.train", f"checkpoint={checkpoint}", f"run_dir={cell.folder}"]
-    return [*python, "worldmodel.train", *cell.overrides, f"seed={cell.seed}", f"run_dir={cell.folder}", "threads=1"]
+    own = [f"seed={cell.seed}", f"run_dir={cell.folder}", "threads=1", "overwrite=true"]  # a run without a checkpoint
+    return [*python, "worldmodel.train", *cell.overrides, *own]
 
 
 @dataclass
@@ -121,6 +122,8 @@ class Runner:
                 preexec_fn=_follow_parent,
             )
         self.running.append(Running(cell, process))
+        if self.signalled:  # between the start of the process and its entry in the list
+            process.terminate()
         self.state[cell.folder] = "running"
 
     def _end(self, job: Running) -> None:

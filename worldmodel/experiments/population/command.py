@@ -18,7 +18,7 @@ from worldmodel.experiments.population.report import write_report
 from worldmodel.experiments.population.space import by_key, spread
 from worldmodel.experiments.study_runner import Stopped, StudyRunner
 from worldmodel.files import write_json
-from worldmodel.training.callbacks.signals import RESUMABLE, resumable_from_the_start
+from worldmodel.interruption import RESUMABLE
 from worldmodel.training.compose import compose_config
 from worldmodel.training.config import CONFIG_DIR, check_call
 from worldmodel.training.exit_codes import bad_input_exits, run_command
@@ -101,7 +101,7 @@ def _claim(plan: Plan, about: dict[str, Any]) -> None:
 @bad_input_exits()
 def _main(cfg: DictConfig) -> None:
     given = OmegaConf.to_container(cfg, resolve=True)
-    check_call("population", population, given)
+    check_call("", population, given)
     try:
         print(population(**given) / "table.md")
     except Stopped:
@@ -110,8 +110,7 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Console entry point. Exit codes: 0 done, 2 bad input, 75 stopped by a signal and resumable, 1 anything else."""
-    with resumable_from_the_start():
-        run_command(_main)
+    run_command(_main)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def advance(plan: Plan, member: int, hyperparameters: Mapping[str, Any], start: 
     cfg = compose_config((*plan.overrides, *words), purpose=f"member {member}")
     folder.mkdir(parents=True, exist_ok=True)
     with into(folder / "log.txt"):
-        train(continued(cfg, words), film)
+        train(continued(cfg, words), film, into_any_run=True)
     metrics = read_metrics(folder / "metrics.csv")
     found = {"intervals": count, "env_steps": int(metrics["env_steps"][-1]), plan.metric: metrics[plan.metric][-1]}
     note(plan, member, hyperparameters, start, found)

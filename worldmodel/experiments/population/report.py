@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from worldmodel.analysis.report.canvas import panels
 from worldmodel.analysis.report.section import Figure, Section, Table
 from worldmodel.experiments.benchmark.results import area
 from worldmodel.experiments.population.member import Plan, lineage
+from worldmodel.files import write_csv
 from worldmodel.training.learning_curve import read_metrics
 
 
@@ -21,7 +21,7 @@ def write_report(plan: Plan, space: Mapping[str, Mapping[str, Any]], members: in
     """
     rows = [row for member in range(members) for row in lineage(plan.folder(member) / "lineage.csv")]
     rows.sort(key=lambda row: (int(row["interval"]), int(row["member"])))
-    _csv(plan.out / "lineage.csv", [list(rows[0]), *(list(row.values()) for row in rows)])
+    write_csv(plan.out / "lineage.csv", [list(rows[0]), *(list(row.values()) for row in rows)])
     table = _table(plan, list(space), rows, fixed)
     copies = [row for row in rows if row["parent"] not in ("", row["member"])]
     words = "; ".join(f"{r['member']} from {r['parent']} at {int(r['from_steps']):,}" for r in copies) or "none"
@@ -82,8 +82,3 @@ def _plot(
     for axis in axes:
         axis.grid(alpha=0.3)
     return figure
-
-
-def _csv(path: Path, rows: list[list[Any]]) -> None:
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows(rows)

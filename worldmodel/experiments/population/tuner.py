@@ -20,6 +20,7 @@ from ray.tune.search import BasicVariantGenerator
 from worldmodel.experiments.population.member import Plan, Start, advance, checkpoint_of
 from worldmodel.experiments.population.space import is_whole, within
 from worldmodel.files import alias
+from worldmodel.interruption import install_again
 
 SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths refer to the command's folder
@@ -27,6 +28,7 @@ SETTINGS = {
     "RAY_worker_niceness": "0",  # a higher value would slow the workers down on a busy machine
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would return the members as if they had finished
     "TUNE_GLOBAL_CHECKPOINT_S": "1",  # s of progress that a kill can lose
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "OMP_NUM_THREADS": "1",
@@ -89,6 +91,7 @@ def evolve(
     random.seed(plan.seed)  # Ray uses this generator
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     ray.init(address="local", num_cpus=jobs, include_dashboard=False, log_to_driver=False, logging_level="error")
+    install_again()  # Ray's handler of SIGTERM would exit with code 15
     try:
         domains = {name: _domain(node) for name, node in space.items()}
         scheduler = Synchronous(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.training.callbacks.signals import RESUMABLE
+from worldmodel.interruption import RESUMABLE
 from worldmodel.training.learning_curve import read_metrics
 
 QUIET = ("video=false", "logger=none")
@@ -89,7 +90,9 @@ def start(run_dir: Path, *overrides: str) -> subprocess.Popen:
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{run_dir}.log", "w") as log:
         command = [sys.executable, "-m", "worldmodel.train", *QUIET, *overrides, f"run_dir={run_dir}"]
-        return subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    atexit.register(process.kill)  # after a signal
+    return process
 
 
 def finish(process: subprocess.Popen, run_dir: Path, limit_s: float) -> None:

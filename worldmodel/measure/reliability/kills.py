@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from worldmodel.errors import ConfigError
+from worldmodel.interruption import RESUMABLE
 from worldmodel.measure.reliability.runs import (
     SHIPPED,
     fingerprint,
@@ -27,7 +28,6 @@ from worldmodel.measure.reliability.runs import (
     train_small,
 )
 from worldmodel.training.callbacks import CheckpointFiles
-from worldmodel.training.callbacks.signals import RESUMABLE
 from worldmodel.training.checkpoint import FORMAT, SealedFiles, agent_state, newest_checkpoint, read_checkpoint
 
 UPDATES = 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import os
 import signal
@@ -31,6 +32,7 @@ def evolved(folder: Path, scale: float) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("w+") as log:
         first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
+        atexit.register(first.kill)  # after a signal
         ended = 0
         for line in first.stdout:
             ended += line.startswith("member ")

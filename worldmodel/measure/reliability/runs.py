@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import multiprocessing
@@ -59,6 +60,7 @@ def start(target: Callable[..., None], *args: Any) -> BaseProcess:
     os.environ["OMP_NUM_THREADS"] = "1"
     process = context.Process(target=target, args=args)
     process.start()
+    atexit.register(process.kill)  # after a signal; otherwise multiprocessing would wait for it
     return process
 
 

@@ -10,6 +10,7 @@ from worldmodel.training.callbacks.progress import ProgressBar
 from worldmodel.training.callbacks.resets import Resets
 from worldmodel.training.callbacks.signals import StopOnSignal
 from worldmodel.training.callbacks.solved import StopWhenSolved
+from worldmodel.training.callbacks.taken import StopIfTaken
 
 __all__ = [
     "CheckpointFiles",
@@ -21,6 +22,7 @@ __all__ = [
     "ReplayPriorities",
     "Resets",
     "StopAtBudget",
+    "StopIfTaken",
     "StopOnSignal",
     "StopWhenSolved",
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import lightning as L
 
-from worldmodel.errors import NonFiniteLoss, check_range
+from worldmodel.errors import NonFiniteLoss, UnwritableError, check_range
 from worldmodel.files import alias
 from worldmodel.training.callbacks.metrics import Metrics
 
@@ -111,7 +111,7 @@ class Checkpoints(L.Callback):
         message = f"no checkpoint could be written at env_steps={self.metrics.row.get('env_steps')} ({text})"
         if trainer.is_global_zero:
             print(f"warning: {message}; the earlier ones are intact", file=sys.stderr, flush=True)
-        return OSError(message)
+        return UnwritableError(f"{self.files.folder}: {message}")
 
     def state_dict(self) -> dict[str, float]:
         return {"best": self.best}

@@ -14,6 +14,7 @@ import lightning as L
 
 from worldmodel.experience.stream import ExperienceStream
 from worldmodel.files import atomic_write
+from worldmodel.training.metrics_file import MetricsFile, read_metrics_file
 
 COLUMNS = [
     "env_steps",
@@ -45,7 +46,7 @@ class Metrics(L.Callback):
         self.row: dict[str, float] = {}
         self.columns: list[str] = []
         self.unwritten: list[list[float | str]] = []
-        self.warned = False
+        self.warned = self.extend = False
         self.wall_before = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -53,24 +54,35 @@ class Metrics(L.Callback):
         self.steps = pl_module.env_steps
         if not trainer.is_global_zero:
             return
-        rows = [r for r in self.read() if float(r["env_steps"]) <= pl_module.env_steps]
+        found = read_metrics_file(self.path)
+        rows = [r for r in found.rows if float(r["env_steps"]) <= pl_module.env_steps]
+        if found.damaged and pl_module.env_steps:
+            self._set_aside(found)
+        self.extend = bool(rows)
         if rows:
-            self.columns, self.wall_before = list(rows[0]), float(rows[-1]["wall_s"])
-            data = _csv([self.columns, *(list(row.values()) for row in rows)])
-            atomic_write(self.path, lambda file: file.write(data))
+            self.columns, self.wall_before = found.columns, float(rows[-1].get("wall_s") or 0.0)
+            self._rewrite(rows)
         else:
             self.path.unlink(missing_ok=True)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.update_began = time.perf_counter()
 
+    def _set_aside(self, found: MetricsFile) -> None:
+        """Keep a damaged file under another name and print one warning."""
+        copy = self.path.with_name("metrics.damaged.csv")
+        os.replace(self.path, copy)
+        rows = f"{found.damaged} damaged rows are left out"
+        what = rows if found.columns else "its header is damaged, a new file begins"
+        print(f"warning: {self.path}: {what}; the file as it was is {copy.name}", file=sys.stderr, flush=True)
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        data = _csv([self.columns, *([row.get(key, "") for key in self.columns] for row in rows)])
+        atomic_write(self.path, lambda file: file.write(data))
+
     def read(self) -> list[dict[str, str]]:
-        """Return the complete rows of metrics.csv. A process that was killed may have left a partial last row."""
-        if not self.path.exists():
-            return []
-        text = self.path.read_text()
-        rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
-        return [row for row in rows if None not in row.values()]
+        """Return the undamaged rows of metrics.csv."""
+        return read_metrics_file(self.path).rows
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         now = time.perf_counter()
@@ -92,6 +104,10 @@ class Metrics(L.Callback):
         if not self.columns:
             self.columns = COLUMNS + [k for k in self.row if k not in COLUMNS]
             self.unwritten.append(self.columns)
+        elif self.extend and (new := [k for k in self.row if k not in self.columns]):  # of a file with other columns
+            self.columns = [*self.columns, *new]
+            self._rewrite(self.read())
+        self.extend = False
         self.unwritten.append([_six_digits(self.row.get(k, "")) for k in self.columns])
         try:
             self._write()

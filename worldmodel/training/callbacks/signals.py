@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
 
-RESUMABLE = 75  # exit code of a run that can be resumed with checkpoint=auto
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-"""SIGTERM is sent at a preemption and by `scancel`, SIGUSR1 and SIGUSR2 by Slurm ahead of a time limit
-(`--signal=USR1@90`; submitit uses USR2), SIGINT by the keyboard."""
+from worldmodel.interruption import SIGNALS, Interrupted, interrupt
 
 
 class StopOnSignal(L.Callback):
@@ -30,7 +24,7 @@ class StopOnSignal(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         def stop(number: int, frame: Any) -> None:
             if self.received and number == signal.SIGINT:
-                raise KeyboardInterrupt
+                raise Interrupted(number)
             self.received = signal.Signals(number).name
 
         if threading.current_thread() is threading.main_thread():
@@ -47,23 +41,5 @@ class StopOnSignal(L.Callback):
         if self.received in signal.Signals.__members__:
             number = signal.Signals[self.received]
             handler = signal.getsignal(number)
-            if callable(handler) and handler not in (signal.default_int_handler, exit_resumable):
+            if callable(handler) and handler not in (signal.default_int_handler, interrupt):
                 signal.raise_signal(number)
-
-
-def exit_resumable(number: int, frame: Any) -> None:
-    """Exit with code RESUMABLE; the handler before the first update, when there is nothing to save."""
-    sys.exit(RESUMABLE)
-
-
-@contextmanager
-def resumable_from_the_start() -> Iterator[None]:
-    """Set `exit_resumable` as the handler of those SIGNALS that have the default one."""
-    taken = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
-    for number in taken:
-        signal.signal(number, exit_resumable)
-    try:
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
