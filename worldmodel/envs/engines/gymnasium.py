@@ -46,8 +46,8 @@ class GymnasiumEnv(Adapter):
     timeout, max_faults: see `FaultTolerantVectorEnv`, which replaces failed copies; not for `vector_entry_point`.
     kwargs: arguments of the environment, e.g. max_episode_steps.
 
-    `sync` and `async` are resumable (see `ResumableEnv`), by repeating the actions of the running episodes. So is a vector environment with its own `state` and
-    `restore`, such as `Worlds`.
+    `sync` and `async` are resumable (see `ResumableEnv`), by repeating the actions of the running episodes. So is a
+    vector environment with its own `state` and `restore`, such as `Worlds`.
 
     Raises ValueError for arguments that the environment does not take.
     """

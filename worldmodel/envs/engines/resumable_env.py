@@ -15,9 +15,9 @@ class ResumableEnv:
     """Gymnasium environment with NEXT_STEP autoreset and a state of plain data.
 
     The state consists of the random generators' states at the beginning of the episode, or of the seed. `restore`
-    repeats the actions since then, which the caller records, in a new environment. This restores an environment that draws only from
-    `np_random` and from the `generator` of a wrapper or of the environment itself, and that keeps nothing else between
-    episodes. `restore` returns whether it succeeded.
+    repeats the actions since then, which the caller records, in a new environment. This restores an environment that
+    draws only from `np_random` and from the `generator` of a wrapper or of the environment itself, and that keeps
+    nothing else between episodes. `restore` returns whether it succeeded.
 
     Raises ValueError for observations of another shape than the space's, and for numbers that are not finite.
     """
