@@ -67,7 +67,7 @@ def test_the_default_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_engine_that_cannot_end_its_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worldmodel.learner.run_episodes.LONGEST_EPISODE", 10)
-    with pytest.raises(ConfigError, match="max_episode_steps=10: the engine of this environment cannot end its"):
+    with pytest.raises(ConfigError, match="max_episode_steps=10: the engine of this environment cannot truncate"):
         evaluated("env.vectorization=vector_entry_point").episode_set("random")
 
 

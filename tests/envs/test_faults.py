@@ -97,9 +97,13 @@ def test_rows_of_a_fault() -> None:
 
 def test_a_run_counts_its_faults_and_ends_after_too_many(cli, tmp_path: Path) -> None:
     settings = ["env=cartpole", "env.id=Breaking-v0", "encoder=mlp", "encoder.hidden=[16]", "run_dir=run"]
-    ended = cli("total_steps=128", *settings, "+env.after=5")  # 32 steps of each of 4 copies, every fifth breaks
+    ended = cli(
+        "total_steps=120", *settings, "+env.after=5"
+    )  # every fifth step of a copy breaks and is lost
     run = tmp_path / "run"
-    assert ended.code == 0 and rows(run)[-1]["env_faults"] == 4 * 6
+    # after four updates of 4 x 8 steps, 128 - 24; after the fifth 160 - 32
+    assert ended.code == 0 and [r["env_faults"] for r in rows(run)] == [4, 12, 16, 24, 32]
+    assert rows(run)[-1]["env_steps"] == 160 - 32
     ended = cli("checkpoint=auto", "total_steps=256", "run_dir=run", "env.max_faults=2", tiny=[])
     assert ended.code == 1 and ended.err.splitlines()[-1].startswith("error: env.max_faults=2: one more environment")
     record = json.loads((run / "run.json").read_text())

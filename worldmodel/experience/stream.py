@@ -182,7 +182,7 @@ class ExperienceStream:
         shutil.copyfile(there / name, here / name)
 
     def begin_update(self) -> None:
-        """Write the record of the last update, renew environments whose record is at its limit, seed all generators."""
+        """Write the last update's record, renew the environments if it is at its limit, and seed all generators."""
         if self.kept:
             self._open_env.flush()
             if self._open_env.is_spent(self.rollout_length):

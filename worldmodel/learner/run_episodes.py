@@ -139,7 +139,7 @@ def run_episodes(
     while not stats.complete:
         if left <= 0:
             raise ConfigError(
-                f"max_episode_steps={stats.limit}: the engine of this environment cannot end its episodes"
+                f"max_episode_steps={stats.limit}: the engine of this environment cannot truncate episodes"
             )
         left -= rollout_length
         roll = collector.collect()
