@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from helpers.runs import record
 
 from worldmodel.envs import TooManyFaults, info_entries, make_env
 from worldmodel.envs.engines import fault_tolerant_vector
@@ -348,3 +350,17 @@ def test_a_place_that_ends() -> None:
 def test_spaces_of_size_0(space, words) -> None:
     with pytest.raises(ValueError, match=f"^env.id='Given-v0': .*{words}"):
         given(space=space)
+
+
+def test_a_run_with_a_faulty_environment(cli, tmp_path: Path, monkeypatch) -> None:
+    """One line and exit code 2; a run whose entries of info are left out is not disturbed."""
+    monkeypatch.setattr(info_entries, "_warned", set())
+    given = ["env=base", "env.id=Given-v0", "encoder=mlp", "total_steps=32"]
+    ended = cli(*given, "+env.kwargs.late=3", "run_dir=faulty")
+    assert ended.code == 2 and ended.out == ""
+    line = "error: env.id=Given-v0: every copy fails within its first steps: observation of None: allowed is an array"
+    assert ended.err.startswith(line) and ended.err.count("\n") == 1
+    assert record(tmp_path / "faulty")["status"] == "failed"
+    monkeypatch.setitem(gym.registry["Given-v0"].kwargs, "info", entries)
+    ended = cli(*given, "run_dir=noted")
+    assert ended.code == 0 and ended.err.count("warning: info[") == 3
