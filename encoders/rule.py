@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import gymnasium as gym
 import numpy as np
 
@@ -15,6 +17,10 @@ MINIGRID = (7, 7, 3)
 """Shape of MiniGrid's own observation. A shape cannot show whether it holds symbols, so no other one counts as such."""
 
 
+MOST = 2**15
+"""Numbers of the largest vector: the first layer of `MLP` has 256 weights for each."""
+
+
 def leaf_encoder(space: gym.Space, dim: int = 128, normalise: bool = False) -> Encoder:
     """Return the encoder of a space that is not a Dict, by the first of these rules that applies.
 
@@ -22,7 +28,7 @@ def leaf_encoder(space: gym.Space, dim: int = 128, normalise: bool = False) -> E
     2. uint8 with bounds 0 to 255 and MiniGrid's own shape (7, 7, 3): `Grid`, symbols.
     3. uint8 with bounds 0 to 255, of shape (H, W), (H, W, C) or (C, H, W) with H and W from 16 and C from 1 to 4:
        `Conv`, an image.
-    4. Any other Box, and MultiBinary: `MLP`, a vector, which `normalise` applies to.
+    4. Any other Box of at most 32,768 numbers, and MultiBinary: `MLP`, a vector, which `normalise` applies to.
 
     Raises ValueError for other spaces.
     """
@@ -33,6 +39,12 @@ def leaf_encoder(space: gym.Space, dim: int = 128, normalise: bool = False) -> E
             return Grid(space, dim)
         if is_bytes(space) and is_image(space.shape):
             return Conv(space, dim)
+        if prod(space.shape) > MOST:
+            raise mismatch(
+                "auto",
+                space,
+                f"a uint8 image (H, W, C) of 1 to 4 channels or at most {MOST} numbers; or set encoder=mlp",
+            )
     if isinstance(space, gym.spaces.Box | gym.spaces.MultiBinary):
         return MLP(space, dim, normalise=normalise)
     raise mismatch("auto", space, "Box, Discrete, MultiDiscrete, MultiBinary or Dict")

@@ -62,6 +62,14 @@ def test_keys_that_are_no_module_names(keys: tuple[str, str]) -> None:
     assert encoder({key: torch.zeros(5, dtype=torch.long) for key in keys}).shape == (5, 4)
 
 
+def test_a_huge_vector_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"encoder=auto with space=Box.*or at most 32768 numbers; or set encoder=mlp"
+    ) as e:
+        auto_encoder(pixels(4, 64, 64, 3))
+    assert "\n" not in str(e.value)
+
+
 def test_parts_of_a_space_without_keys_are_refused() -> None:
     with pytest.raises(ValueError, match=r"encoder.parts=\['x'\]: allowed for an observation without keys is {}"):
         auto_encoder(spaces.Discrete(2), parts={"x": encoders.MLP})

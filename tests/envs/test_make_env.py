@@ -35,7 +35,6 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("MiniGrid-Empty-5x5-v0", {"keys": []}, "env.keys=.*allowed are"),
         ("MiniGrid-Empty-5x5-v0", {"sise": 3}, "envpool does not take .*sise"),
         ("CartPole-v1", {"engine": "gymnasium", "foo": 3}, "gymnasium cannot create it .*foo"),
-        ("Blackjack-v1", {"engine": "gymnasium"}, "observation space Tuple"),
     ],
 )
 def test_bad_input(id, given, words):

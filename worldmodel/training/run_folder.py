@@ -18,7 +18,7 @@ from worldmodel.training.checkpoint import run_dir_of
 DONE = "DONE"  # file that marks a run as complete
 RUN_DIR = "WORLDMODEL_RUN_DIR"  # variable with the run folder, for the ranks that Lightning launches
 FILES = ("config.yaml", "run.json", "metrics.csv", "metrics.damaged.csv", DONE, "learning_curve.png", "video.mp4",
-         "report.json", "report.html", "checkpoints", "tensorboard")  # fmt: skip
+         "report.json", "report.html", "checkpoints", "actions", "tensorboard")  # fmt: skip
 """What a run and its evaluation leave; `overwrite=true` removes these and nothing else."""
 _RUN = ("config.yaml", "run.json", "metrics.csv", "checkpoints")  # one of these: the folder holds a run
 _SAME_RUN = {"checkpoint", "logger", "overwrite", "preemption", "run_dir", "save", "threads", "video"}
