@@ -34,8 +34,8 @@ class Pendulums(Worlds):
     torque: N m on the upper arm by actions 0, 1, 2: none, positive, negative. 0: there is one action, without effect,
         and the energy is constant.
 
-    The bounds of the velocities hold for `_PUSHED` seconds of constant torque in one direction; beyond them a velocity is
-    shown as the bound.
+    The bounds of the velocities hold for `_PUSHED` seconds of constant torque in one direction; beyond them a velocity
+    is shown as the bound.
 
     `info`: state (N, 4), the exact angles from hanging down (rad) and angular velocities (rad/s).
 
