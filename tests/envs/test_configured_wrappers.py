@@ -112,14 +112,22 @@ def test_minigrid() -> None:
         ([f"env.wrappers=[{{_target_: {G}.TimeLimit, foo: 3}}]"], r"^env.wrappers\[0\].foo=3: .*max_episode_steps"),
         ([f"env.wrappers=[{{_target_: {G}.TimeLimit}}]"], r"^env.wrappers\[0\]: TimeLimit .*max_episode_steps"),
         (
+<<<<<<< HEAD
             [
                 f"env.wrappers=[{{_target_: {G}.ClipReward, max_reward: 1}}, "
                 f"{{_target_: {G}.DtypeObservation, dtype: x}}]"
             ],
+=======
+            [f"env.wrappers=[{{_target_: {G}.Autoreset}}, {{_target_: {G}.DtypeObservation, dtype: x}}]"],
+>>>>>>> envs
             r"^env.wrappers\[1\]: DtypeObservation cannot be applied with \{'dtype': 'x'\}: TypeError",
         ),
         (["env.wrappers=[{_target_: builtins.id}]"], r"^env.wrappers\[0\]: id gives a int, allowed are wrappers"),
         ([f"env.wrappers=[{{_target_: {G}.NormalizeReward}}]"], r"^env.wrappers\[0\]: NormalizeReward has statistics"),
+        (
+            ["env=minigrid", "env.wrappers=[{_target_: minigrid.wrappers.FullyObsWrapper}]"],
+            "^env.rooms=True: allowed with env.wrappers=FullyObsWrapper, which changes the view, is false",
+        ),
         (["env.wrappers=3"], "^env.wrappers=3: allowed is a list of mappings"),
         (["env.wrappers=[3]"], r"^env.wrappers\[0\]=3: allowed is a list of mappings"),
         (["env.wrappers=[{max_reward: 1}]"], r"^env.wrappers\[0\]=\{'max_reward': 1\}: allowed"),

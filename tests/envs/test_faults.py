@@ -97,9 +97,7 @@ def test_rows_of_a_fault() -> None:
 
 def test_a_run_counts_its_faults_and_ends_after_too_many(cli, tmp_path: Path) -> None:
     settings = ["env=cartpole", "env.id=Breaking-v0", "encoder=mlp", "encoder.hidden=[16]", "run_dir=run"]
-    ended = cli(
-        "total_steps=120", *settings, "+env.after=5"
-    )  # every fifth step of a copy breaks and is lost
+    ended = cli("total_steps=120", *settings, "+env.after=5")  # every fifth step of a copy breaks and is lost
     run = tmp_path / "run"
     # after four updates of 4 x 8 steps, 128 - 24; after the fifth 160 - 32
     assert ended.code == 0 and [r["env_faults"] for r in rows(run)] == [4, 12, 16, 24, 32]

@@ -118,6 +118,10 @@ def make_env(
         check_range("env.place_width", place_width, "(0, inf)")
         env = Places(env, place, place_width)
     if rooms:
+        if changed := [w for w in wrappers or [] if getattr(w, "func", w).__module__ == "minigrid.wrappers"]:
+            env.close()
+            name = getattr(changed[0], "func", changed[0]).__name__
+            raise ConfigError(f"env.rooms=True: allowed with env.wrappers={name}, which changes the view, is false")
         env = Rooms(env)
     if tv != "clean":
         env = TV(env, tv, tv_action, tv_size, tv_values, seeds[num_envs + 1])

@@ -69,40 +69,6 @@ class OutputCheck:
         return self.obs(obs), _mapping(info)
 
 
-class CheckedVector(gym.vector.VectorWrapper):
-    """Vector environment whose batches are checked at each step, like those of single copies.
-
-    Its copies cannot be replaced one by one. So the first invalid value ends the run: raises FaultyEnvironment.
-    """
-
-    def __init__(self, env: gym.vector.VectorEnv, id: str):
-        super().__init__(env)
-        self.id = id
-        self.obs = OutputCheck(gym.vector.utils.batch_space(env.single_observation_space, env.num_envs)).obs
-        shape = (env.num_envs,)
-        self.rew = _array_check("reward", shape, np.dtype(np.float64))
-        self.flags = [_array_check(name, shape, np.dtype(np.bool_)) for name in ("terminated", "truncated")]
-
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        obs, info = self.env.reset(**kwargs)
-        return self._checked(lambda: (self.obs(obs), info))
-
-    def step(self, actions: np.ndarray) -> tuple[Any, ...]:
-        obs, rew, end, trunc, info = self.env.step(actions)
-        return self._checked(lambda: (self.obs(obs), self.rew(rew), self.flags[0](end), self.flags[1](trunc), info))
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("state", "restore"):  # of an environment that has them
-            return getattr(self.env, name)
-        raise AttributeError(name)
-
-    def _checked(self, check: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
-        try:
-            return check()
-        except InvalidOutput as error:
-            raise FaultyEnvironment(f"env.id={self.id}: {error}") from error
-
-
 def check_size(space: gym.Space, what: str) -> None:
     """Raise ConfigError, which begins with `what`, for a space without a single number."""
     if isinstance(space, Dict) and not space.spaces:
@@ -120,13 +86,13 @@ def _space_check(space: gym.Space, what: str) -> Check:
     if isinstance(space, Tuple):
         return _tuple_check([_space_check(part, f"{what}[{i}]") for i, part in enumerate(space.spaces)], what)
     if isinstance(space, Box):
-        return _array_check(what, space.shape, space.dtype)
+        return array_check(what, space.shape, space.dtype)
     if isinstance(space, Discrete):
         return _discrete_check(what, int(space.start), int(space.start + space.n), space.dtype)
     if isinstance(space, MultiDiscrete):
-        return _array_check(what, space.shape, space.dtype, space.start, space.start + space.nvec)
+        return array_check(what, space.shape, space.dtype, space.start, space.start + space.nvec)
     if isinstance(space, MultiBinary):
-        return _array_check(what, space.shape, space.dtype, np.zeros((), np.int64), np.full((), 2))
+        return array_check(what, space.shape, space.dtype, np.zeros((), np.int64), np.full((), 2))
     return lambda value: value
 
 
@@ -154,7 +120,7 @@ def _tuple_check(checks: list[Check], what: str) -> Check:
     return check
 
 
-def _array_check(
+def array_check(
     what: str, shape: tuple[int, ...], dtype: np.dtype, low: np.ndarray | None = None, stop: np.ndarray | None = None
 ) -> Check:
     """Return the check of an array, whose values are from `low` to below `stop`, if these are given."""

@@ -16,6 +16,8 @@ from worldmodel.types import Obs
 
 DOOR, OPEN = 4, 0  # MiniGrid's codes of the object and of its state
 
+_WIDEST = 15  # cells of a view; a picture has more pixels
+
 
 class Rooms(Wrapper):
     """Wrapper that adds `info["room"]`, (N, 2) int64: the cell of the doorway in which the copy stood last.
@@ -27,7 +29,8 @@ class Rooms(Wrapper):
     No engine provides the positions of the doors. A door is passed if the view showed an open door straight ahead and
     the copy's cell has changed.
 
-    Raises ConfigError for observations without a view (7, 7, 3), and if `info` lacks `agent_pos`.
+    Raises ConfigError for observations without such a view, (7, 7, 3) or of another odd size, and if `info` lacks
+    `agent_pos`.
     """
 
     def __init__(self, env: VectorEnv):
@@ -35,7 +38,9 @@ class Rooms(Wrapper):
         space = env.obs_space
         self._key = "image" if isinstance(space, gym.spaces.Dict) else None
         view = space.spaces.get("image") if isinstance(space, gym.spaces.Dict) else space
-        if view is None or len(view.shape) != 3 or view.shape[-1] != 3 or view.dtype != np.uint8:
+        shape = () if view is None else view.shape
+        square = len(shape) == 3 and shape[0] == shape[1] <= _WIDEST and shape[0] % 2 == 1 and shape[2] == 3
+        if not square or view.dtype != np.uint8:
             raise ConfigError(f"env.rooms=True: allowed for observations with a view of MiniGrid, not for {space}")
         self._front = view.shape[0] // 2, view.shape[1] - 2  # the agent is in the middle of the last row
         self._cell = np.zeros((self.num_envs, 2), dtype=np.int64)
