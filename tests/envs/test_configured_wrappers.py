@@ -112,14 +112,7 @@ def test_minigrid() -> None:
         ([f"env.wrappers=[{{_target_: {G}.TimeLimit, foo: 3}}]"], r"^env.wrappers\[0\].foo=3: .*max_episode_steps"),
         ([f"env.wrappers=[{{_target_: {G}.TimeLimit}}]"], r"^env.wrappers\[0\]: TimeLimit .*max_episode_steps"),
         (
-<<<<<<< HEAD
-            [
-                f"env.wrappers=[{{_target_: {G}.ClipReward, max_reward: 1}}, "
-                f"{{_target_: {G}.DtypeObservation, dtype: x}}]"
-            ],
-=======
             [f"env.wrappers=[{{_target_: {G}.Autoreset}}, {{_target_: {G}.DtypeObservation, dtype: x}}]"],
->>>>>>> envs
             r"^env.wrappers\[1\]: DtypeObservation cannot be applied with \{'dtype': 'x'\}: TypeError",
         ),
         (["env.wrappers=[{_target_: builtins.id}]"], r"^env.wrappers\[0\]: id gives a int, allowed are wrappers"),

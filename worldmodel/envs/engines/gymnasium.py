@@ -19,12 +19,7 @@ from worldmodel.envs.engines.autoreset import NextStep
 from worldmodel.envs.engines.checked_vector import CheckedVector
 from worldmodel.envs.engines.fault_tolerant_vector import FaultTolerantVectorEnv
 from worldmodel.envs.engines.workers import one_thread
-<<<<<<< HEAD
 from worldmodel.envs.flat import flatten
-from worldmodel.envs.output_check import CheckedVector
-=======
-from worldmodel.envs.spaces import is_text
->>>>>>> envs
 from worldmodel.envs.wrappers.levels import Levels
 from worldmodel.errors import ConfigError
 
