@@ -242,7 +242,7 @@ def test_an_interrupted_run_continues_bit_for_bit(cli, tmp_path, overrides: list
         tables.append([[row.split(",")[i] for i in kept] for row in rows])
         states.append(read_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt"))
         assert "tv_action_share" in names
-    assert tables[0] == tables[1] and len(tables[0]) == 4
+    assert tables[0] == tables[1] and len(tables[0]) == 5
     for part in ("collector", "metrics"):
         one, two = (state["SequenceData"][part] for state in states)
         torch.testing.assert_close(one, two, rtol=0, atol=0, equal_nan=True, msg=str)

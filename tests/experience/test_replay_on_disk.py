@@ -175,7 +175,7 @@ def test_an_interrupted_run_continues_bit_for_bit(cli, tmp_path: Path) -> None:
     for key, value in whole["state_dict"].items():
         assert torch.equal(value, cut["state_dict"][key]), key
     one, two = whole["SequenceData"]["replay"], cut["SequenceData"]["replay"]
-    assert one["sha256"] == two["sha256"] and one["length"] == two["length"] == 16
+    assert one["sha256"] == two["sha256"] and one["length"] == two["length"] == 4 * len(rows(tmp_path / "whole")) >= 16
     assert one["priority"]["visits"].sum() > 0 and torch.equal(one["priority"]["weights"], two["priority"]["weights"])
     assert [r["loss_delta"] for r in rows(tmp_path / "whole")] == [r["loss_delta"] for r in rows(tmp_path / "cut")]
     (tmp_path / "kept/replay/rank0/records.bin").unlink()

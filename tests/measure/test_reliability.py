@@ -85,7 +85,7 @@ def test_the_report(out: Path) -> None:
 def test_parts_that_are_not_run_keep_their_figures(tmp_path: Path) -> None:
     kept = {"figures": {"a": 1}, "scale": 1.0, "seconds": 2, "git": "x", "machine": {"cores": 1, "cpu": "y"}}
     (tmp_path / "reliability.json").write_text(json.dumps({"killed": kept}))
-    with pytest.raises(ConfigError, match=r"parts=\['x'\]: allowed are null, killed, terminated"):
+    with pytest.raises(ConfigError, match=r"parts=\['x'\]: allowed are null, killed, shipped, terminated"):
         reliability(1.0, tmp_path, parts=["x"])
     with pytest.raises(ConfigError, match="scale=0: allowed"):
         reliability(0, tmp_path)

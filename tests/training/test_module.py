@@ -46,14 +46,14 @@ def test_a_reported_loss_is_the_mean_over_the_minibatches_that_have_it() -> None
 def test_a_loss_that_is_not_finite_is_named() -> None:
     module, roll = make()
     roll.ret_ext[0, 0] = math.inf
-    with pytest.raises(NonFiniteLoss, match="env_steps=32: value"):
+    with pytest.raises(NonFiniteLoss, match="env_steps=28: value"):
         module.training_step(Minibatch(roll, roll), 0)
     assert not module.sums
 
 
 def test_a_loss_above_its_limit_counts_as_not_finite() -> None:
     module, roll = make(max_loss=1e-6)
-    with pytest.raises(NonFiniteLoss, match=r"env_steps=32: \S+ with rollback.max_loss=1e-06"):
+    with pytest.raises(NonFiniteLoss, match=r"env_steps=28: \S+ with rollback.max_loss=1e-06"):
         module.training_step(Minibatch(roll, roll), 0)
 
 
