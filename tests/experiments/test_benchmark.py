@@ -106,6 +106,8 @@ def test_cells_are_methods_by_environments_by_seeds(tmp_path: Path) -> None:
         ("y", 100),
         ("y", 7),
     ]
+    later = cells_of(node, tmp_path, envs=["small"], first_seed=20)
+    assert [(c.method, c.seed) for c in later] == [("x", 20), ("x", 21), ("y", 20)]
 
 
 def test_results_go_by_the_suites_own_names(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def benchmark(cfg: DictConfig) -> int:
     check_keys(cfg, "benchmark")
     for key in ("seeds", "jobs"):
         check_range(key, cfg[key], "[1, inf)", whole=True, null=True)
+    check_range("first_seed", cfg.first_seed, "[0, inf)", whole=True)
     if cfg.report is not None:
         show(write_report(Path(cfg.report)), Path(cfg.report))
         return 0
@@ -40,7 +41,8 @@ def benchmark(cfg: DictConfig) -> int:
         out,
         methods=cfg.methods,
         envs=cfg.envs,
-        seeds=range(cfg.seeds) if cfg.seeds else None,
+        seeds=range(cfg.first_seed, cfg.first_seed + cfg.seeds) if cfg.seeds else None,
+        first_seed=cfg.first_seed,
         overrides=list(cfg.overrides),
     )
     runner = Runner(cells, cfg.jobs or cores())

@@ -58,6 +58,7 @@ def cells_of(
     methods: list[str] | None = None,
     envs: list[str] | None = None,
     seeds: Sequence[int] | None = None,
+    first_seed: int = 0,
     overrides: list[str] | tuple[str, ...] = (),
 ) -> list[Cell]:
     """Return the cells of a suite, after composing the configuration of every method.
@@ -67,7 +68,8 @@ def cells_of(
         out: folder of the benchmark.
         methods: names of methods. None: all.
         envs: names of environments. None: all.
-        seeds: of each method. None: from 0, as many as the suite sets.
+        seeds: of each method. None: from `first_seed`, as many as the suite sets.
+        first_seed: the first of them.
         overrides: of every run, after those of the suite.
 
     Raises:
@@ -103,7 +105,7 @@ def cells_of(
         )
         for world in worlds
         for method in chosen
-        for seed in seeds or range(plain["methods"][method].get("seeds", 5))
+        for seed in seeds or range(first_seed, first_seed + plain["methods"][method].get("seeds", 5))
     ]
 
 
