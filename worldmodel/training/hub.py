@@ -81,7 +81,7 @@ class Shared(ModelHubMixin):
             raise ConfigError(f"{model_id}: no config.json")
         if (version := config.pop("format", None)) != FORMAT:
             raise ConfigError(f"{model_id}/config.json: of format {version}, this version reads {FORMAT}")
-        env_spec = config.pop("env_spec", None)
+        spaces = config.pop("env_spec", None)
         check_trusted(config, f"{model_id}/config.json", options.get("config_dir"))
         path = Path(model_id) / WEIGHTS
         if not Path(model_id).is_dir():
@@ -92,11 +92,9 @@ class Shared(ModelHubMixin):
             state: dict[str, torch.Tensor] = load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise ConfigError(f"{path}: not readable ({str(error).splitlines()[0][:120]})") from None
-        return cls.from_parts(config, env_spec, state, path)
+        return cls.from_parts(config, spaces, state, path)
 
     @classmethod
-    def from_parts(
-        cls, config: dict[str, Any], env_spec: Any, state: dict[str, torch.Tensor], where: str | Path
-    ) -> Any:
+    def from_parts(cls, config: dict[str, Any], spaces: Any, state: dict[str, torch.Tensor], where: str | Path) -> Any:
         """Build an agent from a configuration, the data of an `EnvSpec` and the state of its module, from `where`."""
         raise NotImplementedError

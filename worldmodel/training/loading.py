@@ -10,11 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from worldmodel.envs.flat import one_line
 from worldmodel.envs.spec import EnvSpec
 from worldmodel.errors import ConfigError
 from worldmodel.experience.actor import ActorOutput
 from worldmodel.learner.curious_agent import CuriousAgent
-from worldmodel.training.build import build_agent
+from worldmodel.training.build import build_agent, env_spec
 from worldmodel.training.checkpoint import agent_state, fit_check, read_checkpoint
 from worldmodel.training.config import bad_input
 from worldmodel.training.hub import Shared
@@ -35,27 +36,41 @@ def load_agent(checkpoint: str | Path, config_dir: str | Path | None = None) -> 
 
 
 def assemble(
-    config: dict[str, Any], env_spec: Any, state: dict[str, Tensor], where: str | Path
+    config: dict[str, Any], spaces: Any, state: dict[str, Tensor], where: str | Path
 ) -> tuple[CuriousAgent, DictConfig]:
     """Return an agent in evaluation mode and its configuration, from the contents of a file at `where`.
 
-    The environment's package is not needed: `env_spec` is the data of its spaces and their translation.
+    The environment's package is not needed: `spaces` is the data of its `EnvSpec`.
 
     Raises:
         ConfigError: for a configuration from which no agent can be built, and for a state that does not fit.
     """
-    if not isinstance(env_spec, dict):
+    if not isinstance(spaces, dict):
         raise ConfigError(f"checkpoint={where}: env_spec, the spaces of its environment, is missing")
     try:
         cfg = OmegaConf.create(config)
         with bad_input():
-            module = build_agent(cfg, EnvSpec.from_dict(env_spec, cfg.env.num_envs))
+            module = build_agent(cfg, EnvSpec.from_dict(spaces, cfg.env.num_envs))
     except (LookupError, TypeError, AttributeError, OmegaConfBaseException) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"checkpoint={where}: no agent can be built from its configuration ({reason})") from error
     fit_check(state, module, where)
     module.load_state_dict(state)
     return module.eval(), cfg
+
+
+def check_environment(agent: CuriousAgent, cfg: DictConfig, where: str | Path) -> None:
+    """Check that the environment of a configuration can be created and has the spaces that an agent was trained with.
+
+    Raises:
+        ConfigError: if not.
+    """
+    with bad_input():
+        found = env_spec(cfg)
+    for name in ("obs_space", "act_space"):
+        own, there = (one_line(getattr(spec, name)) for spec in (agent.env_spec, found))
+        if own != there:
+            raise ConfigError(f"checkpoint={where}: {name} {own}, but that of env.id={cfg.env.id} is {there}")
 
 
 class Agent(Shared):
@@ -90,9 +105,9 @@ class Agent(Shared):
         return cls(*load_agent(checkpoint, config_dir))
 
     @classmethod
-    def from_parts(cls, config: dict[str, Any], env_spec: Any, state: dict[str, Tensor], where: str | Path) -> Agent:
+    def from_parts(cls, config: dict[str, Any], spaces: Any, state: dict[str, Tensor], where: str | Path) -> Agent:
         """See `Shared.from_parts`. Raises ConfigError."""
-        return cls(*assemble(config, env_spec, state, where))
+        return cls(*assemble(config, spaces, state, where))
 
     def reset(self) -> None:
         """Clear the memory at the start of an episode."""

@@ -14,10 +14,11 @@ from omegaconf import DictConfig
 from worldmodel.analysis.report.calibration import Calibration
 from worldmodel.analysis.report.recorded import RecordedRollouts
 from worldmodel.analysis.report.transitions import Transitions
+from worldmodel.envs.spec import EnvSpec
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.policy import RandomPolicy
-from worldmodel.training.build import EnvSpec, build_env, env_spec
+from worldmodel.training.build import build_env
 from worldmodel.training.config import bad_input
 
 SEED_OFFSET = 1_000_000  # keeps evaluation's environments apart from those of any training seed
@@ -52,7 +53,8 @@ class EvaluationContext:
 
     def __post_init__(self) -> None:
         freeze(self.agent, self.num_envs)
-        self.spec = env_spec(self.cfg)
+        assert self.agent.env_spec is not None
+        self.spec = self.agent.env_spec
 
     @property
     def longest_episode(self) -> int:

@@ -26,7 +26,7 @@ from worldmodel.errors import ConfigError, check_range
 from worldmodel.files import write_json, write_text
 from worldmodel.training.checkpoint import run_dir_of
 from worldmodel.training.config import fill
-from worldmodel.training.loading import load_agent
+from worldmodel.training.loading import check_environment, load_agent
 from worldmodel.training.run_record import RunRecord
 
 REPORT_SECTIONS: dict[str, Callable[..., Section | None]] = {
@@ -103,6 +103,8 @@ def evaluate(
     folder = Path(out or run_dir_of(paths[0]))
     where = arguments.pick_device(str(device))
     agents = [load_agent(path) for path in paths]  # a bad checkpoint fails before the first evaluation
+    for path, (agent, cfg) in zip(paths, agents, strict=True):
+        check_environment(agent, cfg, path)
     arguments.make_folder(folder)
     common = {"seed": seed, "episodes": episodes, "num_envs": min(num_envs, episodes)}
     options = {"horizons": sorted(set(horizons)), "sticky": float(sticky)}
