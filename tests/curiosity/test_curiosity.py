@@ -113,7 +113,7 @@ def test_published_settings_change_the_reward_alone(signal: str) -> None:
     plain, published = (flat(OmegaConf.to_container(tiny_config(*overrides, "name=x"))) for overrides in given)
     changed = {key for key in published if published[key] != plain[key]}
     assert plain.keys() == published.keys() and "reward.scale" in changed
-    assert all(key.startswith(("reward.", "policy.objective.")) for key in changed)
+    assert all(key.startswith(("reward.", "policy.objective.", "policy.return_scale.")) for key in changed)
 
 
 def test_a_rollout_weighs_a_tenth_in_the_statistics_of_deir() -> None:
@@ -128,7 +128,8 @@ def test_a_rollout_weighs_a_tenth_in_the_statistics_of_deir() -> None:
 @pytest.mark.parametrize("signal", ["surprise", "surprise_alone", "error", "none"])
 @pytest.mark.parametrize("mode", ["return", "mean_std", "none"])
 def test_no_reward_for_a_reset(signal: str, mode: str) -> None:
-    agent, rollouts = collected(f"curiosity={signal}", *EASY)
+    margin = ["curiosity.parts.surprise.margin=-1"] if signal == "surprise" else []  # below 0, all events pay
+    agent, rollouts = collected(f"curiosity={signal}", *EASY, *margin)
     agent.reward_normalizer = RewardNormalizer(4, normalise=mode)
     for unscored in rollouts:
         roll = agent.score(unscored)

@@ -244,7 +244,7 @@ def test_training(method: str, tmp_path: Path) -> None:
     without_value = ("success", "return_ext", "length", "rooms_episode", "coverage_episode")
     known = {k: v for k, v in rows[-1].items() if v and k not in without_value and not k.startswith("noise_scale")}
     numbers = {k: float(v) for k, v in known.items()}
-    assert len(rows) == 2 and all(isfinite(x) for x in numbers.values())
+    assert len(rows) == 3 and all(isfinite(x) for x in numbers.values())
     assert (numbers["rew_int_raw"] != 0) == (method != "random")
     assert {f"loss_{name}" for name in losses} <= numbers.keys()
     read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")

@@ -170,6 +170,7 @@ def test_state_of_wrapped_copies() -> None:
         f"{G}.TimeLimit, max_episode_steps: 9",
     )  # fmt: skip
     env, other = wrapped("CartPole-v1", *wrappers), wrapped("CartPole-v1", *wrappers, seed=4)
+    env.record(), other.record()
     env.reset()
     for t in range(13):
         act(env, t % 2)

@@ -45,6 +45,7 @@ def test_seeds_decide_the_order() -> None:
 
 def test_state() -> None:
     a, b = (make_env(ID, "gymnasium", 2, seed, ["image"], levels=50, max_episode_steps=2) for seed in (0, 1))
+    a.record(), b.record()
     a.reset(), b.reset()
     b.load_state_dict(a.state_dict())
     for _ in range(9):

@@ -152,7 +152,7 @@ def check_env(obs: gym.Space, published: gym.Space, act: gym.Space) -> None:
     [
         (Graph(LINE, None), TWO, "observation space Graph"),
         (Dict({"a": Sequence(TWO)}), TWO, "observation 'a' space Sequence"),
-        (Dict({"t": Text(3)}), TWO, "allowed are spaces with an entry that is not text"),
+        (Dict({"t": Text(3)}), TWO, "has no numbers"),
         (Dict({"a": Dict({"b": TWO}), "a.b": TWO}), TWO, "two entries have the joined key 'a.b'"),
         (TWO, Text(3), "action space Text"),
         (TWO, Tuple([TWO, LINE]), "allowed in one space are discrete leaves, Boxes of real numbers, or Boxes of whole"),

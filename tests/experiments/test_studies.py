@@ -117,7 +117,7 @@ def test_random_against_policy(runner: StudyRunner) -> None:
     said = (runner.out / "table.md").read_text()
     assert (runner.out / "plot.png").stat().st_size > 1000 and "Skill is 1 -" in said
     assert re.search(
-        r" 2 runs of 2 cells, 128 environment steps, 0 minutes .* on \d+ cores of .*; code .*; torch ", said
+        r" 2 runs of 2 cells, 168 environment steps, 0 minutes .* on \d+ cores of .*; code .*; torch ", said
     )
 
 
@@ -126,7 +126,7 @@ def test_null_action(runner: StudyRunner) -> None:
     run = load("null_action", behaviours=behaviours, common=COMMON, seeds=[100, 101], episodes=4, threshold=-1e9)
     run(runner=runner)
     _, *rows = table(runner)
-    assert [r[0] for r in rows] == ["null", "acting"] and rows[1][1] == "32", "reached with the first update"
+    assert [r[0] for r in rows] == ["null", "acting"] and rows[1][1] == "28", "reached with the first update"
     assert (runner.out / "plot.png").stat().st_size > 1000
 
 
@@ -163,7 +163,7 @@ def test_negative_bias(runner: StudyRunner) -> None:
     assert explored.policy.objective.weight_ext == explored.weights.rew == 0 and tuned.policy.objective.weight_ext == 2
     assert tuned.weights.rew == runs["scratch_seed100"].weights.rew > 0 and tuned.env.levels == 3
     with (runner.out / "runs" / "pretrained_seed100" / "metrics.csv").open(newline="") as file:
-        assert [int(r["env_steps"]) for r in csv.DictReader(file)] == [96, 128, 160], "it goes on from the checkpoint"
+        assert [int(r["env_steps"]) for r in csv.DictReader(file)] == [112, 140, 168], "it goes on from the checkpoint"
 
 
 def test_curriculum(runner: StudyRunner) -> None:
@@ -176,11 +176,11 @@ def test_curriculum(runner: StudyRunner) -> None:
     for seed in rules["seeds"]:
         folder = runner.out / "runs" / f"agent_hard_seed{seed}"
         with (folder / "metrics.csv").open(newline="") as file:
-            assert [int(r["env_steps"]) for r in csv.DictReader(file)] == [96], "it goes on from the lesson before"
+            assert [int(r["env_steps"]) for r in csv.DictReader(file)] == [112], "it goes on from the lesson before"
         cfg = OmegaConf.load(folder / "config.yaml")
         assert (cfg.seed, cfg.policy.objective.gamma_ext, cfg.stop_return) == (seed, 0.9, 2.0)
         run = json.loads((folder / "run.json").read_text())
-        assert (run["env_steps"], run["steps_before"]) == (96, 64)
+        assert (run["env_steps"], run["steps_before"]) == (112, 84)
         assert run["steps_per_s"] == pytest.approx(32 / run["wall_s"], abs=0.06), (
             "the lesson before had a time of its own"
         )
@@ -309,7 +309,11 @@ def test_noise_scale(runner: StudyRunner, monkeypatch: pytest.MonkeyPatch) -> No
          shares=[0.2, 1.0])(runner=runner)  # fmt: skip
     header, *rows = table(runner)
     assert header == ["", "batch of the run", "at 20%", "at 100%"]
-    assert rows == [["world model", "3", "-", "10"], ["policy", "2", "4", "4"], ["return", "", "0.2", "1"]]
+    assert rows == [
+        ["world model, sequences", "3", "-", "10"],
+        ["policy, steps", "16", "4", "4"],
+        ["return", "", "0.2", "1"],
+    ]
     assert (runner.out / "plot.png").stat().st_size > 1000
     with pytest.raises(ConfigError, match=r"study\.shares="):
         load("noise_scale", shares=[0.0])(runner=runner)

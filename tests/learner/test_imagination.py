@@ -180,7 +180,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(world: str, policy: str, cli,
             ended = cli(f"total_steps={total}", f"run_dir={run}", *again, **({"tiny": []} if number else {}))
             assert ended.code == 0, ended.err
     whole, parts = rows(tmp_path / "whole"), rows(tmp_path / "parts")
-    assert len(whole) == len(parts) == 3
+    assert len(whole) == len(parts) >= 3
     for a, b in zip(whole, parts, strict=True):
         assert {k: v for k, v in a.items() if k not in TIMED and v == v} == {
             k: v for k, v in b.items() if k not in TIMED and v == v

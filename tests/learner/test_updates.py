@@ -85,7 +85,7 @@ def test_an_update_stores_its_rollout_and_counts_its_steps(replay: bool) -> None
 
 @pytest.mark.parametrize("every", [1, 2])
 def test_above_the_limit_the_policy_skips_the_rest_of_the_rollout(every: int) -> None:
-    turns = [f"data.model_every={every}", "data.batch=1", "data.epochs=2", "policy.objective.kl_limit=0.1"]
+    turns = [f"data.model_every={every}", "data.minibatches=4", "data.epochs=2", "policy.objective.kl_limit=0.1"]
     agent, stream, cfg = tiny_agent(*EASY, *turns)
     loader, parts = minibatches(agent, stream, cfg), []
     for divergences in ([0.0] * 8, [0.0, 0.0, 0.2, 0.0]):
@@ -108,19 +108,20 @@ def test_above_the_limit_the_policy_skips_the_rest_of_the_rollout(every: int) ->
 
 def test_a_limit_ends_the_learning_of_a_run(cli, tmp_path: Path) -> None:
     """A tiny limit is exceeded by the first step, so that two minibatches of each update train the policy."""
-    settings = [*EASY, "total_steps=96", "optimizer.lr=0.01", "optimizer.part_lr.policy=0.01", "data.model_every=2"]
-    assert cli(*settings, "data.batch=1", "policy.objective.kl_limit=1e-9", "run_dir=run").code == 0
+    settings = [*EASY, "total_steps=84", "optimizer.lr=0.01", "optimizer.part_lr.policy=0.01", "data.model_every=2"]
+    assert cli(*settings, "data.minibatches=4", "policy.objective.kl_limit=1e-9", "run_dir=run").code == 0
     steps = [int(x["step"]) for x in last(tmp_path / "run")["optimizer_states"][0]["state"].values()]
-    assert set(steps) == {3 * 2, 3 * 4} and [r["env_steps"] for r in rows(tmp_path / "run")] == [32, 64, 96]
+    assert set(steps) == {3 * 2, 3 * 4} and [r["env_steps"] for r in rows(tmp_path / "run")] == [28, 56, 84]
     assert rows(tmp_path / "run")[-1]["kl"] > 1e-9
 
 
 def test_acting_is_without_dropout_and_learning_is_not() -> None:
     torch.manual_seed(0)
     agent, stream, cfg = tiny_agent(*EASY, "memory.dropout=0.5", *REPLAY)
+    stream.metrics = {"keep": (keep := Keep())}
     batch = next(iter(minibatches(agent, stream, cfg)))
     stream.close()
-    roll = batch.policy
+    (roll,) = keep.rollouts
     assert agent.model.training
     learning = [agent.model(roll).h.detach() for _ in range(2)]
     assert not torch.allclose(*learning)

@@ -96,7 +96,7 @@ def test_learnt_targets_have_a_short_running_scale() -> None:
 @pytest.mark.parametrize("target", ["sigreg", "vicreg"])
 def test_training_keeps_the_scale(target: str) -> None:
     torch.manual_seed(100)
-    sizes = ["env.num_envs=8", "data.rollout_length=32", "encoder.dim=32", "data.epochs=4", "data.batch=8"]
+    sizes = ["env.num_envs=8", "data.rollout_length=32", "encoder.dim=32", "data.epochs=4", "data.minibatches=1"]
     agent, stream, cfg = tiny_agent("experiment=cartpole", f"target={target}", *sizes)
     optimiser = torch.optim.Adam([p for p in agent.parameters() if p.requires_grad], lr=1e-3)
     found = []

@@ -28,7 +28,7 @@ def test_halves_of_a_token(experiment: list[str]) -> None:
     if experiment == ["experiment=mujoco"]:
         pytest.importorskip("mujoco")
     if experiment == ["experiment=pendulum"]:
-        experiment = [*experiment, "env.torque=1.0"]
+        experiment = [*experiment, "env.kwargs.torque=1.0"]
     torch.manual_seed(0)
     agent, stream, _ = tiny_agent(*experiment, "data.rollout_length=64", "env.num_envs=8", tiny=FULL)
     roll = agent.score(stream.collector.collect())

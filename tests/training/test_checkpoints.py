@@ -149,24 +149,24 @@ def test_training_continues_while_the_disk_is_full(cli, tmp_path: Path, full_at,
 
 
 def test_a_run_fails_whose_last_checkpoint_cannot_be_written(cli, tmp_path: Path, full_at) -> None:
-    full_at(3, 4)
+    full_at(4, 5)
     run = tmp_path / "run"
-    with pytest.raises(OSError, match="no checkpoint could be written at env_steps=96"):
-        cli("total_steps=96", f"run_dir={run}", "save.every=1")
-    assert record(run)["status"] == "failed" and last(run)["global_step"] == 8 and not (run / "DONE").exists()
+    ended = cli("total_steps=96", f"run_dir={run}", "save.every=1")
+    assert ended.code == 1 and "no checkpoint could be written at env_steps=112" in ended.err.splitlines()[-1]
+    assert record(run)["status"] == "failed" and last(run)["global_step"] == 12 and not (run / "DONE").exists()
 
 
 def test_rows_are_written_once_there_is_space(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path, build_data(tiny_config()).stream)
-    metrics.unwritten = [["a", "b"], [1.0, 2.0]]
+    metrics.unwritten = [["env_steps", "b"], [1.0, 2.0]]
     metrics._write()
-    metrics.unwritten.append([3.0, "x" * 2000])
+    metrics.unwritten.append([3.0, "0." + "1" * 2000])
     with full_disk(), pytest.raises(OSError):
         metrics._write()
-    assert metrics.path.read_bytes() == b"a,b\r\n1.0,2.0\r\n"
+    assert metrics.path.read_bytes() == b"env_steps,b\r\n1.0,2.0\r\n"
     metrics.unwritten.append([4.0, 5.0])
     metrics._write()
-    assert [row["a"] for row in metrics.read()] == ["1.0", "3.0", "4.0"]
+    assert [row["env_steps"] for row in metrics.read()] == ["1.0", "3.0", "4.0"]
     with metrics.path.open("a") as file:
         file.write("7.0,8")  # of 8.5, when the process was killed
     assert len(metrics.read()) == 3

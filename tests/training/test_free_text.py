@@ -82,11 +82,11 @@ def test_the_error_shows_the_quotes_that_work() -> None:
 
 
 def test_whole_floats_are_whole_numbers() -> None:
-    cfg = compose_config(["total_steps=1e5", "data.batch=2e0", "threads=1.0", "optimizer.lr=1e0", "run_dir=x"])
+    cfg = compose_config(["total_steps=1e5", "data.minibatches=2e0", "threads=1.0", "optimizer.lr=1e0", "run_dir=x"])
     check(cfg)
-    for value, expected in ((cfg.total_steps, 100_000), (cfg.data.batch, 2), (cfg.threads, 1)):
+    for value, expected in ((cfg.total_steps, 100_000), (cfg.data.minibatches, 2), (cfg.threads, 1)):
         assert value == expected and type(value) is int
-    for bad in ("total_steps=1.5", "total_steps=1e-5", "data.batch=.inf", "seed=nan"):
+    for bad in ("total_steps=1.5", "total_steps=1e-5", "data.minibatches=.inf", "seed=nan"):
         with pytest.raises(ConfigError, match=f"^{bad.split('=')[0]}=.*: allowed is int"):
             check(compose_config([bad, "run_dir=x"]))
 

@@ -182,7 +182,7 @@ def test_a_new_run_in_the_folder_of_another(cli, tmp_path: Path) -> None:
     allowed = "allowed are checkpoint=auto (resumes it), overwrite=true (removes it) and another folder"
     ended = cli("total_steps=32", "run_dir=run")
     assert ended.code == 2 and ended.err == f"error: run_dir=run: holds a run, {allowed}\n"
-    assert cli("total_steps=32", "run_dir=run", "overwrite=true", "data.batch=3").code == 2, "bad input"
+    assert cli("total_steps=32", "run_dir=run", "overwrite=true", "data.minibatches=3").code == 2, "bad input"
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
     # a checkpoint of this folder is the same run, one of another folder is not
     assert cli("checkpoint=run/checkpoints/last.ckpt", "run_dir=other", "total_steps=96", tiny=[]).code == 0

@@ -43,8 +43,8 @@ def test_the_loss_is_the_same(cli, tmp_path: Path, change: str, tolerance: float
     plain, changed = (rows(tmp_path / run)[0] for run in ("plain", "changed"))
     for key in ("loss_delta", "loss_value", "loss_end", "entropy"):
         assert changed[key] == pytest.approx(plain[key], rel=tolerance, abs=1e-4), key
-    steps = last(tmp_path / "changed")["global_step"]
-    assert steps == (2 if "accumulate" in change else 4)
+    steps, plain_steps = (last(tmp_path / run)["global_step"] for run in ("changed", "plain"))
+    assert steps == (plain_steps // 2 if "accumulate" in change else plain_steps) > 0
     names = [last(tmp_path / run)["state_dict"].keys() for run in ("plain", "changed")]
     assert names[0] == names[1], "every way to train writes the same names"
 
@@ -62,7 +62,7 @@ def test_a_repeated_sweep_continues(cli, tmp_path: Path) -> None:
     assert done == {p: p.stat().st_mtime_ns for p in (tmp_path / "sweep" / "seed0").rglob("*") if p.is_file()}
     for seed in range(3):
         run = tmp_path / "sweep" / f"seed{seed}"
-        assert [row["env_steps"] for row in rows(run)] == [32, 64] and record(run)["status"] == "done"
+        assert [row["env_steps"] for row in rows(run)] == [28, 56, 84] and record(run)["status"] == "done"
         assert record(run)["seed"] == seed and (run / "DONE").exists()
 
 

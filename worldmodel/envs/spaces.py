@@ -143,7 +143,7 @@ def _choose(space: Dict, keys: Sequence[str] | None) -> list[str]:
     if keys is None:
         chosen = [key for key, leaf in space.items() if not is_text(leaf) and key != "mission"]
         if not chosen:
-            raise ValueError(f"observation space {one_line(space)}: allowed are spaces with an entry that is not text")
+            raise ValueError(f"the observation space {one_line(space)} has no numbers, allowed are spaces with some")
         return chosen
     allowed = ", ".join(space)
     if isinstance(keys, str) or not keys or len(set(keys)) < len(keys):

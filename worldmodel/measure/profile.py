@@ -124,6 +124,7 @@ class Watch(L.Callback):
             self.wall = time.perf_counter()
         elif update == self.warmup + self.updates:
             self.seconds, self.wall = watch.read(), time.perf_counter() - self.wall
+            trainer.should_stop = True
 
 
 def profile(cfg: DictConfig, *, updates: int = 8, warmup: int = 2, out: str | Path | None = None) -> dict[str, Any]:

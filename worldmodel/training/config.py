@@ -16,6 +16,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from worldmodel.errors import ConfigError, SettingError, check_range
+from worldmodel.training.ranges import check_named_range
 from worldmodel.training.renamed_keys import new_name
 
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs, in three lines, each error that it raises
@@ -175,7 +176,7 @@ def check_call(path: str, target: Callable[..., Any], given: dict[str, Any]) -> 
         given: its arguments.
 
     Raises:
-        ConfigError: for an unknown argument and for a value of another type.
+        ConfigError: for an unknown argument, a value of another type, and a number out of the range of its name.
     """
     parameters = inspect.signature(target).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -189,6 +190,7 @@ def check_call(path: str, target: Callable[..., Any], given: dict[str, Any]) -> 
             raise _no_such_key(_join(path, key), value, allowed)
         if key in hints and not (isinstance(value, dict) and "_target_" in value):
             given[key] = _checked_value(_join(path, key), value, hints[key])
+            check_named_range(_join(path, key), given[key])
 
 
 def _join(path: str, key: str) -> str:

@@ -48,7 +48,7 @@ class TrainingModule(L.LightningModule):
         self.sums: dict[str, Tensor] = {}  # over the steps of this update, by name in metrics.csv
         self.counts: Counter[str] = Counter()
         self.model_in_step = False  # the world model has had losses since the last step of the optimizer
-        self.parts: dict[str, list[torch.nn.Parameter]] = {}  # of the optimiser, clipped separately
+        self.parts = agent.clipped_parts()  # clipped separately
         self.value_head: list[torch.nn.Parameter] = []  # of the optimiser
         self.restored: dict[str, Tensor] = {}  # from a checkpoint: state per environment of this rank, by name
 

@@ -106,7 +106,12 @@ class GymnasiumEnv(Adapter):
             raise ConfigError(f"env.id={id!r}: gymnasium cannot create it with {kwargs}: {reason}") from error
         if venv.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
             venv = NextStep(venv, null_action)
-        super().__init__(venv, keys, null_action, seeds, requested=requested)
+        try:
+            super().__init__(venv, keys, null_action, seeds, requested=requested)
+        except ValueError as error:
+            venv.close()
+            text = str(error)
+            raise ConfigError(text if text.startswith("env.") else f"env.id={id!r}: {text}") from error
         self.resumable, self.repeats = hasattr(venv, "restore"), isinstance(venv, FaultTolerantVectorEnv)
 
     def record(self, path: Path | None = None, limit: int | None = None) -> None:
