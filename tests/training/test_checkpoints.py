@@ -149,11 +149,11 @@ def test_training_continues_while_the_disk_is_full(cli, tmp_path: Path, full_at,
 
 
 def test_a_run_fails_whose_last_checkpoint_cannot_be_written(cli, tmp_path: Path, full_at) -> None:
-    full_at(4, 5)
+    full_at(3, 4)
     run = tmp_path / "run"
     ended = cli("total_steps=96", f"run_dir={run}", "save.every=1")
-    assert ended.code == 1 and "no checkpoint could be written at env_steps=112" in ended.err.splitlines()[-1]
-    assert record(run)["status"] == "failed" and last(run)["global_step"] == 12 and not (run / "DONE").exists()
+    assert ended.code == 1 and "no checkpoint could be written at env_steps=96" in ended.err.splitlines()[-1]
+    assert record(run)["status"] == "failed" and last(run)["global_step"] == 8 and not (run / "DONE").exists()
 
 
 def test_rows_are_written_once_there_is_space(tmp_path: Path) -> None:
