@@ -298,7 +298,7 @@ def test_truncated_checkpoint(cli, checkpoint: Path, tmp_path: Path, size: float
     [
         ("memory.depth", 2, "of another architecture"),
         ("env.id", "MiniGrid-Nowhere-v0", "MiniGrid-Nowhere-v0"),
-        ("env.keys", ["direction"], "obs_space Box(0, 255, (7, 7, 3), uint8), but that of env.id"),
+        ("env.keys", ["image", "direction"], "obs_space Box(0, 255, (7, 7, 3), uint8), but that of env.id"),
     ],
 )
 def test_checkpoint_that_does_not_fit(cli, checkpoint: Path, tmp_path: Path, key: str, value: Any, words: str):
