@@ -22,6 +22,7 @@ def check() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_each_answer_is_one_line_that_names_the_key(check: ModuleType) -> None:
     found = list(check.answers())
     assert len(found) >= 100

@@ -37,8 +37,8 @@ def _failures_of_copies(monkeypatch) -> None:
 @pytest.mark.parametrize("vectorization, kind", CASES)
 def test_a_copy_that_breaks_is_replaced(vectorization: str, kind: str, capfd) -> None:
     env = make_env(
-        "Breaking-v0", num_envs=2, vectorization=vectorization, timeout=0.5, kind=kind, after=5,
-        length=5 if kind == "raise_in_reset" else 1000,
+        "Breaking-v0", num_envs=2, vectorization=vectorization, timeout=2.0 if kind == "freeze" else 60.0, kind=kind,
+        after=5, length=5 if kind == "raise_in_reset" else 1000,
     )  # fmt: skip
     names, seen = [env.reset()[:, 0]], []
     for t in range(1, 13):

@@ -184,7 +184,7 @@ def test_curriculum(runner: StudyRunner) -> None:
         assert run["steps_per_s"] == pytest.approx(28 / run["wall_s"], abs=0.06), (
             "the lesson before had a time of its own"
         )
-    assert "192 environment steps" in (runner.out / "table.md").read_text(), "none is counted twice"
+    assert "224 environment steps" in (runner.out / "table.md").read_text(), "none is counted twice"
     assert (runner.out / "plot.png").stat().st_size > 1000
 
 

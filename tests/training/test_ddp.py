@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -153,7 +154,7 @@ def test_state_of_the_environments_returns_to_its_rank(both: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_all_ranks(both: Path) -> None:
     one, two = ((both / f"broken.{rank}").read_text() for rank in (0, 1))
-    assert one.endswith("not finite at env_steps=32: on another rank") and two.endswith(": value")
+    assert re.search(r"not finite at env_steps=\d+: on another rank$", one) and two.endswith(": value")
 
 
 @pytest.fixture(scope="module")
