@@ -150,7 +150,11 @@ def test_curiosity_is_scored_as_in_training_by_frozen_statistics():
     agent, _ = lived(
         "curiosity=surprise_alone"
     )  # a signal with a memory of its episodes would pay less the second time
-    before = {k: v.clone() for k, v in agent.state_dict().items() if not k.endswith(("count", "reward_normalizer.sum", "return_scale.sum"))}
+    before = {
+        k: v.clone()
+        for k, v in agent.state_dict().items()
+        if not k.endswith(("count", "reward_normalizer.sum", "return_scale.sum"))
+    }
     freeze(agent, 3)
     env = build_env(tiny_config(*EASY, "curiosity=surprise_alone"), seed=5, num_envs=3)
     stats, raws, rews, steps = EpisodeStats(3), 0.0, 0.0, 0
@@ -196,7 +200,6 @@ class Uneven:
     def close(self) -> None: ...
 
     def limit_episodes(self, steps: int) -> None: ...
-
 
 
 def test_long_episodes_count_as_much_as_short_ones():

@@ -61,7 +61,9 @@ def echo(bounds: str, *overrides: str) -> tuple:
 )
 def test_rows_hold_what_the_engine_received(bounds: str, family: str) -> None:
     torch.manual_seed(0)
-    agent, stream, cfg = echo(bounds, f"policy.actor.distribution={family}", "encoder.normalise=false", "target=inverse", "curiosity=icm")
+    agent, stream, cfg = echo(
+        bounds, f"policy.actor.distribution={family}", "encoder.normalise=false", "target=inverse", "curiosity=icm"
+    )
     space = BOUNDS[bounds]
     batches = list(minibatches(agent, stream, cfg))
     assert all(joint_loss(agent, batch).isfinite() for batch in batches)

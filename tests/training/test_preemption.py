@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from worldmodel.errors import ConfigError
 from worldmodel.interruption import RESUMABLE
+from worldmodel.training.callbacks import Metrics
 from worldmodel.training.preemption import PROVIDERS, preemption_notices
 
 
@@ -97,8 +99,14 @@ def test_an_unknown_provider() -> None:
 
 
 def test_a_run_ends_resumable(cli, metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    Metadata.taken = True
+    conclude = Metrics.on_train_epoch_end
+
+    def with_notice(self: Metrics, *args: Any) -> None:
+        conclude(self, *args)
+        Metadata.taken = True  # from the end of the first update on
+
     with monkeypatch.context() as patch:
+        patch.setattr(Metrics, "on_train_epoch_end", with_notice)
         notices = partial(preemption_notices, address=metadata, every_s=0.05)
         patch.setattr("worldmodel.training.run.preemption_notices", notices)
         assert cli("preemption=aws", "run_dir=run", "total_steps=1_000_000").code == RESUMABLE
