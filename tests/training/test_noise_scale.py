@@ -49,7 +49,7 @@ class Quadratics(nn.Module):
 
     def losses(self, batch: Minibatch) -> Losses:
         terms = {"policy": self.policy(batch.policy)}
-        return Losses(terms if batch.model is None else terms | {"model": self.model(batch.model)}, None)
+        return Losses(terms if batch.model is None else terms | {"model": self.model(batch.model)}, None, {})
 
     def weighted_sum(self, terms: dict[str, Tensor]) -> Tensor:
         return sum(terms.values())
