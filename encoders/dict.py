@@ -63,7 +63,7 @@ class Dict(Encoder):
 
 
 def _build(part: Callable[..., Encoder], space: gym.Space, normalise: bool) -> Encoder:
-    """Return the encoder of a key, with the dictionary's `normalise` if it takes one and has none of its own."""
+    """Return the encoder of a key, with the dictionary's `normalise` if it takes one and does not set it."""
     chosen = getattr(part, "keywords", {})
     unset = "normalise" in inspect.signature(part).parameters and "normalise" not in chosen
     return part(space, normalise=normalise) if unset else part(space)

@@ -31,7 +31,7 @@ class SettingError(ConfigError):
 
 
 class UnwritableError(OSError):
-    """A file cannot be written, in one line that says what is kept. A command ends with exit code 1."""
+    """Error of a file that cannot be written. Its line names what is kept; a command ends with exit code 1."""
 
 
 UNWRITABLE = frozenset(

@@ -54,7 +54,7 @@ class ObsNormalizer(nn.Module):
 
     @property
     def empty(self) -> bool:
-        """Whether the statistics have no row yet."""
+        """Return True if the statistics have no row yet."""
         return not any(bool(self._of(key).count > 0) for key in self.keys)
 
     def std(self, key: str = "") -> Tensor:

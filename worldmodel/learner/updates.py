@@ -91,8 +91,8 @@ def update(
 def split_policy(agent: CuriousAgent, scored: ScoredRollout, sequences: Tensor, parts: int) -> Iterator[ScoredRollout]:
     """Yield the minibatches of the policy in one pass.
 
-    They consist of single steps of all sequences, which are less alike than the steps of one sequence. If the policy's
-    gradient reaches the memory, they consist of whole sequences in the given order.
+    They consist of single steps of all sequences, which are less correlated than the steps of one sequence. If the
+    policy's gradient reaches the memory, they consist of whole sequences in the given order.
     """
     if agent.policy.memory_gradient:
         yield from (scored[index] for index in sequences.chunk(parts))

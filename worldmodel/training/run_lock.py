@@ -125,7 +125,7 @@ class RunLock:
 
     @property
     def lost(self) -> bool:
-        """Whether another process has taken the folder, which needs a heartbeat older than STALE_S."""
+        """Return True if another process has taken the folder, which needs a heartbeat older than STALE_S."""
         try:
             with self.path.open("rb") as file:
                 found = _parse(file.read())

@@ -1,4 +1,4 @@
-"""Sweeps (`-m`): each job needs a folder of its own."""
+"""Sweeps (`-m`): each job needs a separate folder."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def table(found: list[Answer]) -> str:
     rows = ["| command | answer |", "|---|---|"]
     for answer in found:
         text = answer.text.strip().removeprefix("error: ").replace("|", "\\|")
-        rows.append(f"| `{answer.command} {answer.arguments}` | {text} |".replace(" `", " `", 1))
+        rows.append(f"| `{answer.command} {answer.arguments}` | {text} |")
     return "\n".join(rows) + "\n"
 
 
