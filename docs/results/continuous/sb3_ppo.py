@@ -1,8 +1,8 @@
-"""Train PPO of Stable-Baselines3 on one world, and append its figures to stable_baselines3.csv beside this script.
+"""Train PPO of Stable-Baselines3 on one world, and append its figures to sb3_ppo.csv beside this script.
 
 pip install stable-baselines3==2.9.2
-python docs/results/continuous/stable_baselines3.py plain HalfCheetah-v5 1000000 20
-python docs/results/continuous/stable_baselines3.py zoo Hopper-v5 1000000 20
+python docs/results/continuous/sb3_ppo.py plain HalfCheetah-v5 1000000 20
+python docs/results/continuous/sb3_ppo.py zoo Hopper-v5 1000000 20
 
 plain: 16 environments x 128 steps, minibatches of 64, 10 passes, otherwise its defaults, with VecNormalize.
 zoo: the tuned settings of RL Baselines3 Zoo (hyperparams/ppo.yml), whose published returns are one run each at 1 M
