@@ -59,7 +59,7 @@ def train(kind: str, world: str, steps: int, seed: int) -> dict[str, object]:
     greedy, _ = evaluate_policy(model, env, n_eval_episodes=20)
     return {
         "settings": kind, "env": world, "seed": seed, "env_steps": model.num_timesteps, "wall_s": round(wall, 1),
-        "steps_per_s": round(model.num_timesteps / wall), "return": round(sum(last) / len(last), 1),
+        "steps_per_s": round(model.num_timesteps / wall), "return": round(sum(last) / len(last), 1) if last else None,
         "return_greedy": round(float(greedy), 1),
     }  # fmt: skip
 
