@@ -133,13 +133,12 @@ class ScoredRollout(Rollout):
 
     def single_steps(self, index: Tensor) -> ScoredRollout:
         """Select new steps as sequences of one new step, without context and `info`; index (n,) of b * T + t."""
-        b, t = index // self.num_new, index % self.num_new
-        rows = self.act.shape[1]
+        b, t = (index // self.num_new)[:, None], (index % self.num_new)[:, None]
+        rows, pair = self.act.shape[1], torch.arange(2, device=index.device)
 
         def select(x: Tensor) -> Tensor:
             first = t + rows - 1 - self.num_new if x.shape[1] == rows else t
-            steps = [first] if x.shape[1] == self.num_new else [first, first + 1]
-            return torch.stack([x[b, step] for step in steps], 1)
+            return x[b, first if x.shape[1] == self.num_new else first + pair]
 
         chosen = {name: map_obs(select, x) for name, x in self.tensors().items() if name != "info"}
         return ScoredRollout(**chosen, info={}, num_new=1)

@@ -21,7 +21,7 @@ from worldmodel.training.renamed_keys import new_name
 
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs, in three lines, each error that it raises
 _HERE = Path(__file__).resolve().parents[1]
-HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
+HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 CONFIG_DIR = str(_HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs")
 
 

@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from worldmodel import benchmark, evaluate, train
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 COMMANDS: dict[str, Callable[[], None]] = {"train": train.main, "evaluate": evaluate.main, "benchmark": benchmark.main}
 SHORT = ("video=false", "logger=none", "total_steps=1")  # a run that begins by mistake ends soon
 
