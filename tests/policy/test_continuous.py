@@ -34,7 +34,7 @@ def drawn(space: Box, count: int = 64, temperature: float = 1.0, **options: obje
 
 @pytest.mark.parametrize("noise", ["learned", "fixed"])
 def test_gaussian_agrees_with_torch(noise: str) -> None:
-    dist, params, sample, logp = drawn(BOUNDED, noise=noise, std=0.5, temperature=2.0)
+    dist, params, sample, logp = drawn(BOUNDED, distribution="gaussian", noise=noise, std=0.5, temperature=2.0)
     oracle = D.Independent(D.Normal(params, 1.0), 1)
     torch.testing.assert_close(logp, oracle.log_prob(sample.flatten(1)))
     again, entropy = dist.evaluate(params, sample, 2.0)

@@ -72,7 +72,7 @@ class ActorCritic(nn.Module):
         memory_gain: float = 1.0,
         own_encoder: bool = False,
         make_encoder: Callable[[], Encoder] | None = None,
-        distribution: Family = "gaussian",
+        distribution: Family = "tanh",
         noise: Noise = "learned",
         std: float = 1.0,
         null_action: int | None = None,

@@ -103,7 +103,7 @@ Distribution = Categorical | MultiCategorical | Gaussian | Beta
 def make_distribution(
     space: gym.Space,
     *,
-    distribution: Family = "gaussian",
+    distribution: Family = "tanh",
     noise: Noise = "learned",
     std: float = 1.0,
     null_action: int | None = None,
