@@ -104,7 +104,7 @@ def test_symlog_clip_and_scale_in_that_order() -> None:
 
 
 @pytest.mark.parametrize("signal", ["rnd", "random_features", "deir", "etd"])
-def test_published_settings_change_the_reward_alone(signal: str) -> None:
+def test_published_settings_change_rewards_sizes_and_rates_alone(signal: str) -> None:
     def flat(node: dict, path: str = "") -> dict[str, object]:
         parts = (flat(v, f"{path}{k}.") if isinstance(v, dict) else {path + k: v} for k, v in node.items())
         return {key: value for part in parts for key, value in part.items()}
@@ -113,15 +113,16 @@ def test_published_settings_change_the_reward_alone(signal: str) -> None:
     plain, published = (flat(OmegaConf.to_container(tiny_config(*overrides, "name=x"))) for overrides in given)
     changed = {key for key in published if published[key] != plain[key]}
     assert plain.keys() == published.keys() and "reward.scale" in changed
-    assert all(key.startswith(("reward.", "policy.objective.", "policy.return_scale.")) for key in changed)
+    groups = ("reward.", "policy.objective.", "policy.return_scale.", "data.", "optimizer.part_lr.", "weights.entropy")
+    assert all(key.startswith(groups) for key in changed)
 
 
 def test_a_rollout_weighs_a_tenth_in_the_statistics_of_deir() -> None:
     options = {k: v for k, v in tiny_config("experiment=deir_published").reward.items() if k[0] != "_"}
-    scale, mask = RewardNormalizer(16, **options), torch.ones(16, 128, dtype=torch.bool)
+    scale, mask = RewardNormalizer(16, **options), torch.ones(16, 512, dtype=torch.bool)
     for _ in range(10):
-        scale(torch.ones(16, 128), mask)
-    scale(torch.full((16, 128), 11.0), mask)
+        scale(torch.ones(16, 512), mask)
+    scale(torch.full((16, 512), 11.0), mask)
     assert scale.moments.mean == pytest.approx(2.0, rel=1e-5)  # 0.9 * 1 + 0.1 * 11
 
 

@@ -32,12 +32,27 @@ def test_rnd() -> None:
     signal.distillation.target = Stub(lambda x: x)
     expected = torch.tensor([[1.0, 13.0]])  # of where a transition led: (1 + 1) / 2, (25 + 1) / 2
     torch.testing.assert_close(signal.reward(ROLL, None), expected)
+    expected[0, 0] += 1.0  # of the episode's first observation, (1 + 1) / 2
     torch.testing.assert_close(signal.losses(ROLL, None)["rnd"], expected)
     signal.proportion = 0.25
     torch.manual_seed(0)
     drawn = torch.stack([signal.losses(ROLL, None)["rnd"] for _ in range(2000)])
-    assert set(drawn.unique().tolist()) == {0.0, 4.0, 52.0}
+    assert set(drawn.unique().tolist()) == {0.0, 8.0, 52.0}
     torch.testing.assert_close(drawn.mean(0), expected, rtol=0.1, atol=0.0)
+
+
+def test_first_observations_of_episodes_train_the_distillation_once() -> None:
+    """The third row ends an episode, the fourth begins another; the window before the new steps is context."""
+    roll = rollout(
+        [[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [4.0, 0.0], [5.0, 0.0]], [0, 0, 0, 0], [True, True, False, True]
+    )
+    distillation = RND(SPEC, dim=2).distillation
+    distillation.whitening = Stub(lambda x: x)
+    distillation.predictor, distillation.target = Stub(lambda x: x[..., :1]), Stub(lambda x: 0 * x[..., :1])
+    loss, mask = distillation.loss(roll), roll.new_steps(roll.mask)
+    assert loss[mask].tolist() == [1.0 + 4.0, 9.0, 16.0 + 25.0]
+    roll.num_new = 3
+    assert distillation.loss(roll)[roll.new_steps(roll.mask)].tolist() == [9.0, 16.0 + 25.0]
 
 
 def test_rnd_agrees_with_torchrl() -> None:
@@ -137,6 +152,15 @@ def test_max() -> None:
     expected = [-log((1 + exp(-1 / v)) / 2) for v in variances]
     torch.testing.assert_close(signal.reward(ROLL, out), torch.tensor([expected]))
     assert signal.delta.mean.tolist() == [0.5] and signal.state.mean.tolist() == [0.5]
+
+
+@pytest.mark.parametrize("dims", [1, 4, 64])
+def test_divergence_per_dimension_does_not_depend_on_their_number(dims: int) -> None:
+    mean, var = torch.tensor([[0.0], [0.2]]).expand(2, dims), torch.ones(2, dims)
+    near = jensen_renyi(mean, var, per_dimension=True)
+    torch.testing.assert_close(near, torch.tensor(-log((1 + exp(-(0.2**2) / 4)) / 2)))
+    far = jensen_renyi(100 * mean, var, per_dimension=True)
+    torch.testing.assert_close(far, torch.tensor(log(2)))
 
 
 def test_max_keeps_its_variances_within_bounds() -> None:

@@ -86,5 +86,5 @@ class NGU(Curiosity):
     def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         return {
             "ngu_inverse": self.features.loss(self.features(roll), roll),
-            "ngu_rnd": self.distillation(next_obs(roll)),
+            "ngu_rnd": self.distillation.loss(roll),
         }

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from worldmodel.curiosity.base import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.episodic import EpisodicVisits
-from worldmodel.curiosity.blocks.features import new_obs, next_obs
+from worldmodel.curiosity.blocks.features import new_obs
 from worldmodel.curiosity.rnd import Distillation
 from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
@@ -48,4 +48,4 @@ class NovelD(Curiosity):
         return torch.where(self.visits(roll) == 1, gain, 0.0)
 
     def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
-        return {"noveld": self.distillation(next_obs(roll))}
+        return {"noveld": self.distillation.loss(roll)}

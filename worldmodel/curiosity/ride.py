@@ -19,8 +19,8 @@ class RIDE(Curiosity):
     does not normalise the reward (reward.normalise=none) and weights it by 0.1 or 0.5 in MiniGrid.
 
     phi learns from both models of ICM, as in the paper. Losses: ride_inverse, the action's cross-entropy, and
-    ride_forward, 1/2 || f(phi_t, a_t) - phi_t+1 ||^2, with the authors' weights. `bits` and `capacity` are those of
-    `EpisodicVisits`. Observations are counted; the paper counts the underlying states.
+    ride_forward, || f(phi_t, a_t) - phi_t+1 ||_2 as in the authors' code, with their weights. `bits` and `capacity` are
+    those of `EpisodicVisits`. Observations are counted; the paper counts the underlying states.
     """
 
     def __init__(
@@ -47,6 +47,6 @@ class RIDE(Curiosity):
     def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
         phi = self.features(roll)
         (expected,) = self.model(phi[:, :-1], roll.new_steps(roll.act))
-        error = 0.5 * (expected - phi[:, 1:]).square().sum(-1)
+        error = (expected - phi[:, 1:]).norm(dim=-1)
         inverse = self.features.loss(phi, roll)
         return {"ride_inverse": self.inverse_weight * inverse, "ride_forward": self.forward_weight * error}

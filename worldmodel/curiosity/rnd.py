@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from encoders.encoder import orthogonal
 from worldmodel.curiosity.base import AgentSpec, Curiosity
-from worldmodel.curiosity.blocks.features import Flat, next_obs
+from worldmodel.curiosity.blocks.features import Flat, new_obs, next_obs
 from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
@@ -41,6 +41,14 @@ class Distillation(nn.Module):
         """Return the mean squared error (*lead) for raw observations (*lead, ...), with the predictor's gradients."""
         obs = self.whitening(obs)
         return (self.predictor(obs) - self.target(obs)).square().mean(-1)
+
+    def loss(self, roll: Sequences) -> Tensor:
+        """Return the error of each transition's next observation (B, T).
+
+        An episode's first observation is no transition's next one. Its error is added to that of its first transition.
+        """
+        error = self(new_obs(roll))  # (B, T+1)
+        return error[:, 1:] + torch.where(roll.new_steps(roll.starts), error[:, :-1], 0.0)
 
 
 def _layers(inputs: int, width: int, count: int) -> list[nn.Module]:
@@ -84,7 +92,7 @@ class RND(Curiosity):
         return self.distillation(next_obs(roll))
 
     def losses(self, roll: Sequences, out: Outputs) -> dict[str, Tensor]:
-        error = self.distillation(next_obs(roll))
+        error = self.distillation.loss(roll)
         if self.proportion < 1.0:
             error = error * (torch.rand_like(error) < self.proportion) / self.proportion
         return {"rnd": error}
