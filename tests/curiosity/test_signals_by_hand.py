@@ -8,12 +8,14 @@ from math import e, exp, log, pi
 import pytest
 import torch
 from helpers.by_hand import OBS, ROLL, SPEC, Stub, outputs, rollout, shift
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 from worldmodel.curiosity import (
     AMA,
     ICM,
     MAX,
+    RE3,
     RND,
     BYOLExplore,
     CuriosityCritic,
@@ -23,6 +25,7 @@ from worldmodel.curiosity import (
     RandomFeatureError,
 )
 from worldmodel.curiosity.max import jensen_renyi
+from worldmodel.curiosity.re3 import kth_distances
 from worldmodel.model.heads.dynamics import bound_logvar
 
 
@@ -53,6 +56,27 @@ def test_first_observations_of_episodes_train_the_distillation_once() -> None:
     assert loss[mask].tolist() == [1.0 + 4.0, 9.0, 16.0 + 25.0]
     roll.num_new = 3
     assert distillation.loss(roll)[roll.new_steps(roll.mask)].tolist() == [9.0, 16.0 + 25.0]
+
+
+def test_re3() -> None:
+    signal = RE3(SPEC, neighbours=2)
+    points = [[0.0], [0.0], [1.0], [3.0], [7.0]]
+    roll = rollout([[p[0], 0.0] for p in points], [0, 0, 0, 0], [True, True, True, True])
+    signal.features.update_and_encode = lambda roll: torch.tensor([points])
+    # of 0, 1, 3 and 7: the second nearest of the other three
+    torch.testing.assert_close(signal.reward(roll, None), torch.tensor([[3.0, 2.0, 3.0, 6.0]]).log1p())
+    roll.mask[0, 1] = False  # a reset: 1 is no observation that an action led to
+    torch.testing.assert_close(signal.reward(roll, None), torch.tensor([[7.0, 0.0, 4.0, 7.0]]).log1p())
+    assert signal.losses(roll, None) == {}
+
+
+def test_neighbours_agree_with_scikit_learn() -> None:
+    x = torch.randn(2500, 4)
+    theirs = NearestNeighbors(n_neighbors=4).fit(x.numpy()).kneighbors(x.numpy())[0][:, 3]
+    torch.testing.assert_close(kth_distances(x, 3, 4096), torch.from_numpy(theirs).float(), rtol=1e-4, atol=1e-5)
+    assert kth_distances(x[:1], 3, 4096).tolist() == [0.0]
+    few = kth_distances(x, 3, 100)
+    assert (few >= kth_distances(x, 3, 4096)).all() and few.isfinite().all()
 
 
 def test_rnd_agrees_with_torchrl() -> None:

@@ -19,6 +19,7 @@ from worldmodel.curiosity.none import NoCuriosity
 from worldmodel.curiosity.noveld import NovelD
 from worldmodel.curiosity.plan2explore import Plan2Explore
 from worldmodel.curiosity.random_features import RandomFeatureError
+from worldmodel.curiosity.re3 import RE3
 from worldmodel.curiosity.reward_normalizer import RewardNormalizer
 from worldmodel.curiosity.ride import RIDE
 from worldmodel.curiosity.rnd import RND
@@ -32,6 +33,7 @@ __all__ = [
     "ICM",
     "MAX",
     "NGU",
+    "RE3",
     "RIDE",
     "RND",
     "AgentSpec",
