@@ -19,6 +19,13 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     return x
 
 
+def max_over_ranks(x: Tensor) -> Tensor:
+    """Take the largest value over all ranks in place; on one rank, return it unchanged."""
+    if world_size() > 1:
+        dist.all_reduce(x, dist.ReduceOp.MAX)
+    return x
+
+
 def differentiable_sum(x: Tensor) -> Tensor:
     """Sum x over all ranks; on one rank, return x.
 

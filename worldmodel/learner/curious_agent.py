@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.curiosity import Curiosity, RewardNormalizer
-from worldmodel.distributed import sum_over_ranks, world_size
+from worldmodel.distributed import max_over_ranks, sum_over_ranks, world_size
 from worldmodel.envs.spec import EnvSpec
 from worldmodel.errors import ConfigError
 from worldmodel.experience.actor import Actor
@@ -21,7 +21,7 @@ from worldmodel.model.targets.collapse import effective_rank, latent_std
 from worldmodel.model.world_model import WorldModel
 from worldmodel.obs_normalizer import input_normalizer
 from worldmodel.policy import ActorCritic, Objective, ReturnScale
-from worldmodel.policy.returns import explained_variance
+from worldmodel.policy.returns import discounted_returns, explained_variance
 from worldmodel.seeds import IMAGINATION, derive_seed
 from worldmodel.types import Minibatch, Rollout, ScoredRollout
 
@@ -186,11 +186,16 @@ class CuriousAgent(nn.Module):
         shares = masked_means({"raw": raw, "int": rew_int, "error": out.skill_error, "base": out.skill_base}, mask)
         means = sum_over_ranks(torch.stack(list(shares.values()))) / world_size()
         values = {"ext": (scored.value_ext, scored.ret_ext), "int": (scored.value_int, scored.ret_int)}
+        objective = self.objective
+        end, trunc = rollout.new_steps(rollout.end), rollout.new_steps(rollout.trunc)
+        seen = discounted_returns(torch.where(mask, rew_ext, 0.0), end, trunc, mask, gamma=objective.gamma_ext)
         figures = {
             "rew_int_raw": means[0],
             "rew_int": means[1],
             "rew_int_std": self.reward_normalizer.moments.std,
             "return_scale": self.return_scale.scale,
+            "alive_value": objective.weight_int * means[1] / max(1 - objective.gamma_int, 1e-9),
+            "max_return_ext": max_over_ranks(seen.max()),
             "delta_skill": 1 - means[2] / means[3].clamp_min(1e-12),
             "latent_std": latent_std(y, valid),
             "latent_rank": effective_rank(y, valid),

@@ -56,6 +56,12 @@ def gae(
     return adv, adv + value[:, :-1]
 
 
+def discounted_returns(rew: Tensor, end: Tensor, trunc: Tensor, mask: Tensor, *, gamma: float) -> Tensor:
+    """Return the discounted sums (B, T) of the rewards up to the end of the episode or of the rollout; see `gae`."""
+    value = rew.new_zeros(len(rew), rew.shape[1] + 1)
+    return gae(rew, value, end, trunc, mask, gamma=gamma, lam=1.0)[1]
+
+
 @torch.no_grad()
 def explained_variance(value: Tensor, ret: Tensor, mask: Tensor) -> Tensor:
     """Return 1 - Var(ret - value) / Var(ret) over the real steps of all ranks, a scalar; nan for a constant return.

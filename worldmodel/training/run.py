@@ -24,6 +24,7 @@ from worldmodel.interruption import Interrupted
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.training.build import build_agent, build_data, build_module, env_spec
 from worldmodel.training.callbacks import (
+    AliveValue,
     CollapseGuard,
     Metrics,
     ProgressBar,
@@ -165,6 +166,7 @@ def train_from(
         ReplayPriorities(data.stream),
         ProgressBar(metrics, cfg.total_steps),
         CollapseGuard(metrics),
+        AliveValue(metrics, agent.objective),
         StopWhenSolved(metrics, cfg.stop_return),
         stop,
         *resets,

@@ -1,5 +1,6 @@
 """Callbacks of the training loop."""
 
+from worldmodel.training.callbacks.alive_value import AliveValue
 from worldmodel.training.callbacks.budget import StopAtBudget
 from worldmodel.training.callbacks.checkpoints import CheckpointFiles, Checkpoints
 from worldmodel.training.callbacks.collapse import CollapseGuard
@@ -13,6 +14,7 @@ from worldmodel.training.callbacks.solved import StopWhenSolved
 from worldmodel.training.callbacks.taken import StopIfTaken
 
 __all__ = [
+    "AliveValue",
     "CheckpointFiles",
     "Checkpoints",
     "CollapseGuard",
