@@ -96,6 +96,14 @@ def test_order() -> None:
         assert act(env).rew.tolist() == pytest.approx([expected] * 2)
 
 
+def test_positional_arguments() -> None:
+    hundredfold = f"{G}.TransformReward, func: {{_target_: operator.mul, _partial_: true, _args_: [100.0]}}"
+    env = wrapped("Taking-v0", hundredfold)
+    check_trusted({"env": {"_target_": "operator.mul"}}, "x")  # a configuration of the project has it
+    env.reset()
+    assert act(env).rew.tolist() == [400.0] * 2
+
+
 def test_minigrid() -> None:
     env = wrapped("MiniGrid-Empty-5x5-v0", "minigrid.wrappers.RGBImgPartialObsWrapper, tile_size: 4")
     assert env.reset()["image"].shape == (2, 28, 28, 3) and env.info["agent_pos"].tolist() == [[1, 1]] * 2

@@ -53,6 +53,6 @@ def kth_distances(x: Tensor, k: int, candidates: int) -> Tensor:
     for first in range(0, n, ROWS):
         rows = torch.arange(first, min(first + ROWS, n), device=x.device)
         d = torch.cdist(x[rows], x[chosen], compute_mode="donot_use_mm_for_euclid_dist")
-        d = d.masked_fill(rows[:, None] == chosen, torch.inf).sort(-1).values[:, : min(k, n - 1)]
+        d = d.masked_fill(rows[:, None] == chosen, torch.inf).topk(min(k, len(chosen)), largest=False).values
         parts.append(torch.where(d.isfinite(), d, 0.0).max(-1).values)
     return torch.cat(parts)

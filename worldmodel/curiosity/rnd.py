@@ -46,6 +46,7 @@ class Distillation(nn.Module):
         """Return the error of each transition's next observation (B, T).
 
         An episode's first observation is no transition's next one. Its error is added to that of its first transition.
+        With data.context=0 the first row of every rollout counts as such an observation.
         """
         error = self(new_obs(roll))  # (B, T+1)
         return error[:, 1:] + torch.where(roll.new_steps(roll.starts), error[:, :-1], 0.0)

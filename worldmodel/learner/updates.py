@@ -98,7 +98,7 @@ def split_policy(agent: CuriousAgent, scored: ScoredRollout, sequences: Tensor, 
         yield from (scored[index] for index in sequences.chunk(parts))
         return
     order = torch.randperm(len(scored) * scored.num_new).to(sequences.device)
-    yield from scored.single_steps(order).split(-(-len(order) // parts))
+    yield from (scored.single_steps(index) for index in order.chunk(parts))
 
 
 def policy_batches(
