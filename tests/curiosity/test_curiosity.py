@@ -26,9 +26,9 @@ ALL = torch.ones(1, 3, dtype=torch.bool)
 def outputs(error: list, var: list) -> Outputs:
     """Outputs (1, 2) of two-dimensional latents with these errors and predicted variances."""
     logvar = torch.tensor(var).log()
-    none = torch.zeros(1, 2)
+    none, one = torch.zeros(1, 2), torch.ones(())
     pred = Prediction(torch.zeros_like(logvar), logvar, none, none)
-    return Outputs(none, none, none, pred, torch.tensor(error), none, none)
+    return Outputs(none, none, none, pred, torch.tensor(error), one, one)
 
 
 OUT = outputs([[[1.0, 3.0], [2.0, 0.0]]], [[[1.0, 4.5], [0.1, 1.0]]])
@@ -50,7 +50,9 @@ def test_expected_noise_is_no_surprise() -> None:
     torch.manual_seed(0)
     std = torch.tensor([0.1, 1.0, 10.0, 100.0]).repeat(16)
     error = torch.randn(1, 4000, 64) * std
-    out = Outputs(*[None] * 3, Prediction(error, 2 * std.log().expand_as(error), None, None), error, None, None)
+    none, one = torch.zeros(1, 4000), torch.ones(())
+    pred = Prediction(torch.zeros_like(error), 2 * std.log().expand_as(error), none, none)
+    out = Outputs(none, none, none, pred, error, one, one)
     assert Surprise(SPEC, margin=0.0, low=-1.0).reward(ROLL, out).mean().abs() < 0.01
     assert Error(SPEC).reward(ROLL, out).mean() > 2000
 
@@ -62,7 +64,8 @@ def test_error_and_none_by_hand() -> None:
 
 def test_maps_are_averaged_over_positions() -> None:
     error = torch.randn(1, 2, 3, 4, 5)
-    out = Outputs(*[None] * 3, Prediction(error, torch.zeros_like(error), None, None), error, None, None)
+    none, one = torch.zeros(1, 2), torch.ones(())
+    out = Outputs(none, none, none, Prediction(torch.zeros_like(error), 0 * error, none, none), error, one, one)
     torch.testing.assert_close(Error(SPEC).reward(ROLL, out), error.square().mean((2, 3, 4)))
 
 

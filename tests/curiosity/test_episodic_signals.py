@@ -137,7 +137,7 @@ def fit(curiosity: Curiosity, roll, steps: int) -> list[float]:
 def test_etd_learns_how_far_apart_places_are() -> None:
     etd = small("etd", dim=32, hidden=64, width=32, gamma=0.9)
     roll = rollout(views([list(range(20))]))
-    fit(etd, roll, 150)
+    fit(etd, roll, 400)
     with torch.no_grad():
         phi = etd.embed(etd.features(roll.obs[0]))
         d = quasimetric(phi[:, None], phi[None])  # (20, 20): from row i to row j

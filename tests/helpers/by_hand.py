@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from helpers.rollouts import hand_made
 from helpers.specs import agent_spec
+from worldmodel.model.heads import Prediction
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout
 
@@ -62,7 +63,9 @@ def outputs(y: list, error: list | None = None) -> Outputs:
     """Outputs of a world model with latents (1, T+1, D) and errors (1, T, D); h is zero and of width 3."""
     y = torch.tensor([y])
     h = torch.zeros(1, y.shape[1] - 1, 3)
-    return Outputs(y, y, h, None, None if error is None else torch.tensor([error]), None, None)
+    change, one = torch.tensor([error or 0.0]), torch.ones(())
+    flat = Prediction(torch.zeros_like(change), torch.zeros_like(change), h[..., 0], h[..., 0])
+    return Outputs(y, y, h, flat, change, one, one)
 
 
 ROLL = rollout(OBS, [1, 0])

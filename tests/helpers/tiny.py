@@ -33,7 +33,7 @@ TINY = [
 EASY = ["env.id=MiniGrid-Empty-5x5-v0", "+env.max_episode_steps=6"]  # episodes end within every rollout
 LACKING = {
     "memory.heads": ("memory=gru", "memory=mlp", "experiment=chain_dream", "experiment=chain_plan"),
-    "target.dim": ("target=ema", "target=sigreg", "target=vicreg", "target=reconstruction"),
+    "target.dim": ("target=codes", "target=ema", "target=sigreg", "target=vicreg", "target=reconstruction"),
 }
 
 

@@ -116,7 +116,8 @@ def test_losses_by_hand(pair) -> None:
     pred = Prediction(error, logvar, torch.full(lead, 0.5), torch.zeros(lead))
     roll = clone(roll)
     roll.rew_ext.fill_(2.0)
-    losses = model.losses(Outputs(None, None, None, pred, error, None, None), roll)
+    one = torch.ones(())
+    losses = model.losses(Outputs(one, one, one, pred, 2 * error, one, one), roll)
     # 1/2 (9 / var + log var) sigma, averaged over both dimensions
     e = torch.tensor(2.0).exp()
     torch.testing.assert_close(losses["delta"], ((4.5 + 0.5 * (9 / e + 2) * e.sqrt()) / 2).expand(lead))

@@ -26,7 +26,7 @@ SMALL = ["env.num_envs=2", "data.rollout_length=3", "data.context=1", "total_ste
 PIXELS = ["env=atari", *SMALL]
 # changes of one part at a time
 PARTS = {
-    **{f"target {t}": [f"target={t}"] for t in ("inverse", "ema", "sigreg", "vicreg", "reconstruction")},
+    **{f"target {t}": [f"target={t}"] for t in ("codes", "inverse", "ema", "sigreg", "vicreg", "reconstruction")},
     **{f"memory {m}": [f"memory={m}"] for m in ("gru", "mlp", "huggingface")},
     "memory llama": ["memory=huggingface", "memory.model_type=llama", "+memory.options.intermediate_size=32"],
     **{f"curiosity {c}": [f"curiosity={c}"] for c in ("error", "none")},

@@ -34,7 +34,7 @@ from worldmodel.training.module import TrainingModule
 from worldmodel.types import Minibatch, Rollout, ScoredRollout
 
 CASES = [
-    *(f"target={x}" for x in ("random", "inverse", "ema", "sigreg", "vicreg", "reconstruction")),
+    *(f"target={x}" for x in ("random", "codes", "inverse", "ema", "sigreg", "vicreg", "reconstruction")),
     *(f"curiosity={x}" for x in ("rnd", "max", "byol_explore", "learning_progress")),  # those with statistics
     "experiment=cartpole",  # vector observations have statistics as well
 ]

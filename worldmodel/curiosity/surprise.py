@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from worldmodel.curiosity.base import AgentSpec, Curiosity
@@ -34,5 +33,4 @@ class Surprise(Curiosity):
         self.margin, self.low, self.high = margin, low, high
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        ratio = out.error.square() * torch.exp(-out.pred.logvar)
-        return (ratio.flatten(2).mean(-1) - 1.0 - self.margin).clamp(self.low, self.high)
+        return (out.excess - self.margin).clamp(self.low, self.high)

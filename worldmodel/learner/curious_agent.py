@@ -182,7 +182,8 @@ class CuriousAgent(nn.Module):
         rollout = replace(rollout, value_ext=rollout.value_ext * self.value_ratio)
         scored = self.objective.score(rollout, self.return_scale(rew_ext), rew_int)
         self.env_steps += sum_over_ranks(mask.sum())
-        y, valid = out.y[:, :-1].flatten(0, 1).flatten(1), rollout.new_steps(rollout.valid).flatten()
+        learnt = out.y if self.model.target.scaled else out.z  # codes cannot collapse, their encoder's latent can
+        y, valid = learnt[:, :-1].flatten(0, 1).flatten(1), rollout.new_steps(rollout.valid).flatten()
         shares = masked_means({"raw": raw, "int": rew_int, "error": out.skill_error, "base": out.skill_base}, mask)
         means = sum_over_ranks(torch.stack(list(shares.values()))) / world_size()
         values = {"ext": (scored.value_ext, scored.ret_ext), "int": (scored.value_int, scored.ret_int)}

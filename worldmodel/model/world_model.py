@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Literal, cast
 
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from encoders import CodeEncoder, Encoder
-from worldmodel.errors import check_choice
+from worldmodel.errors import SettingError, check_choice
 from worldmodel.model.action_embedding import ActionEmbedding
-from worldmodel.model.heads import DynamicsHead, Head, ObservationHead, Prediction
+from worldmodel.model.heads import CodesHead, CodesPrediction, DynamicsHead, Forecast, Head, ObservationHead
 from worldmodel.model.memory import Memory
 from worldmodel.model.targets.base import Target, without_scale
+from worldmodel.model.targets.codes import Codes
 from worldmodel.running_stats import RunningMeanStd
 from worldmodel.types import Obs, Rollout, Sequences
 
@@ -28,10 +30,30 @@ class Outputs:
     z: Tensor  # (B, T+1, *encoder.shape)
     y: Tensor  # (B, T+1, *target.shape)
     h: Tensor  # (B, T, D)
-    pred: Prediction
-    error: Tensor  # (B, T, *latent) observed minus predicted, in normalised units
-    skill_error: Tensor  # (B, T) squared error of the predicted delta, in units of the delta's variance
-    skill_base: Tensor  # (B, T) squared delta in the same units: the error of predicting no change
+    pred: Forecast
+    change: Tensor  # (B, T, *latent) what was predicted, in normalised units: the delta, or the next latent
+    unit: Tensor  # (*latent) of `change`, in standard deviations of the delta
+    delta_std: Tensor  # (*latent)
+
+    @cached_property
+    def error(self) -> Tensor:
+        """Observed minus predicted change (B, T, *latent), in normalised units."""
+        return self.change - self.pred.mean
+
+    @cached_property
+    def skill_error(self) -> Tensor:
+        """Squared error of the predicted delta (B, T), in units of the delta's variance."""
+        return (self.error.detach() * self.unit).square().flatten(2).mean(-1)
+
+    @cached_property
+    def skill_base(self) -> Tensor:
+        """Squared delta (B, T) in the same units: the error of predicting no change."""
+        return ((self.y[:, 1:] - self.y[:, :-1]).detach() / self.delta_std).square().flatten(2).mean(-1)
+
+    @property
+    def excess(self) -> Tensor:
+        """Surprise above what was expected (B, T), 0 on average for a calibrated model; see `Prediction.excess`."""
+        return self.pred.excess(self.error, self.y[:, 1:])
 
 
 class WorldModel(nn.Module):
@@ -69,7 +91,13 @@ class WorldModel(nn.Module):
         self.act_space = act_space
         self.act = ActionEmbedding(act_space, dim)
         self.start = nn.Parameter(torch.zeros(dim))
-        self.heads = nn.ModuleDict({"dynamics": DynamicsHead(dim, target.shape, hidden)})
+        if isinstance(target, Codes):
+            if predicts != "delta":
+                raise SettingError("model.predicts", predicts, "with target=codes is delta")
+            dynamics: DynamicsHead = CodesHead(dim, target, hidden)
+        else:
+            dynamics = DynamicsHead(dim, target.shape, hidden)
+        self.heads = nn.ModuleDict({"dynamics": dynamics})
         for name, make_head in heads.items():
             self.heads[name] = make_head()
         self.delta_scale = RunningMeanStd(target.shape, centred=False, horizon=target.scale_horizon)
@@ -128,28 +156,32 @@ class WorldModel(nn.Module):
         if mask is not None and y.requires_grad:
             change, now = without_scale(change, mask), without_scale(now, mask)
         pred = self.dynamics(h, self.act(act), now)
-        error = change - pred.mean
-        raw = error if self.predicts == "delta" else error * (self.latent_scale.std / scale)
-        squares = raw.detach().square().flatten(2).mean(-1)
-        return Outputs(z, y, h, pred, error, squares, (delta.detach() / scale).square().flatten(2).mean(-1))
+        unit = torch.ones_like(scale) if self.predicts == "delta" else self.latent_scale.std / scale
+        return Outputs(z, y, h, pred, change, unit, scale)
 
-    def predict(self, h: Tensor, act: Tensor, y: Tensor) -> Prediction:
+    def predict(self, h: Tensor, act: Tensor, y: Tensor) -> Forecast:
         """Predict the next step from h (*lead, D), act (*lead, *act_shape) and y (*lead, *latent)."""
         return self.dynamics(h, self.act(act), self.latent_scale(y))
 
-    def expected_delta(self, pred: Prediction, y: Tensor) -> Tensor:
+    def expected_delta(self, pred: Forecast, y: Tensor) -> Tensor:
         """Return the mean prediction as a change of the latent y, in units of y: (*lead, *latent)."""
         if self.predicts == "delta":
             return pred.mean * self.delta_scale.std
         return pred.mean * self.latent_scale.std + self.latent_scale.mean - y
 
     def imagine(self, h: Tensor, act: Tensor, obs: Obs) -> Obs:
-        """Sample the next observation (N, *obs_shape) from the observation head.
+        """Sample the next observation (N, *obs_shape) from the head of codes: that of the target, or `observation`.
 
         h: memory (N, D). act: action (N, *act_shape). obs: present observation (N, *obs_shape).
         """
+        if isinstance(self.target, Codes):
+            pred = cast(CodesPrediction, self.predict(h, act, self.target(obs, h)))
+            return self.observation_of(self.target.split(pred.sample()))
         assert self.observation is not None, "imagination needs the head `observation`"
-        codes = self.observation.sample(h, self.act(act), self.symbols(obs))
+        return self.observation_of(self.observation.sample(h, self.act(act), self.symbols(obs)))
+
+    def observation_of(self, codes: Tensor) -> Obs:
+        """Return the observations (*lead, *obs_shape) of codes (*lead, cells, C)."""
         return cast(CodeEncoder, self.encoder).observation(codes)
 
     def symbols(self, obs: Obs) -> Tensor:
@@ -165,9 +197,12 @@ class WorldModel(nn.Module):
         obs = roll.new_rows(roll.obs)
         z = self.encoder(obs)
         y = self.target(obs, z)
-        self.delta_scale.update(y[:, 1:] - y[:, :-1], roll.new_steps(roll.mask))
-        self.latent_scale.update(y[:, :-1], roll.new_steps(roll.valid))
-        return self.predict_and_compare(roll.h, roll.new_steps(roll.act), z, y)
+        if self.target.scaled:
+            self.delta_scale.update(y[:, 1:] - y[:, :-1], roll.new_steps(roll.mask))
+            self.latent_scale.update(y[:, :-1], roll.new_steps(roll.valid))
+        out = self.predict_and_compare(roll.h, roll.new_steps(roll.act), z, y)
+        self.dynamics.observe(y, roll.new_rows(roll.valid))
+        return out
 
     def losses(self, out: Outputs, roll: Sequences) -> dict[str, Tensor]:
         """Return the unreduced (B, T) losses of the heads and of the target, by name."""

@@ -18,6 +18,7 @@ from worldmodel.envs.spec import EnvSpec
 from worldmodel.errors import ConfigError, SettingError, check_range
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.learner.updates import Batching
+from worldmodel.model.targets import Codes
 from worldmodel.model.world_model import WorldModel
 from worldmodel.training.config import fill
 from worldmodel.training.datamodule import SequenceData
@@ -75,7 +76,7 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
     curiosity = instantiate(cfg.curiosity)(signal_spec)
     imagination = instantiate(cfg.policy.imagination) if "_target_" in cfg.policy.imagination else None
     if imagination is not None:
-        check_imagination(cfg, curiosity)
+        check_imagination(cfg, model, curiosity)
         imagination.check(spec.act_space, curiosity)
     if cfg.policy.actor.memory_gradient:
         check_dropout(cfg, model)
@@ -150,16 +151,17 @@ def dropout_rate(module: nn.Module) -> float:
     return max(rates, default=0.0)
 
 
-def check_imagination(cfg: DictConfig, curiosity: Curiosity) -> None:
+def check_imagination(cfg: DictConfig, model: WorldModel, curiosity: Curiosity) -> None:
     """Check that the rest of a configuration supports learning in imagination.
 
     Raises:
-        ValueError: without an observation head, with a signal that needs real outcomes, with a policy gradient into the
-            memory, or without a replay.
+        ValueError: without a head of observations, with a signal that needs real outcomes, with a policy gradient into
+            the memory, or without a replay.
     """
-    if "observation" not in cfg.heads:
+    if "observation" not in cfg.heads and not isinstance(model.target, Codes):
         raise ValueError(
-            f"policy.imagination with heads={sorted(map(str, cfg.heads))}: allowed are lists with observation"
+            f"policy.imagination with heads={sorted(map(str, cfg.heads))}: allowed are lists with observation, and "
+            "any with target=codes"
         )
     if type(curiosity).predict_reward is Curiosity.predict_reward:
         name = type(curiosity).__name__

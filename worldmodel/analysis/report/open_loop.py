@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.model.targets import EMA, Reconstruction, SIGReg, VICReg
+from worldmodel.model.targets import EMA, Codes, Reconstruction, SIGReg, VICReg
 from worldmodel.model.world_model import WorldModel
 from worldmodel.types import Rollout, Sequences, concatenate
 
@@ -59,6 +59,7 @@ def imagine(model: WorldModel, window: Window, start: int, steps: int) -> Tensor
 
     - z_start + (y_hat - y_start), where y is in the encoder's space (`imagines_latents`). For ema, the difference
       between its slow encoder and the main one is assumed to stay that of the start.
+    - the encoded most probable codes, where y is the observation's codes.
     - the mean latent of the rows seen so far, where y is in another space (random, inverse and pretrained targets, ema
       with l2). The memory then follows the actions alone, and its skill is a lower bound. Of zeros, the last latent
       and this mean, the mean predicted best.
@@ -78,6 +79,8 @@ def imagine(model: WorldModel, window: Window, start: int, steps: int) -> Tensor
         path.append(y_hat)
         if k + 1 < steps:
             z_hat = z_now + (y_hat - y_now) if unknown is None else unknown
+            if isinstance(model.target, Codes):
+                z_hat = model.encoder(model.observation_of(model.target.components(y_hat)))
             h = model.memory.step(model.tokens(z_hat, act, goes_on), episode, valid, state)
     return torch.stack(path, 1)
 

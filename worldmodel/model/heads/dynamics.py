@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from einops import rearrange
@@ -25,14 +25,52 @@ def bound_logvar(raw: Tensor) -> Tensor:
     return LOGVAR_MIN + F.softplus(raw - LOGVAR_MIN)
 
 
+class Forecast(Protocol):
+    """Prediction of a transition of any kind of latent; mean and logvar are in normalised units."""
+
+    rew: Tensor  # (*lead) symlog of the extrinsic reward
+    end: Tensor  # (*lead) logit of termination
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the change (*lead, *latent)."""
+        ...
+
+    @property
+    def logvar(self) -> Tensor:
+        """Log-variance of the change (*lead, *latent)."""
+        ...
+
+    def excess(self, error: Tensor, y: Tensor) -> Tensor:
+        """Return by how much an outcome surprises above what was expected, 0 on average if calibrated: (*lead).
+
+        Arguments: error (*lead, *latent), observed minus predicted, and the next y (*lead, *latent).
+        """
+        ...
+
+
 @dataclass
 class Prediction:
-    """Prediction of a transition; mean and logvar are in normalised units."""
+    """Gaussian prediction of a transition."""
 
     mean: Tensor  # (*lead, *latent)
     logvar: Tensor  # (*lead, *latent)
     rew: Tensor  # (*lead) symlog of the extrinsic reward
     end: Tensor  # (*lead) logit of termination
+
+    def excess(self, error: Tensor, y: Tensor) -> Tensor:
+        """See `Forecast.excess`.
+
+        It is the mean over dimensions of e^2 / sigma^2 - 1. A map's positions are summed instead, in units of the
+        sum's standard deviation sqrt(2 positions / channels) where that is above 1, so that an event in one place
+        counts the same on a small and on a large map.
+        """
+        ratio = error.square() * torch.exp(-self.logvar)
+        if self.mean.ndim - self.rew.ndim == 1:
+            return ratio.mean(-1) - 1.0
+        channels, height, width = self.mean.shape[-3:]
+        total = (ratio.mean(-3) - 1.0).sum((-1, -2))
+        return total / max(1.0, (2 * height * width / channels) ** 0.5)
 
 
 class VectorDelta(nn.Module):
@@ -78,7 +116,7 @@ class DynamicsHead(Head):
         self.delta = (MapDelta if len(latent) == 3 else VectorDelta)(hidden, latent)
         self.outcome = nn.Linear(hidden, 2)
 
-    def forward(self, h: Tensor, act: Tensor, y: Tensor) -> Prediction:
+    def forward(self, h: Tensor, act: Tensor, y: Tensor) -> Forecast:
         """Predict from the memory h (*lead, D), the embedded action (*lead, D) and y (*lead, *latent), normalised."""
         u = self.trunk(h) + self.act(act)  # (*lead, hidden)
         u = F.gelu(u if self.now is None else u + self.now(y))
@@ -95,12 +133,18 @@ class DynamicsHead(Head):
         inverse = torch.exp(-out.pred.logvar)
         nll = 0.5 * (out.error.square() * inverse + out.pred.logvar)
         nll = (nll * torch.exp(0.5 * out.pred.logvar).detach()).flatten(2).mean(-1)
-        end = seq.new_steps(seq.end).to(out.pred.end.dtype)
+        return {"delta": nll, **self.outcome_losses(out.pred, seq)}
+
+    def outcome_losses(self, pred: Forecast, seq: Sequences) -> dict[str, Tensor]:
+        """Return the losses `rew` and `end`, (B, T) each."""
+        end = seq.new_steps(seq.end).to(pred.end.dtype)
         return {
-            "delta": nll,
-            "rew": 0.5 * (out.pred.rew - symlog(seq.new_steps(seq.rew_ext))).square(),
-            "end": F.binary_cross_entropy_with_logits(out.pred.end, end, reduction="none"),
+            "rew": 0.5 * (pred.rew - symlog(seq.new_steps(seq.rew_ext))).square(),
+            "end": F.binary_cross_entropy_with_logits(pred.end, end, reduction="none"),
         }
+
+    def observe(self, y: Tensor, valid: Tensor) -> None:
+        """Learn of new rows y (*lead, *latent) where valid (*lead) is True, after a rollout was scored."""
 
     def hidden_matrices(self) -> list[Tensor]:
         """Return the weights of the hidden layer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import gymnasium as gym
 import torch
@@ -10,9 +10,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders import CodeEncoder, Encoder
+from encoders import Encoder
 from encoders.table import Table
 from worldmodel.model.heads.base import Head
+from worldmodel.model.targets.categorical import code_encoder
 from worldmodel.types import Sequences
 
 if TYPE_CHECKING:
@@ -39,9 +40,10 @@ class ObservationHead(Head):
 
     def __init__(self, dim: int, encoder: Encoder, obs_space: gym.Space, hidden: int = 256, joint: bool = True):
         super().__init__()
-        self.sizes = sizes_of_codes(encoder, "heads=observation")
+        coder = code_encoder(encoder, "heads=observation")
+        self.sizes = tuple(coder.num_values)
         blank = torch.zeros(1, *(obs_space.shape or ())) + torch.as_tensor(getattr(obs_space, "start", 0))
-        self.cells = cast(CodeEncoder, encoder).codes(blank).shape[1]
+        self.cells = coder.codes(blank).shape[1]
         self.trunk = nn.Linear(dim, hidden)
         self.act = nn.Linear(dim, hidden, bias=False)
         if self.cells > 1:
@@ -113,15 +115,3 @@ class ObservationHead(Head):
             logp = self.log_probs(logits, codes, c)
             codes[..., c] = (logp - torch.empty_like(logp).exponential_().log_()).argmax(-1)  # the Gumbel trick
         return codes
-
-
-def sizes_of_codes(encoder: Encoder, setting: str) -> tuple[int, ...]:
-    """Return the number of values of each component of a code.
-
-    Raises:
-        ValueError: for encoders without codes; the message starts with the `setting` that needs them.
-    """
-    if not hasattr(encoder, "num_values") or not hasattr(encoder, "codes"):
-        name = type(encoder).__name__
-        raise ValueError(f"{setting} with encoder={name}: allowed are encoders of codes (discrete, grid)")
-    return tuple(cast(CodeEncoder, encoder).num_values)

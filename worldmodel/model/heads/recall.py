@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from encoders import Encoder
 from worldmodel.model.heads.base import Head
-from worldmodel.model.heads.observation import sizes_of_codes
+from worldmodel.model.targets.categorical import code_encoder
 from worldmodel.types import Sequences
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class RecallHead(Head):
 
     def __init__(self, dim: int, encoder: Encoder):
         super().__init__()
-        self.sizes = sizes_of_codes(encoder, "heads=recall")
+        self.sizes = tuple(code_encoder(encoder, "heads=recall").num_values)
         self.out = nn.Linear(dim, sum(self.sizes))
 
     def forward(self, h: Tensor) -> Tensor:

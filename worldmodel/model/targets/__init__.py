@@ -1,6 +1,7 @@
 """Latent targets of the world model, and regularisers against collapse."""
 
 from worldmodel.model.targets.base import Target
+from worldmodel.model.targets.codes import Codes
 from worldmodel.model.targets.collapse import effective_rank, latent_std
 from worldmodel.model.targets.ema import EMA
 from worldmodel.model.targets.frozen import Frozen
@@ -11,6 +12,7 @@ from worldmodel.model.targets.vicreg import VICReg
 
 __all__ = [
     "EMA",
+    "Codes",
     "Frozen",
     "Inverse",
     "Reconstruction",

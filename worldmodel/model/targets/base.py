@@ -25,6 +25,8 @@ class Target(nn.Module):
     shape: tuple[int, ...]
     scale_horizon: ClassVar[float] = 1e6
     """Steps that the running scale of y averages over; few for a y that learns, so that the scale follows it."""
+    scaled: ClassVar[bool] = True
+    """Whether y and its change are predicted in units of their running scale."""
 
     def forward(self, obs: Obs, z: Tensor) -> Tensor:
         """Return y (B, L+1, *shape) for obs leaves (B, L+1, ...) and the main encoder's z (B, L+1, *encoder.shape).
