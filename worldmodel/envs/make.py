@@ -17,6 +17,7 @@ from worldmodel.envs.wrappers.noisy_tv import TV, Kind
 from worldmodel.envs.wrappers.positions import Places
 from worldmodel.envs.wrappers.rooms import Rooms
 from worldmodel.envs.wrappers.sticky import Sticky
+from worldmodel.envs.wrappers.tiles import Tiles
 from worldmodel.errors import ConfigError, check_choice, check_range
 
 Engine = Literal["auto", "envpool", "gymnasium"]
@@ -42,6 +43,8 @@ def make_env(
     place: list[str] | None = None,
     place_width: float = 1.0,
     rooms: bool = False,
+    pixels: bool = False,
+    tile_size: int = 8,
     timeout: float = 120.0,
     max_faults: int = 100,
     info_keys: list[str] | None = None,
@@ -62,7 +65,8 @@ def make_env(
     held_out: draw from all other levels instead, which training does not use; see `Levels`.
     place, place_width: the keys of info that give the position of a copy, for coverage, see `Places`.
     rooms: of MiniGrid, add the room of a copy to info, see `Rooms`.
-    tv, tv_action, tv_size, tv_values: a noisy TV, see `TV`; `clean` has none.
+    pixels: of MiniGrid, draw the view as an image with `tile_size` pixels per cell and side, see `Tiles`.
+    tv, tv_action, tv_size, tv_values: a noisy TV, see `TV`; `clean` has none. On `pixels` it draws any colours.
     info_keys: entries of info that are kept whatever their size, see `InfoEntries`.
     wrappers: gymnasium only: applied to each copy, in this order; each takes an environment and returns one.
     kwargs: arguments of the environment's constructor (of envpool: its options), e.g. `max_episode_steps`.
@@ -117,12 +121,18 @@ def make_env(
     if place is not None:
         check_range("env.place_width", place_width, "(0, inf)")
         env = Places(env, place, place_width)
-    if rooms:
+    for key in [key for key, chosen in (("rooms", rooms), ("pixels", pixels)) if chosen]:
         if changed := [w for w in wrappers or [] if getattr(w, "func", w).__module__ == "minigrid.wrappers"]:
             env.close()
             name = getattr(changed[0], "func", changed[0]).__name__
-            raise ConfigError(f"env.rooms=True: allowed with env.wrappers={name}, which changes the view, is false")
-        env = Rooms(env)
+            raise ConfigError(f"env.{key}=True: allowed with env.wrappers={name}, which changes the view, is false")
+    try:
+        env = Rooms(env) if rooms else env
+        env = Tiles(env, tile_size) if pixels else env
+    except ConfigError:
+        env.close()
+        raise
+    tv_values = None if pixels else tv_values
     if tv != "clean":
         env = TV(env, tv, tv_action, tv_size, tv_values, seeds[num_envs + 1])
     return Sticky(env, sticky, seeds[num_envs]) if sticky else env

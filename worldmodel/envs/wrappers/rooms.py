@@ -11,12 +11,11 @@ from torch import Tensor
 
 from worldmodel.envs.vector import Step, VectorEnv
 from worldmodel.envs.wrappers.base import Wrapper
+from worldmodel.envs.wrappers.tiles import view_of
 from worldmodel.errors import ConfigError
 from worldmodel.types import Obs
 
 DOOR, OPEN = 4, 0  # MiniGrid's codes of the object and of its state
-
-_WIDEST = 15  # cells of a view; a picture has more pixels
 
 
 class Rooms(Wrapper):
@@ -35,13 +34,8 @@ class Rooms(Wrapper):
 
     def __init__(self, env: VectorEnv):
         super().__init__(env)
-        space = env.obs_space
-        self._key = "image" if isinstance(space, gym.spaces.Dict) else None
-        view = space.spaces.get("image") if isinstance(space, gym.spaces.Dict) else space
-        shape = () if view is None else view.shape
-        square = len(shape) == 3 and shape[0] == shape[1] <= _WIDEST and shape[0] % 2 == 1 and shape[2] == 3
-        if not square or view.dtype != np.uint8:
-            raise ConfigError(f"env.rooms=True: allowed for observations with a view of MiniGrid, not for {space}")
+        view = view_of(env.obs_space, "env.rooms=True")
+        self._key = "image" if isinstance(env.obs_space, gym.spaces.Dict) else None
         self._front = view.shape[0] // 2, view.shape[1] - 2  # the agent is in the middle of the last row
         self._cell = np.zeros((self.num_envs, 2), dtype=np.int64)
         self._room = np.zeros_like(self._cell)
