@@ -215,10 +215,10 @@ def test_auc():
 
 
 def test_heads():
-    steps = transitions(end=[True, False, False, False], end_hat=[0.5, 0.0, 0.0, 0.0], rew_ext=[np.e - 1, 0, 0, 0])
+    steps = transitions(end=[True, False, False, False], end_hat=[0.5, 0.0, 0.0, 0.0], rew_ext=[1.0, 0, 0, 0])
     assert end_head(steps) == {"rate": 0.25, "auc": 1.0, "brier": 0.0625, "brier_base": 0.1875}
     steps.rew_hat = np.array([0.5, 0.0, 0.0, 0.0])
-    found = reward_head(steps)  # truth 1 0 0 0 in symlog units, variance 3/16, error 1/16
+    found = reward_head(steps)  # truth 1 0 0 0, variance 3/16, error 1/16
     assert found["auc"] == 1 and found["mse"] == pytest.approx(1 / 16) and found["r2"] == pytest.approx(2 / 3, abs=1e-6)
     assert reward_head(transitions(rew_ext=[0.0, 0.0]))["r2"] is None
 

@@ -27,7 +27,7 @@ def outputs(error: list, var: list) -> Outputs:
     """Outputs (1, 2) of two-dimensional latents with these errors and predicted variances."""
     logvar = torch.tensor(var).log()
     none, one = torch.zeros(1, 2), torch.ones(())
-    pred = Prediction(torch.zeros_like(logvar), logvar, none, none)
+    pred = Prediction(torch.zeros_like(logvar), logvar, none, none, none)
     return Outputs(none, none, none, pred, torch.tensor(error), one, one)
 
 
@@ -51,7 +51,7 @@ def test_expected_noise_is_no_surprise() -> None:
     std = torch.tensor([0.1, 1.0, 10.0, 100.0]).repeat(16)
     error = torch.randn(1, 4000, 64) * std
     none, one = torch.zeros(1, 4000), torch.ones(())
-    pred = Prediction(torch.zeros_like(error), 2 * std.log().expand_as(error), none, none)
+    pred = Prediction(torch.zeros_like(error), 2 * std.log().expand_as(error), none, none, none)
     out = Outputs(none, none, none, pred, error, one, one)
     assert Surprise(SPEC, margin=0.0, low=-1.0).reward(ROLL, out).mean().abs() < 0.01
     assert Error(SPEC).reward(ROLL, out).mean() > 2000
@@ -65,7 +65,7 @@ def test_error_and_none_by_hand() -> None:
 def test_maps_are_averaged_over_positions() -> None:
     error = torch.randn(1, 2, 3, 4, 5)
     none, one = torch.zeros(1, 2), torch.ones(())
-    out = Outputs(none, none, none, Prediction(torch.zeros_like(error), 0 * error, none, none), error, one, one)
+    out = Outputs(none, none, none, Prediction(torch.zeros_like(error), 0 * error, none, none, none), error, one, one)
     torch.testing.assert_close(Error(SPEC).reward(ROLL, out), error.square().mean((2, 3, 4)))
 
 

@@ -64,7 +64,7 @@ def outputs(y: list, error: list | None = None) -> Outputs:
     y = torch.tensor([y])
     h = torch.zeros(1, y.shape[1] - 1, 3)
     change, one = torch.tensor([error or 0.0]), torch.ones(())
-    flat = Prediction(torch.zeros_like(change), torch.zeros_like(change), h[..., 0], h[..., 0])
+    flat = Prediction(torch.zeros_like(change), torch.zeros_like(change), *[h[..., 0]] * 3)
     return Outputs(y, y, h, flat, change, one, one)
 
 

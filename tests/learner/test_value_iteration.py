@@ -24,9 +24,12 @@ def planner(*overrides: str):
     torch.manual_seed(0)
     agent, stream, _ = tiny_agent(*CHAIN, *PLAN, "reward.normalise=none", "reward.scale=1.0", *overrides)
     agent.model.imagine = lambda h, act, obs: (obs + 2 * act - 1).clamp(0, 5)
-    torch.nn.init.zeros_(agent.model.heads["dynamics"].outcome.weight)
-    agent.model.heads["dynamics"].outcome.bias.data = torch.tensor([0.0, -50.0])  # no reward, no end
+    torch.nn.init.zeros_(agent.model.heads["dynamics"].end.weight)
+    agent.model.heads["dynamics"].end.bias.data = torch.tensor([-50.0])  # no end
     roll = agent.score(stream.collector.collect())
+    reward = agent.model.heads["dynamics"].reward
+    reward.first.copy_(reward.bins.abs().argmin())  # no reward
+    reward.last.copy_(reward.first)
     stream.replay.add(roll)
     past, _ = stream.replay.sample(16, agent.device)
     stream.close()
@@ -41,7 +44,8 @@ def test_action_values_by_hand(monkeypatch) -> None:
     )
     # a reward of 3, which is 6 in units of the return scale, and an end with a probability of 1/2
     agent.return_scale.std.fill_(0.5)
-    agent.model.heads["dynamics"].outcome.bias.data = torch.tensor([torch.tensor(3.0).log1p(), 0.0])
+    head = agent.model.heads["dynamics"]
+    head.reward.bins[head.reward.first], head.end.bias.data = 3.0, torch.tensor([0.0])
     # all to the right is new
     monkeypatch.setattr(agent.curiosity, "predict_reward", lambda roll, out: roll.act[:, :1].float())
     agent.curiosity.max_reward = 1.0
@@ -83,7 +87,7 @@ def test_all_actions_are_tried_at_the_same_state(monkeypatch) -> None:
 @torch.no_grad()
 def test_a_rollout_that_ended_on_the_way_is_masked() -> None:
     agent, past = planner("policy.imagination.horizon=9")
-    agent.model.heads["dynamics"].outcome.bias.data[1] = 50.0
+    agent.model.heads["dynamics"].end.bias.data[0] = 50.0
     shares = [float(agent.imagination.rollout(agent, past).mask[:, 0].float().mean()) for _ in range(20)]
     assert 0.0 in shares and max(shares) > 0.5  # only states without imagined steps before them are left
 

@@ -99,7 +99,7 @@ def of_cells(p: Tensor, floor: float = 1.0) -> CodesPrediction:
     now = torch.zeros(cells, dtype=torch.long)
     y = target.one_hot(now[:, None]).flatten().float()
     none = torch.zeros(())
-    return CodesPrediction(none, none, y, logp, now, torch.arange(2), torch.ones(cells), target, floor)
+    return CodesPrediction(none, none, none, y, logp, now, torch.arange(2), torch.ones(cells), target, floor)
 
 
 def change(pred: CodesPrediction, where: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def test_an_event_pays_the_same_on_maps_of_any_size() -> None:
     for side in (1, 7, 11):
         error = torch.randn(400, 32, side, side)
         none = torch.zeros(400)
-        pred = Prediction(torch.zeros_like(error), torch.zeros_like(error), none, none)
+        pred = Prediction(torch.zeros_like(error), torch.zeros_like(error), none, none, none)
 
         def pay(error: Tensor, pred: Prediction = pred) -> Tensor:
             return (pred.excess(error, error) - 2.0).clamp(0.0, 20.0)

@@ -8,7 +8,8 @@ from helpers.rollouts import hand_made
 from helpers.tiny import EASY, clone, tiny_agent
 
 from worldmodel.masked import masked_mean
-from worldmodel.model.heads.dynamics import LOGVAR_MAX, LOGVAR_MIN, Prediction, bound_logvar, symlog
+from worldmodel.model.heads.dynamics import LOGVAR_MAX, LOGVAR_MIN, Prediction, bound_logvar
+from worldmodel.model.heads.reward import BINS
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import ScoredRollout, add_fields
 
@@ -113,15 +114,20 @@ def test_losses_by_hand(pair) -> None:
     lead = roll.act[:, -roll.num_new - 1 : -1].shape
     error = torch.full((*lead, 2), 3.0)
     logvar = torch.tensor([0.0, 2.0]).expand(*lead, 2).clone().requires_grad_()
-    pred = Prediction(error, logvar, torch.full(lead, 0.5), torch.zeros(lead))
+    head = model.dynamics.reward
+    middle, low, high = BINS // 2, *head.bins[BINS // 2 + 2 : BINS // 2 + 4].tolist()
+    head.last.fill_(middle + 3)
+    logp = torch.zeros(*lead, BINS)
+    logp[..., middle + 2], logp[..., middle + 3] = -1.0, -3.0
+    pred = Prediction(error, logvar, torch.zeros(lead), logp, torch.zeros(lead))
     roll = clone(roll)
-    roll.rew_ext.fill_(2.0)
+    roll.rew_ext.fill_(0.25 * low + 0.75 * high)
     one = torch.ones(())
     losses = model.losses(Outputs(one, one, one, pred, 2 * error, one, one), roll)
     # 1/2 (9 / var + log var) sigma, averaged over both dimensions
     e = torch.tensor(2.0).exp()
     torch.testing.assert_close(losses["delta"], ((4.5 + 0.5 * (9 / e + 2) * e.sqrt()) / 2).expand(lead))
-    torch.testing.assert_close(losses["rew"], 0.5 * (0.5 - torch.tensor(3.0).log()).square().expand(lead))
+    torch.testing.assert_close(losses["rew"], torch.full(lead, 0.25 * 1.0 + 0.75 * 3.0))
     torch.testing.assert_close(losses["end"], torch.tensor(2.0).log().expand(lead))
     losses["delta"][0, 0].backward()  # sigma is a weight: no gradient through it
     by_hand = torch.stack([torch.tensor(0.5 * (1 - 9)), 0.5 * (1 - 9 / e) * e.sqrt()]) / 2
@@ -132,7 +138,6 @@ def test_logvar_stays_within_its_bounds() -> None:
     x = torch.linspace(-100, 100, 50).requires_grad_()
     y = bound_logvar(x)
     assert y.min() >= LOGVAR_MIN - 1e-3 and y.max() <= LOGVAR_MAX + 1e-3 and (y.diff() >= 0).all()
-    torch.testing.assert_close(symlog(torch.tensor([-1.0, 0.0])), torch.tensor([-(2**0.0) * 0.6931472, 0.0]))
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from worldmodel.curiosity.base import PerEnvState
 from worldmodel.errors import check_choice
-from worldmodel.model.heads.dynamics import symlog
 from worldmodel.running_stats import RunningMeanStd
 
 
@@ -76,3 +75,8 @@ class RewardNormalizer(PerEnvState):
         if self.clip is not None:
             rew = rew.clamp(-self.clip, self.clip)
         return rew * self.scale
+
+
+def symlog(x: Tensor) -> Tensor:
+    """Return sign(x) log(1 + |x|) (Hafner et al. 2023)."""
+    return torch.sign(x) * torch.log1p(x.abs())

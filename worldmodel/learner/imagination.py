@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from worldmodel.curiosity import Curiosity, RewardNormalizer
 from worldmodel.errors import check_range
-from worldmodel.model.heads.dynamics import symexp
 from worldmodel.model.imagined_state import ImaginedState
 from worldmodel.model.world_model import WorldModel
 from worldmodel.policy import ActorCritic, Objective, ReturnScale
@@ -99,7 +98,7 @@ class ImaginedRollouts(Imagination):
             pred = model.predict(state.h, act, y)
             end = torch.rand_like(pred.end) < pred.end.sigmoid()
             step = {"act": act, "sample": sample, "logp": logp, "values": values, "h": state.h, "z": state.z}
-            for name, value in (step | {"y": y, "end": end, "rew": symexp(pred.rew)}).items():
+            for name, value in (step | {"y": y, "end": end, "rew": pred.rew}).items():
                 steps[name].append(value)
             state.step(act)
             observed.append(state.obs)

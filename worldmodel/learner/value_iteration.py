@@ -10,7 +10,6 @@ import torch
 
 from worldmodel.curiosity import Curiosity
 from worldmodel.learner.imagination import Imagination, Imagining, any_row, imagined
-from worldmodel.model.heads.dynamics import symexp
 from worldmodel.model.imagined_state import ImaginedState
 from worldmodel.policy.distributions import Categorical
 from worldmodel.types import PlannedRollout, Sequences, add_fields, map_obs
@@ -79,7 +78,7 @@ class ImaginedValueIteration(Imagination):
         raw = agent.curiosity.predict_reward(rollout, out)[:, 0]
         known = 1 - (raw / max_reward).clamp(0.0, 1.0)
         goes_on = 1 - pred.end.sigmoid()
-        q_ext = agent.return_scale(symexp(pred.rew)) + objective.gamma_ext * known * goes_on * values[:, 0]
+        q_ext = agent.return_scale(pred.rew) + objective.gamma_ext * known * goes_on * values[:, 0]
         q_int = agent.reward_normalizer.apply(raw) + objective.gamma_int * known * (
             (goes_on if objective.episodic_int else 1.0) * values[:, 1]
         )

@@ -201,7 +201,7 @@ class WorldModel(nn.Module):
             self.delta_scale.update(y[:, 1:] - y[:, :-1], roll.new_steps(roll.mask))
             self.latent_scale.update(y[:, :-1], roll.new_steps(roll.valid))
         out = self.predict_and_compare(roll.h, roll.new_steps(roll.act), z, y)
-        self.dynamics.observe(y, roll.new_rows(roll.valid))
+        self.dynamics.observe(y, roll)
         return out
 
     def losses(self, out: Outputs, roll: Sequences) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from worldmodel.errors import ConfigError
 from worldmodel.files import atomic_write
 from worldmodel.training.config import CONFIG_DIR
 
-FORMAT = 3  # increased when older code cannot read what newer code writes
+FORMAT = 4  # increased when older code cannot read what newer code writes
 NEWEST_FIRST = ("last.ckpt", "previous.ckpt")
 _MARK = b"\nsha256:"
 _SEAL = len(_MARK) + 64 + 1

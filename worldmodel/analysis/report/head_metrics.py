@@ -28,12 +28,11 @@ def end_head(steps: Transitions) -> dict[str, Any]:
 
 
 def reward_head(steps: Transitions) -> dict[str, Any]:
-    """Return the errors of the predicted reward, in symlog units.
+    """Return the errors of the predicted reward.
 
     `r2` is 1 - squared error / variance. `auc` is that of the predicted absolute value for a non-zero reward.
     """
-    truth = np.sign(steps.rew_ext) * np.log1p(np.abs(steps.rew_ext))
-    error, variance = np.square(steps.rew_hat - truth).mean(), truth.var()
+    error, variance = np.square(steps.rew_hat - steps.rew_ext).mean(), steps.rew_ext.var()
     return {
         "rate": rounded((steps.rew_ext != 0).mean()),
         "auc": rounded(auc(np.abs(steps.rew_hat), steps.rew_ext != 0)),

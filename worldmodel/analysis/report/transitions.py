@@ -27,7 +27,7 @@ class Transitions:
     trunc: np.ndarray  # (n,) bool
     skill_error: np.ndarray  # (n,) see `Outputs`
     skill_base: np.ndarray  # (n,)
-    rew_hat: np.ndarray  # (n,) predicted reward, symlog
+    rew_hat: np.ndarray  # (n,) predicted reward
     end_hat: np.ndarray  # (n,) predicted probability of termination
     place: np.ndarray  # (n, k) after the transition; k is 0 where the environment does not report it
 

@@ -14,6 +14,7 @@ from encoders.table import Table
 from worldmodel.distributed import max_over_ranks
 from worldmodel.model.heads.base import Head
 from worldmodel.model.heads.dynamics import DynamicsHead
+from worldmodel.model.heads.reward import RewardHead
 from worldmodel.model.targets.codes import Codes
 from worldmodel.types import Sequences
 
@@ -31,7 +32,8 @@ class CodesPrediction:
     The outcomes of a cell are: it stays, it shows one of the U codes in use, or a code that was never seen.
     """
 
-    rew: Tensor  # (*lead) symlog of the extrinsic reward
+    rew: Tensor  # (*lead) mean of the extrinsic reward
+    rew_logp: Tensor  # (*lead, BINS) its log-probabilities, see `RewardHead`
     end: Tensor  # (*lead) logit of termination
     y: Tensor  # (*lead, *shape) present codes, one-hot or probabilities
     logp: Tensor  # (*lead, cells, U + 2) log-probabilities of the outcomes
@@ -120,7 +122,7 @@ class CodesHead(DynamicsHead):
         self.act = nn.Linear(dim, hidden, bias=False)
         self.scale = nn.Linear(dim, hidden, bias=False)
         self.view = Table(list(target.sizes) * cells, hidden, "codes of a view")
-        self.outcome = nn.Linear(hidden, 2)
+        self.reward, self.end = RewardHead(hidden), nn.Linear(hidden, 1)
         self.symbols = nn.Embedding(sum(target.sizes), channels)
         self.prior = nn.Embedding(sum(target.sizes), 1)
         self.film = nn.Linear(hidden, 2 * channels)
@@ -140,7 +142,7 @@ class CodesHead(DynamicsHead):
         now = target.components(y)  # (*lead, cells, C)
         seen = self.view(now.flatten(-2).flatten(0, -2)).view(*lead, -1)
         u = F.gelu((self.trunk(h) + seen) * (1 + self.scale(act)) + self.act(act))  # (*lead, hidden)
-        rew, end = self.outcome(u).unbind(-1)
+        rew = self.reward(u)
         used = self.used.nonzero().squeeze(-1)
         code = target.codes(now)
         logits = self._logits(u.flatten(0, -2), code.flatten(0, -2), used).unflatten(0, lead)
@@ -148,7 +150,18 @@ class CodesHead(DynamicsHead):
         unseen = (target.num_codes - len(used)) - (~own.any(-1)).to(logits.dtype)
         barred = torch.cat([torch.zeros_like(own[..., :1]), own, (unseen < 1)[..., None]], -1)
         logp = logits.masked_fill(barred, NEVER).log_softmax(-1)
-        return CodesPrediction(rew, end, y, logp, code, used, unseen.clamp_min(1.0), target, self.floor)
+        return CodesPrediction(
+            self.reward.mean(rew),
+            rew,
+            self.end(u).squeeze(-1),
+            y,
+            logp,
+            code,
+            used,
+            unseen.clamp_min(1.0),
+            target,
+            self.floor,
+        )
 
     def _logits(self, u: Tensor, code: Tensor, used: Tensor) -> Tensor:
         """Return logits (N, cells, U + 2) from u (N, hidden), the present codes (N, cells) and those in use (U,)."""
@@ -169,10 +182,11 @@ class CodesHead(DynamicsHead):
         return {"delta": out.pred.nll(out.y[:, 1:]).mean(-1), **self.outcome_losses(out.pred, seq)}
 
     @torch.no_grad()
-    def observe(self, y: Tensor, valid: Tensor) -> None:
-        """Add the codes of the rows y (*lead, *shape) where valid (*lead) is True to those in use, on all ranks."""
+    def observe(self, y: Tensor, seq: Sequences) -> None:
+        """Add the codes of valid rows to those in use, on all ranks; see `DynamicsHead.observe`."""
+        super().observe(y, seq)
         (target,) = self.target_codes
-        codes = target.codes(target.components(y[valid]))
+        codes = target.codes(target.components(y[seq.new_rows(seq.valid)]))
         new = torch.zeros_like(self.used, dtype=torch.uint8)
         new[codes.flatten()] = 1
         self.used |= max_over_ranks(new).bool()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldmodel.model.heads.base import Head
+from worldmodel.model.heads.reward import RewardHead
 from worldmodel.types import Sequences
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def bound_logvar(raw: Tensor) -> Tensor:
 class Forecast(Protocol):
     """Prediction of a transition of any kind of latent; mean and logvar are in normalised units."""
 
-    rew: Tensor  # (*lead) symlog of the extrinsic reward
+    rew: Tensor  # (*lead) mean of the extrinsic reward
+    rew_logp: Tensor  # (*lead, BINS) its log-probabilities, see `RewardHead`
     end: Tensor  # (*lead) logit of termination
 
     @property
@@ -55,7 +57,8 @@ class Prediction:
 
     mean: Tensor  # (*lead, *latent)
     logvar: Tensor  # (*lead, *latent)
-    rew: Tensor  # (*lead) symlog of the extrinsic reward
+    rew: Tensor  # (*lead) mean of the extrinsic reward
+    rew_logp: Tensor  # (*lead, BINS) its log-probabilities, see `RewardHead`
     end: Tensor  # (*lead) logit of termination
 
     def excess(self, error: Tensor, y: Tensor) -> Tensor:
@@ -114,15 +117,15 @@ class DynamicsHead(Head):
         self.act = nn.Linear(dim, hidden, bias=False)
         self.now = nn.Linear(latent[0], hidden, bias=False) if len(latent) == 1 else None
         self.delta = (MapDelta if len(latent) == 3 else VectorDelta)(hidden, latent)
-        self.outcome = nn.Linear(hidden, 2)
+        self.reward, self.end = RewardHead(hidden), nn.Linear(hidden, 1)
 
     def forward(self, h: Tensor, act: Tensor, y: Tensor) -> Forecast:
         """Predict from the memory h (*lead, D), the embedded action (*lead, D) and y (*lead, *latent), normalised."""
         u = self.trunk(h) + self.act(act)  # (*lead, hidden)
         u = F.gelu(u if self.now is None else u + self.now(y))
         mean, raw = self.delta(u, y)
-        rew, end = self.outcome(u).unbind(-1)
-        return Prediction(mean, bound_logvar(raw), rew, end)
+        rew = self.reward(u)
+        return Prediction(mean, bound_logvar(raw), self.reward.mean(rew), rew, self.end(u).squeeze(-1))
 
     def losses(self, model: WorldModel, out: Outputs, seq: Sequences) -> dict[str, Tensor]:
         """Return the losses `delta`, `rew` and `end`; see `Head.losses`.
@@ -139,23 +142,14 @@ class DynamicsHead(Head):
         """Return the losses `rew` and `end`, (B, T) each."""
         end = seq.new_steps(seq.end).to(pred.end.dtype)
         return {
-            "rew": 0.5 * (pred.rew - symlog(seq.new_steps(seq.rew_ext))).square(),
+            "rew": self.reward.nll(pred.rew_logp, seq.new_steps(seq.rew_ext)),
             "end": F.binary_cross_entropy_with_logits(pred.end, end, reduction="none"),
         }
 
-    def observe(self, y: Tensor, valid: Tensor) -> None:
-        """Learn of new rows y (*lead, *latent) where valid (*lead) is True, after a rollout was scored."""
+    def observe(self, y: Tensor, seq: Sequences) -> None:
+        """Learn what can occur from new rows with y (B, T+1, *latent), after a rollout was scored."""
+        self.reward.observe(seq.new_steps(seq.rew_ext), seq.new_steps(seq.mask))
 
     def hidden_matrices(self) -> list[Tensor]:
         """Return the weights of the hidden layer."""
         return [layer.weight for layer in (self.trunk, self.now) if layer is not None]
-
-
-def symlog(x: Tensor) -> Tensor:
-    """Return sign(x) log(1 + |x|) (Hafner et al. 2023)."""
-    return torch.sign(x) * torch.log1p(x.abs())
-
-
-def symexp(x: Tensor) -> Tensor:
-    """Return sign(x) (exp |x| - 1), the inverse of `symlog`."""
-    return torch.sign(x) * torch.expm1(x.abs())

@@ -116,8 +116,8 @@ def _head_table(numbers: dict[str, Any]) -> Table:
         rows.append([name, end["auc"], end["brier"], end["brier_base"], rew["auc"], rew["r2"], spread["ece"],
                      spread["ence"], spread["z_square"]])  # fmt: skip
     return Table(
-        "The end head (AUC; Brier score beside that of the base rate), the reward head (AUC for paying anything; R² in "
-        "symlog units), and the predicted variance (expected calibration error of the coverage; of the standard "
+        "The end head (AUC; Brier score beside that of the base rate), the reward head (AUC for paying anything; R²), "
+        "and the predicted variance (expected calibration error of the coverage; of the standard "
         "deviation; mean squared standardised error, 1 if the variance is right).",
         ["behaviour", "end AUC", "Brier", "Brier, base rate", "reward AUC", "reward R²", "ECE", "ENCE", "z²"],
         rows,
