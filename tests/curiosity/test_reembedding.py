@@ -1,4 +1,4 @@
-"""Episodic memories of signals that learn: one set of weights for all rows, exact resume, refusal of old checkpoints."""
+"""Episodic memories of signals that learn: present weights for all rows, exact resume, refusal of old checkpoints."""
 
 from __future__ import annotations
 

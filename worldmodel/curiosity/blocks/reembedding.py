@@ -21,7 +21,7 @@ Embed = Callable[[Obs], Tensor]  # observations (n, ...) -> embeddings (n, width
 
 
 class EpisodeRows(NamedTuple):
-    """Embeddings of the P last rows of the running episodes and the T + 1 rows of a new rollout, by the same weights."""
+    """Embeddings, by the same weights, of the running episodes' last P rows and of the T + 1 rows of a new rollout."""
 
     x: Tensor  # (N, P + T + 1, width), 0 where there is no row
     episode: Tensor  # (N, P + T + 1), -1 where there is no row
