@@ -23,7 +23,7 @@ from worldmodel.types import Minibatch, Rollout
 
 SIGNALS = [
     *("rnd", "icm", "random_features", "disagreement", "max", "plan2explore", "byol_explore", "ama"),
-    *("curiosity_critic", "learning_progress"),
+    *("curiosity_critic", "learning_progress", "cfn"),
 ]
 SMALL = {  # widths that learn in a second
     "rnd": ["curiosity.dim=32"],

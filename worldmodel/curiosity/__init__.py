@@ -3,6 +3,7 @@
 from worldmodel.curiosity.ama import AMA
 from worldmodel.curiosity.base import AgentSpec, Curiosity, PerEnvState, per_env_buffers
 from worldmodel.curiosity.byol_explore import BYOLExplore
+from worldmodel.curiosity.cfn import CFN
 from worldmodel.curiosity.combination import Product, WeightedSum
 from worldmodel.curiosity.count import Count
 from worldmodel.curiosity.curiosity_critic import CuriosityCritic
@@ -27,6 +28,7 @@ from worldmodel.curiosity.surprise import Surprise
 
 __all__ = [
     "AMA",
+    "CFN",
     "DEIR",
     "E3B",
     "ETD",

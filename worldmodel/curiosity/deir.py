@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from encoders.encoder import perceptron
 from worldmodel.curiosity.base import AgentSpec, Curiosity, PerEnvState
-from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances
-from worldmodel.curiosity.blocks.features import Flat, new_obs, next_obs
+from worldmodel.curiosity.blocks.episodic import distances
+from worldmodel.curiosity.blocks.features import Flat, next_obs
+from worldmodel.curiosity.blocks.reembedding import ObservationMemory
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.model.memory.gru import GRU
 from worldmodel.model.world_model import Outputs
@@ -22,7 +23,7 @@ class DEIR(Curiosity):
     The reward is min_i |e_i - e_t+1|^2 / ( |tau_i - tau_t+1| + 1e-6 ) over the episode's i <= t. e is the embedding of
     an observation. tau is the embedding of the trajectory before it, from a GRU over the e, and is zero before the
     first one. Observations that are new in themselves are rewarded, not those that are new because the trajectory
-    differed.
+    differed. Both embeddings of all rows of the episode are those of the present weights (`ObservationMemory`).
 
     Both embeddings learn to discriminate the true o_t+1 from another observation x, given the trajectory and the
     action. Loss: deir, the cross-entropy of D(tau_t+1, GRU(tau_t+1, x), a_t), with half true and half other
@@ -52,14 +53,13 @@ class DEIR(Curiosity):
         self.code = ActionCode(spec.act_space)
         self.head = perceptron([2 * width + self.code.width, hidden, 1])
         self.trajectory = Trajectory(spec.num_envs, width)
-        self.memory = EpisodicMemory(spec.num_envs, (2 * width,), capacity)
+        self.memory = ObservationMemory(spec, capacity)
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        e, episode = self.features(new_obs(roll)), roll.new_rows(roll.episode)
-        tau = self.trajectory(e, episode, self.gru.cells[0])
-        past, seen = self.memory(torch.cat([e, tau], -1), episode)
-        e_past, tau_past = past.chunk(2, -1)
-        ratio = distances(e[:, 1:], e_past).square() / (distances(tau[:, 1:], tau_past) + 1e-6)
+        e, episode, seen = self.memory(roll, self.features)
+        tau = self.trajectory(e, episode, roll.num_new, self.memory.capacity, self.gru.cells[0])
+        apart, trajectories = (distances(x[:, -roll.num_new :], x[:, :-1]) for x in (e, tau))
+        ratio = apart.square() / (trajectories + 1e-6)
         nearest = ratio.masked_fill(~seen, torch.inf).min(-1).values
         return torch.where(seen.any(-1), nearest, 0.0)
 
@@ -84,32 +84,45 @@ class DEIR(Curiosity):
 
 
 class Trajectory(PerEnvState):
-    """State of the GRU before the next row, per environment."""
+    """State of the GRU before the oldest row in the memory, per environment; zero if it is the episode's first.
+
+    Only the rows that the memory has discarded are in it, as the weights at that time read them.
+    """
 
     def __init__(self, num_envs: int, width: int):
         super().__init__()
-        self.register_buffer("state", torch.zeros(num_envs, width))
-        self.register_buffer("episode", torch.full((num_envs,), -1))
+        self.register_buffer("oldest", torch.zeros(num_envs, width))
 
     def reset(self, num_envs: int) -> None:
-        self.state = self.state.new_zeros(num_envs, self.state.shape[-1])
-        self.episode = self.episode.new_full((num_envs,), -1)
+        self.oldest = self.oldest.new_zeros(num_envs, self.oldest.shape[-1])
 
     @torch.no_grad()
-    def forward(self, e: Tensor, episode: Tensor, cell: nn.GRU) -> Tensor:
-        """Return the trajectory before each row (N, T+1, width), for e (N, T+1, width) and episode (N, T+1).
+    def forward(self, e: Tensor, episode: Tensor, num_new: int, capacity: int, cell: nn.GRU) -> Tensor:
+        """Return the trajectory before each row (N, P+T+1, width) of `EpisodeRows`; the last T = num_new are new.
 
-        The rows are those of a new rollout; the state advances to its end.
+        Arguments: e (N, P+T+1, width), episode (N, P+T+1), and the memory's capacity.
         """
-        states = []
-        for t in range(e.shape[1]):
-            goes_on = episode[:, t] == (self.episode if t == 0 else episode[:, t - 1])
-            before = torch.where(goes_on[:, None], self.state, 0.0)
-            states.append(before)
-            if t < e.shape[1] - 1:
-                self.state = cell(e[None, :, t], before[None].contiguous())[0][0].to(before.dtype)
-        self.episode = episode[:, -2].clone()
-        return torch.stack(states, 1)
+        stored = e.shape[1] - num_new - 1  # P
+        count = (episode[:, :stored] >= 0).sum(1)  # (N,) rows that go on, the last ones of the P
+        state = torch.where((count > 0)[:, None], self.oldest, 0.0)
+        tau = e.new_zeros(e.shape)
+        if stored:
+            row = torch.arange(stored, device=e.device)
+            place = (row + stored - count[:, None]).clamp_max(stored - 1)[..., None]  # (N, P, 1): begin at the left
+            after = cell(e.take_along_dim(place, 1).transpose(0, 1).contiguous(), state[None].contiguous())[0]
+            before = torch.cat([state[:, None], after.transpose(0, 1)], 1).to(tau.dtype)  # (N, P + 1, width)
+            place = (row - stored + count[:, None])[..., None]
+            tau[:, :stored] = torch.where(place >= 0, before.take_along_dim(place.clamp_min(0), 1), 0.0)
+            state = before.take_along_dim(count[:, None, None], 1)[:, 0]
+        for t in range(stored, e.shape[1]):
+            if t > stored:
+                state = cell(e[None, :, t - 1], state[None].contiguous())[0][0].to(tau.dtype)
+                state = torch.where((episode[:, t] == episode[:, t - 1])[:, None], state, 0.0)
+            tau[:, t] = state
+        oldest = stored + num_new - capacity  # row that will be the memory's first
+        going = episode[:, max(oldest, 0)] == episode[:, -2]
+        self.oldest = torch.where(going[:, None], tau[:, oldest], 0.0) if oldest >= 0 else torch.zeros_like(state)
+        return tau
 
 
 def others(obs: Obs, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from encoders.encoder import perceptron
 from worldmodel.curiosity.base import AgentSpec, Curiosity
-from worldmodel.curiosity.blocks.episodic import EpisodicMemory
 from worldmodel.curiosity.blocks.features import Flat, new_obs
+from worldmodel.curiosity.blocks.reembedding import ObservationMemory
 from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
 from worldmodel.types import Rollout, Sequences
@@ -23,7 +23,8 @@ class ETD(Curiosity):
     """Temporal distance to the nearest earlier observation of the episode (Jiang et al. 2025, arXiv 2501.15418).
 
     The reward is min_i d(o_i, o_t+1) over the episode's i <= t, where d is a learned number of steps from one
-    observation to another. d is a quasimetric (see `quasimetric`), so that its optimum is the successor distance.
+    observation to another. d is a quasimetric (see `quasimetric`), so that its optimum is the successor distance. All
+    of an episode's observations are embedded with the present weights (`ObservationMemory`).
 
     The loss etd is contrastive. An observation x is paired with a y that follows it by a geometrically distributed
     number of steps (discount `gamma`, truncated at the episode's last row in the window). The energy c(y) - d(x, y)
@@ -53,15 +54,15 @@ class ETD(Curiosity):
         self.features = Flat(spec.make_encoder(dim=dim))
         self.embed = nn.Sequential(nn.ReLU(), perceptron([self.features.width, hidden, width]))
         self.potential = nn.Sequential(nn.ReLU(), perceptron([self.features.width, hidden, 1]))
-        self.memory = EpisodicMemory(spec.num_envs, (width,), capacity)
+        self.memory = ObservationMemory(spec, capacity)
         self.gamma, self.logsumexp, self.pairs = gamma, logsumexp, pairs
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        x = self.embed(self.features(new_obs(roll)))
-        past, seen = self.memory(x, roll.new_rows(roll.episode))
-        # one step at a time: the distance goes through (N, M + T, width) numbers
+        x, _, seen = self.memory(roll, lambda obs: self.embed(self.features(obs)))
+        past, following = x[:, :-1], x[:, -roll.num_new :]
+        # one step at a time: the distance goes through (N, P + T, width) numbers
         nearest = [
-            quasimetric(past, x[:, t + 1, None]).masked_fill(~seen[:, t], torch.inf).min(-1).values
+            quasimetric(past, following[:, t, None]).masked_fill(~seen[:, t], torch.inf).min(-1).values
             for t in range(roll.num_new)
         ]
         return torch.where(seen.any(-1), torch.stack(nearest, 1), 0.0)

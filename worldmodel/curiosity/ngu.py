@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from worldmodel.curiosity.base import AgentSpec, Curiosity
-from worldmodel.curiosity.blocks.episodic import EpisodicMemory, distances
+from worldmodel.curiosity.blocks.episodic import distances
 from worldmodel.curiosity.blocks.features import InverseFeatures, next_obs
+from worldmodel.curiosity.blocks.reembedding import ObservationMemory
 from worldmodel.curiosity.rnd import Distillation
 from worldmodel.errors import check_range
 from worldmodel.model.world_model import Outputs
@@ -25,7 +26,8 @@ class NGU(Curiosity):
     (Badia et al. 2020, arXiv 2002.06038, eq. 1-2, alg. 1.) d_i are the distances of phi(o_t+1) to its k nearest
     features among the earlier ones of the episode, m is the running mean of the d_i^2, and e is the error of random
     network distillation (as in `RND`). phi learns by inverse dynamics. With fewer than k earlier observations the sum
-    has fewer terms, as in the paper. The paper's family of policies, each with its own intrinsic weight and discount,
+    has fewer terms, as in the paper. All features of an episode are those of the present weights, see
+    `ObservationMemory`. The paper's family of policies, each with its own intrinsic weight and discount,
     is not implemented.
 
     Losses: ngu_inverse and ngu_rnd.
@@ -52,7 +54,7 @@ class NGU(Curiosity):
         check_range("curiosity.neighbours", neighbours, "[1, inf)", whole=True)
         check_range("curiosity.limit", limit, "[1, inf)")
         self.features = InverseFeatures(spec, dim=dim, hidden=hidden)
-        self.memory = EpisodicMemory(spec.num_envs, (self.features.width,), capacity)
+        self.memory = ObservationMemory(spec, capacity)
         self.distillation = Distillation(spec, dim=rnd_dim, clip=rnd_clip)
         self.nearest = RunningMeanStd(horizon=horizon, centred=False)  # of d_i, so that its second moment is m
         self.novelty = RunningMeanStd(horizon=horizon)
@@ -60,9 +62,8 @@ class NGU(Curiosity):
         self.max_similarity, self.limit = max_similarity, limit
 
     def reward(self, roll: Rollout, out: Outputs) -> Tensor:
-        phi = self.features(roll)
-        past, seen = self.memory(phi, roll.new_rows(roll.episode))
-        d = distances(phi[:, 1:], past).masked_fill(~seen, torch.inf)
+        phi, _, seen = self.memory(roll, self.features.features)
+        d = distances(phi[:, -roll.num_new :], phi[:, :-1]).masked_fill(~seen, torch.inf)
         d = d.topk(min(self.neighbours, d.shape[-1]), largest=False).values
         return self.episodic(d, roll) * self.alpha(roll)
 

@@ -15,7 +15,7 @@ class EpisodicMemory(PerEnvState):
     """The last `capacity` rows of each environment; a row reads those of the same episode.
 
     Older rows are discarded, so the memory is bounded: an episode longer than `capacity` has a sliding window. Stored
-    rows do not change. Features that learn are compared with their values at the time of writing.
+    rows do not change; for features that learn see `ObservationMemory`.
     """
 
     rows: Tensor  # (N, capacity, *shape)
