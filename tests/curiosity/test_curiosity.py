@@ -99,7 +99,9 @@ def test_scale_by_mean_and_std() -> None:
 def test_a_centred_reward_has_the_running_mean_subtracted(mode: str) -> None:
     plain, centred = (RewardNormalizer(1, normalise=mode, gamma=0.5, scale=2.0, centred=x) for x in (False, True))
     first, mask = torch.tensor([[1.0, 2.0, 99.0, 3.0]]), torch.tensor([[True, True, False, True]])
-    expected = torch.where(mask, plain(first, mask) - (0 if mode == "mean_std" else plain.apply(torch.tensor(2.0))), 0.0)
+    expected = torch.where(
+        mask, plain(first, mask) - (0 if mode == "mean_std" else plain.apply(torch.tensor(2.0))), 0.0
+    )
     torch.testing.assert_close(centred(first, mask), expected)
     resumed = RewardNormalizer(1, normalise=mode, gamma=0.5, scale=2.0, centred=True)
     resumed.load_state_dict(centred.state_dict())
