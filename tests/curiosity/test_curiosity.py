@@ -98,6 +98,24 @@ def test_scale_by_mean_and_std() -> None:
     torch.testing.assert_close(scale(both[None, 3:], ALL), ((both - 4) / both.std(correction=0))[None, 3:])
 
 
+@pytest.mark.parametrize("mode", ["return", "none", "mean_std"])
+def test_a_centred_reward_has_the_running_mean_subtracted(mode: str) -> None:
+    plain, centred = (RewardNormalizer(1, normalise=mode, gamma=0.5, scale=2.0, centred=x) for x in (False, True))
+    first, mask = torch.tensor([[1.0, 2.0, 99.0, 3.0]]), torch.tensor([[True, True, False, True]])
+    expected = torch.where(
+        mask, plain(first, mask) - (0 if mode == "mean_std" else plain.apply(torch.tensor(2.0))), 0.0
+    )
+    torch.testing.assert_close(centred(first, mask), expected)
+    resumed = RewardNormalizer(1, normalise=mode, gamma=0.5, scale=2.0, centred=True)
+    resumed.load_state_dict(centred.state_dict())
+    then = torch.tensor([[4.0, 0.0, 8.0]])  # the mean of all: 3
+    got = centred(then, ALL)
+    assert torch.equal(resumed(then, ALL), got)
+    if mode == "none":
+        torch.testing.assert_close(got, (then - 3) * 2)
+    assert plain.state_dict().keys() <= centred.state_dict().keys(), "checkpoints of before can be read"
+
+
 def test_symlog_clip_and_scale_in_that_order() -> None:
     scale = RewardNormalizer(1, normalise="none", use_symlog=True, clip=1.0, scale=3.0)
     got = scale(torch.tensor([[math.e**0.5 - 1, -100.0, 0.0]]), ALL)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from helpers.coverage import rollout
+from helpers.rollouts import hand_made
 
 from worldmodel.envs import make_env
-from worldmodel.envs.metrics import Coverage
+from worldmodel.envs.metrics import Coverage, DoorSuccess
+from worldmodel.types import Rollout
 
 
 def test_by_hand() -> None:
@@ -98,3 +100,30 @@ def test_bad_input() -> None:
         make_env("MiniGrid-Empty-5x5-v0", num_envs=1, place=["xyz"]).reset()
     with pytest.raises(ValueError, match=r"env.place_width=0: allowed are numbers above 0"):
         make_env("MiniGrid-Empty-5x5-v0", num_envs=1, place=["agent_pos"], place_width=0)
+
+
+def in_rooms(room: list[list[int]], rew: list[list[float]], over: list[list[int]]) -> Rollout:
+    """A rollout with rooms (N, T+1), and rewards and ends (N, T)."""
+    end, rews = torch.zeros(len(over), len(over[0]) + 1, dtype=torch.bool), torch.zeros(len(rew), len(rew[0]) + 1)
+    end[:, :-1], rews[:, :-1] = torch.tensor(over).bool(), torch.tensor(rew)
+    info = {"room": torch.tensor(room)[..., None].expand(-1, -1, 2)}
+    return hand_made(rew_ext=rews, end=end, mask=torch.ones_like(end), info=info)
+
+
+def test_success_given_a_door_by_hand() -> None:
+    whole, first = (DoorSuccess(success=0.0) for _ in range(2))
+    assert whole.summary() == {}
+    # copy 0: passes a door and fails; copy 1: succeeds without a door, then earns 1 and goes on
+    one = in_rooms([[0, 3, 3, 0, 0], [0, 0, 0, 2, 2]], [[0, 0, 0, 0], [0, 1, 0, 1]], [[0, 1, 0, 0], [0, 1, 0, 0]])
+    whole.add(one), first.add(one)
+    assert whole.summary() == {"door_share": 0.5, "door_success": 0.0}
+    # the episode of copy 1 ends: its door and its reward are of the rollout before
+    two = in_rooms([[0, 0, 0], [2, 2, 0]], [[0, 0], [0, 0]], [[0, 1], [1, 0]])
+    for running, share in ((True, 1 / 2), (False, 0.0)):
+        second = DoorSuccess(success=0.0)
+        second.load_state_dict(first.state_dict(), running)
+        second.add(two)
+        assert second.summary() == {"door_share": 0.5, "door_success": share}
+    none = DoorSuccess()
+    none.add(one)
+    assert none.summary() == {}, "success is not defined"

@@ -19,7 +19,7 @@ from worldmodel.experiments.benchmark.provenance import provenance
 from worldmodel.experiments.benchmark.report import write_report
 from worldmodel.experiments.benchmark.results import POINTS, Results, area, reached, rows_of, write
 from worldmodel.experiments.benchmark.runner import last_row
-from worldmodel.experiments.benchmark.suite import Cell, World, cells_of
+from worldmodel.experiments.benchmark.suite import Cell, World, cells_of, with_presets
 from worldmodel.experiments.benchmark.tables import (
     aggregate,
     brittleness,
@@ -108,6 +108,22 @@ def test_cells_are_methods_by_environments_by_seeds(tmp_path: Path) -> None:
     ]
     later = cells_of(node, tmp_path, envs=["small"], first_seed=20)
     assert [(c.method, c.seed) for c in later] == [("x", 20), ("x", 21), ("y", 20)]
+
+
+def test_presets_are_methods_and_an_environment_may_set_the_seeds(tmp_path: Path) -> None:
+    (tmp_path / "rnd.yaml").write_text("overrides: [curiosity=rnd, reward.scale=0.1]\nprovenance: {draw: 3}\n")
+    envs = {"a": {"overrides": ["experiment=doorkey"], "seeds": 2}, "b": ["experiment=doorkey"]}
+    node = with_presets(suite(envs=envs, first_seed=20), tmp_path)
+    found = [(c.world.name, c.method, c.seed, c.overrides) for c in cells_of(node, tmp_path, methods=["rnd_tuned"])]
+    overrides = ("experiment=doorkey", "curiosity=rnd", "reward.scale=0.1")
+    seeds = [("a", 20), ("a", 21), *(("b", 20 + i) for i in range(5))]
+    assert found == [(world, "rnd_tuned", seed, overrides) for world, seed in seeds]
+    assert [c.seed for c in cells_of(node, tmp_path, methods=["none"], envs=["a"], first_seed=3)] == [3, 4]
+    with pytest.raises(ConfigError, match="has no preset"):
+        with_presets(suite(), tmp_path / "none")
+    (tmp_path / "bad.yaml").write_text("3\n")
+    with pytest.raises(ConfigError, match=r"bad\.yaml is no preset"):
+        with_presets(suite(), tmp_path)
 
 
 def test_results_go_by_the_suites_own_names(tmp_path: Path) -> None:

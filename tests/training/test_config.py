@@ -47,13 +47,14 @@ PARTS = {
         "reward.normalise=mean_std",
         "reward.use_symlog=true",
         "reward.clip=2",
+        "reward.centred=true",
         "policy.objective.episodic_int=false",
     ],
 }
 
 
 # nan before the first episode has ended
-EPISODIC = ("return_ext", "success", "length", "coverage_episode", "rooms_episode")
+EPISODIC = ("return_ext", "success", "length", "coverage_episode", "rooms_episode", "door_share", "door_success")
 NOISY = ("noise_scale_model", "noise_scale_policy")  # nan where the gradient is all noise
 
 

@@ -23,9 +23,13 @@ def test_run_folder(tiny_run: Path) -> None:
     assert list((tiny_run / "tensorboard").glob("events.out.tfevents.*"))
 
 
+EPISODIC = {"return_ext", "success", "length", "coverage_episode", "rooms_episode", "door_share", "door_success"}
+
+
 def test_run_json(tiny_run: Path) -> None:
     run = record(tiny_run)
     assert run["status"] == "done" and run["seed"] == 0 and run["env_steps"] == 256 and "error" not in run
+    assert run["cpu_s"] > 0 and 50 < run["peak_memory_mb"] < 100_000
     assert run["wall_s"] > 0 and run["steps_per_s"] == pytest.approx(256 / run["wall_s"], abs=0.06)
     assert run["packages"]["torch"] == torch.__version__ and run["machine"]["cores"] and "git" in run
 
@@ -35,7 +39,7 @@ def test_metrics(tiny_run: Path) -> None:
     assert list(table[0])[: len(COLUMNS)] == COLUMNS and "loss_rew" in table[0]
     assert [row["env_steps"] for row in table] == [STEPS * (i + 1) for i in range(8)]
     assert (np.diff([row["wall_s"] for row in table]) > 0).all()
-    for key in set(table[0]) - {"return_ext", "success", "length", "coverage_episode", "rooms_episode"}:
+    for key in set(table[0]) - EPISODIC:
         assert all(np.isfinite(row[key]) for row in table), key
 
 

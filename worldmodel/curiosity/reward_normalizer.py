@@ -13,13 +13,15 @@ from worldmodel.running_stats import RunningMeanStd
 
 
 class RewardNormalizer(PerEnvState):
-    """Map raw (B, T) -> rew_int (B, T): symlog, normalise, clip, scale, in that order.
+    """Map raw (B, T) -> rew_int (B, T): symlog, centre and normalise, clip, scale, in that order.
 
     normalise:
       `return`    divide by the running std of the discounted sum of past rewards. The sum runs forward over time and is
                   never reset. The reward itself is not filtered, and no mean is subtracted (Burda et al. 2018, RND).
       `mean_std`  subtract the running mean, divide by the running std.
       `none`      no normalisation.
+    centred: subtract the running mean of the reward before the division, so that staying alive pays nothing on average.
+        The divisor stays that of the rewards before the subtraction. `mean_std` is centred in any case.
 
     Raises ValueError for any other value of `normalise`.
     """
@@ -30,6 +32,7 @@ class RewardNormalizer(PerEnvState):
         *,
         normalise: Literal["return", "mean_std", "none"] = "return",
         gamma: float = 0.99,
+        centred: bool = False,
         use_symlog: bool = False,
         clip: float | None = None,
         scale: float = 1.0,
@@ -45,6 +48,7 @@ class RewardNormalizer(PerEnvState):
             scale,
         )
         self.moments = RunningMeanStd(horizon=horizon)
+        self.centre = RunningMeanStd(horizon=horizon) if centred and normalise != "mean_std" else None
         self.register_buffer("sum", torch.zeros(num_envs))
 
     def reset(self, num_envs: int) -> None:
@@ -54,6 +58,8 @@ class RewardNormalizer(PerEnvState):
     def forward(self, raw: Tensor, mask: Tensor) -> Tensor:
         """Update the running statistics with this rollout, then apply them; masked steps have reward 0."""
         rew = torch.where(mask, symlog(raw) if self.use_symlog else raw, 0.0)
+        if self.centre is not None:
+            self.centre.update(rew, mask)
         if self.normalise == "return":
             sums = torch.empty_like(rew)
             for t in range(rew.shape[1]):
@@ -68,6 +74,8 @@ class RewardNormalizer(PerEnvState):
     def apply(self, raw: Tensor) -> Tensor:
         """Return the reward for a raw signal of any shape, with the current statistics."""
         rew = symlog(raw) if self.use_symlog else raw
+        if self.centre is not None:
+            rew = rew - self.centre.mean
         if self.normalise == "return":
             rew = rew / self.moments.std
         elif self.normalise == "mean_std":

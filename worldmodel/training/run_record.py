@@ -24,6 +24,7 @@ class RunRecord:
 
     If the run `goes_on`, `before` has the previous contents of the file, and the counts continue from them. `cpu_s` is
     the CPU time of this process in seconds up to the last `write`, which hardly depends on the load of the machine.
+    `peak_memory_mb` is the largest resident memory of a process of the run; None where the system does not report it.
     `steps_before` is the part of `env_steps` taken by the run of another folder whose checkpoint this run continues;
     `wall_s` does not include the time of these steps.
     """
@@ -60,8 +61,19 @@ class RunRecord:
     def write(self, **changes: Any) -> None:
         """Update the record and write it atomically."""
         spent = time.process_time() - self.cpu_began
-        self.data |= changes | {"cpu_s": round(self.before.get("cpu_s", 0.0) + spent, 3)}
+        peak = max(peak_memory_mb() or 0.0, self.before.get("peak_memory_mb") or 0.0)
+        spent += self.before.get("cpu_s", 0.0)
+        self.data |= changes | {"cpu_s": round(spent, 3), "peak_memory_mb": round(peak, 1) or None}
         write_json(self.path, self.data)
+
+
+def peak_memory_mb() -> float | None:
+    """Return the largest resident memory of this process so far, in MB of 10⁶ bytes."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def read_record(path: Path) -> dict[str, Any]:

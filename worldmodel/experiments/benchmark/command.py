@@ -15,7 +15,7 @@ from worldmodel.experiments.benchmark.provenance import provenance
 from worldmodel.experiments.benchmark.report import write_report
 from worldmodel.experiments.benchmark.results import Results, rows_of, write
 from worldmodel.experiments.benchmark.runner import Runner, cores
-from worldmodel.experiments.benchmark.suite import cells_of
+from worldmodel.experiments.benchmark.suite import cells_of, with_presets
 from worldmodel.files import write_json
 from worldmodel.interruption import RESUMABLE
 from worldmodel.training.config import CONFIG_DIR, check_keys
@@ -31,18 +31,20 @@ def benchmark(cfg: DictConfig) -> int:
     check_keys(cfg, "benchmark")
     for key in ("seeds", "jobs"):
         check_range(key, cfg[key], "[1, inf)", whole=True, null=True)
-    check_range("first_seed", cfg.first_seed, "[0, inf)", whole=True)
+    check_range("first_seed", cfg.first_seed, "[0, inf)", whole=True, null=True)
     if cfg.report is not None:
         show(write_report(Path(cfg.report)), Path(cfg.report))
         return 0
     out = Path(cfg.out or f"runs/benchmark/{cfg.suite.name}")
+    suite = with_presets(cfg.suite, Path(cfg.presets)) if cfg.presets else cfg.suite
+    first = cfg.suite.get("first_seed", 0) if cfg.first_seed is None else cfg.first_seed
     cells = cells_of(
-        cfg.suite,
+        suite,
         out,
         methods=cfg.methods,
         envs=cfg.envs,
-        seeds=range(cfg.first_seed, cfg.first_seed + cfg.seeds) if cfg.seeds else None,
-        first_seed=cfg.first_seed,
+        seeds=range(first, first + cfg.seeds) if cfg.seeds else None,
+        first_seed=first,
         overrides=list(cfg.overrides),
     )
     runner = Runner(cells, cfg.jobs or cores())

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,11 +81,17 @@ class Runner:
     """Runs the unfinished cells, `jobs` processes at a time.
 
     After SIGINT or SIGTERM, each process saves and stops, and no other starts; a second signal kills them. On Linux
-    they also stop when this process dies.
+    they also stop when this process dies. `on_done` receives each cell that finishes.
     """
 
-    def __init__(self, cells: Sequence[Cell], jobs: int, console: Console | None = None):
-        self.cells, self.jobs, self.console = cells, jobs, console or Console()
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        jobs: int,
+        console: Console | None = None,
+        on_done: Callable[[Cell], None] = lambda cell: None,
+    ):
+        self.cells, self.jobs, self.console, self.on_done = cells, jobs, console or Console(), on_done
         done = {cell.folder for cell in cells if finished(cell)}
         self.waiting = deque(cell for cell in cells if cell.folder not in done)
         self.running: list[Running] = []
@@ -101,6 +107,7 @@ class Runner:
                     cell = self.waiting.popleft()
                     if finished(cell):  # by another process on the same folder
                         self.state[cell.folder] = "done"
+                        self.on_done(cell)
                     else:
                         self._start(cell)
                 time.sleep(poll_s)
@@ -134,6 +141,8 @@ class Runner:
             return
         done = finished(cell)
         self.state[cell.folder] = "done" if done else "stopped" if self.signalled else "failed"
+        if done:
+            self.on_done(cell)
         if not done and not self.signalled:
             self._print(f"{cell.folder}: failed with exit code {code}, see {cell.folder / 'log.txt'}")
         elif not self.console.is_terminal:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from worldmodel.errors import ConfigError
 from worldmodel.training.compose import compose_config, composing
@@ -20,10 +21,12 @@ DEFAULTS: dict[str, Any] = {
     "score": [0.0, 1.0],
     "common": [],
     "evaluate": None,
+    "first_seed": 0,
 }
 REQUIRED = ("name", "envs", "methods")
-WORLD_KEYS = ("overrides", "threshold", "score")
+WORLD_KEYS = ("overrides", "threshold", "score", "seeds")
 METHOD_KEYS = ("seeds", "overrides")
+SEEDS = 5  # of a method, unless it or the environment has another number
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class World:
     overrides: tuple[str, ...]
     threshold: float | None  # of the suite's metric, at which the environment counts as solved
     score: tuple[float, float]  # values of the metric with the scores 0 and 1
+    seeds: int | None = None  # of every method in it; None: those of the method
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def cells_of(
     methods: list[str] | None = None,
     envs: list[str] | None = None,
     seeds: Sequence[int] | None = None,
-    first_seed: int = 0,
+    first_seed: int | None = None,
     overrides: list[str] | tuple[str, ...] = (),
 ) -> list[Cell]:
     """Return the cells of a suite, after composing the configuration of every method.
@@ -68,8 +72,8 @@ def cells_of(
         out: folder of the benchmark.
         methods: names of methods. None: all.
         envs: names of environments. None: all.
-        seeds: of each method. None: from `first_seed`, as many as the suite sets.
-        first_seed: the first of them.
+        seeds: of each method. None: from `first_seed`, as many as the environment or the method sets.
+        first_seed: the first of them. None: that of the suite.
         overrides: of every run, after those of the suite.
 
     Raises:
@@ -90,6 +94,7 @@ def cells_of(
                 own = plain["methods"][method].get("overrides", [])
                 changes = (*plain["common"], *world.overrides, *own, *overrides)
                 found[world.name, method] = changes, compose_config(changes, purpose=f"{method} on {world.name}")
+    first = plain["first_seed"] if first_seed is None else first_seed
     evaluate = None if plain["evaluate"] is None else tuple(plain["evaluate"])
     return [
         Cell(
@@ -105,8 +110,31 @@ def cells_of(
         )
         for world in worlds
         for method in chosen
-        for seed in seeds or range(first_seed, first_seed + plain["methods"][method].get("seeds", 5))
+        for seed in seeds or range(first, first + (world.seeds or plain["methods"][method].get("seeds", SEEDS)))
     ]
+
+
+def with_presets(suite: DictConfig, folder: Path) -> DictConfig:
+    """Return a suite with a further method `<signal>_tuned` for each preset of `worldmodel.tune` in a folder.
+
+    Raises ConfigError for a folder without presets, and for a file that is none.
+    """
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        raise ConfigError(f"presets={folder}: has no preset, <signal>.yaml")
+    methods = {}
+    for file in files:
+        try:
+            node = OmegaConf.load(file)
+        except (OSError, ValueError, YAMLError):
+            node = None
+        if not OmegaConf.is_dict(node) or not OmegaConf.is_list(node.get("overrides")):
+            raise ConfigError(f"presets={folder}: {file.name} is no preset, it has no list of overrides")
+        methods[f"{file.stem}_tuned"] = {"overrides": node.overrides}
+    found = suite.copy()
+    OmegaConf.set_struct(found, False)
+    found.methods = {**suite.methods, **methods}
+    return found
 
 
 def _plain(suite: DictConfig) -> dict[str, Any]:
@@ -126,7 +154,9 @@ def _world(name: str, node: Any, suite: dict[str, Any]) -> World:
     low, high = node.get("score", suite["score"])
     if not low < high:
         raise ConfigError(f"suite.envs.{name}.score=[{low}, {high}]: allowed are two numbers, the lower one first")
-    return World(name, tuple(node["overrides"]), node.get("threshold", suite["threshold"]), (low, high))
+    return World(
+        name, tuple(node["overrides"]), node.get("threshold", suite["threshold"]), (low, high), node.get("seeds")
+    )
 
 
 def _check_node(path: str, node: Any, keys: tuple[str, ...]) -> None:

@@ -13,18 +13,18 @@ from worldmodel.errors import ConfigError
 KINDS = ({"low", "high"}, {"low", "high", "log"}, {"choices"})
 
 
-def by_key(space: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the space by the hyperparameters' keys.
+def by_key(space: Sequence[Mapping[str, Any]], name: str = "space") -> dict[str, dict[str, Any]]:
+    """Return the space by the hyperparameters' keys; `name` is the configuration's key of the space.
 
     Raises:
         ConfigError: unless each entry is a range (`low`, `high`, perhaps `log`) or `choices`.
     """
     if not space:
-        raise ConfigError("space=[]: allowed is at least one hyperparameter")
+        raise ConfigError(f"{name}=[]: allowed is at least one hyperparameter")
     found: dict[str, dict[str, Any]] = {}
     for entry in space:
         node = {name: value for name, value in entry.items() if name != "key"}
-        words = f"space={dict(entry)}: allowed are key with low, high and log, or with choices"
+        words = f"{name}={dict(entry)}: allowed are key with low, high and log, or with choices"
         if "key" not in entry or entry["key"] in found or set(node) not in KINDS:
             raise ConfigError(words)
         if "choices" in node:
@@ -46,11 +46,12 @@ def spread(space: Mapping[str, Mapping[str, Any]], members: int, seed: int) -> l
     for name, node in space.items():
         shares = (draw.permutation(members) + draw.random(members)) / members
         for member, share in enumerate(shares):
-            found[member][name] = _at(node, float(share))
+            found[member][name] = value_at(node, float(share))
     return found
 
 
-def _at(node: Mapping[str, Any], share: float) -> Any:
+def value_at(node: Mapping[str, Any], share: float) -> Any:
+    """Return the value at a quantile `share`, from 0 to below 1, of a range or of choices."""
     if "choices" in node:
         return node["choices"][int(share * len(node["choices"]))]
     low, high = node["low"], node["high"]
