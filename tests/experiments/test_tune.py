@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ BUILDERS = {"none", "product", "weighted_sum"}  # no signals
 
 
 def test_all_signals_are_tuned_and_have_a_setting_of_their_own() -> None:
-    assert {p.stem for p in Path(CONFIG_DIR, "curiosity").glob("*.yaml")} - BUILDERS == set(SIGNALS) == set(CFG.own)
+    assert {p.stem for p in Path(CONFIG_DIR, "curiosity").glob("*.yaml")} - BUILDERS | {"surprise_codes"} == set(SIGNALS) == set(CFG.own)
     assert all(node.overrides == [f"curiosity={signal}"] for signal, node in CFG.suite.methods.items())
 
 
@@ -155,6 +156,9 @@ def test_a_tuning_runs_nothing_twice(cli, tmp_path: Path, monkeypatch: pytest.Mo
         preset = OmegaConf.load(tmp_path / "presets" / f"{signal}.yaml")
         assert preset.overrides[0] == f"curiosity={signal}" and preset.provenance.seeds == [100]
         compose_config(preset.overrides)
+    for world in ("doorkey", "keycorridor"):  # as on another machine
+        shutil.rmtree(tmp_path / world, ignore_errors=True)
+    assert cli(*words(tmp_path), tiny=[], main=tune.main).code == 0 and not list(tmp_path.glob("*/*/run.json"))
     (tmp_path / "ranking.md").unlink()
     assert cli(f"out={tmp_path}", "only_report=true", tiny=[], main=tune.main).code == 0
     assert "**doorkey: return area by draw**" in (tmp_path / "ranking.md").read_text()

@@ -110,12 +110,17 @@ def trials(cfg: DictConfig, out: Path, stage: int, chosen: Mapping[str, Sequence
 
 
 def run(found: Sequence[Trial], results: ResultsFile, jobs: int) -> Runner:
-    """Run the unfinished cells of the trials, and append each finished one to the results."""
+    """Run the unfinished cells of the trials, and append each finished one to the results.
+
+    A row of the results is enough: its run is not repeated where the folders are gone, as on another machine.
+    """
     trial_of = {cell.folder: trial for trial in found for cell in trial.cells}
-    cells = [cell for trial in found for cell in trial.cells]
-    for cell in cells:
+    cells = []
+    for cell in (cell for trial in found for cell in trial.cells):
         if finished(cell):
             results.append(trial_of[cell.folder], cell)
+        if not results.has(trial_of[cell.folder], cell):
+            cells.append(cell)
     runner = Runner(cells, jobs, on_done=lambda cell: results.append(trial_of[cell.folder], cell))
     runner.run()
     return runner

@@ -98,15 +98,19 @@ class ResultsFile:
                 raise ConfigError(f"out={path.parent}: {path.name} has other columns, choose another out")
         self.known = {run[:4] for run in read_runs(path)}
 
+    def has(self, trial: Trial, cell: Cell) -> bool:
+        """Return whether the file has the row of a run."""
+        return (trial.stage, trial.signal, trial.draw, cell.seed) in self.known
+
     def append(self, trial: Trial, cell: Cell) -> None:
         """Append the row of a finished run, unless the file has it."""
-        if (identity := (trial.stage, trial.signal, trial.draw, cell.seed)) in self.known:
+        if self.has(trial, cell):
             return
         text = io.StringIO(newline="")
         csv.writer(text).writerow(row_of(trial, cell, self.keys))
         with self.path.open("ab", buffering=0) as file:
             file.write(text.getvalue().encode())
-        self.known.add(identity)
+        self.known.add((trial.stage, trial.signal, trial.draw, cell.seed))
 
 
 def read_runs(path: Path) -> list[Run]:
