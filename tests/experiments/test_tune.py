@@ -33,8 +33,11 @@ BUILDERS = {"none", "product", "weighted_sum"}  # no signals
 
 
 def test_all_signals_are_tuned_and_have_a_setting_of_their_own() -> None:
-    assert {p.stem for p in Path(CONFIG_DIR, "curiosity").glob("*.yaml")} - BUILDERS | {"surprise_codes"} == set(SIGNALS) == set(CFG.own)
-    assert all(node.overrides == [f"curiosity={signal}"] for signal, node in CFG.suite.methods.items())
+    shipped = {p.stem for p in Path(CONFIG_DIR, "curiosity").glob("*.yaml")} - BUILDERS
+    assert shipped | {"surprise_codes"} == set(SIGNALS) == set(CFG.own)
+    for signal, node in CFG.suite.methods.items():
+        more = ["target=codes"] if signal == "surprise_codes" else []
+        assert node.overrides == [f"curiosity={signal.removesuffix('_codes')}", *more]
 
 
 def test_more_trials_keep_the_draws_and_the_file_is_that_of_the_command(tmp_path: Path) -> None:
@@ -80,7 +83,10 @@ def spec() -> EnvSpec:
 @pytest.mark.parametrize("signal", SIGNALS)
 def test_every_draw_of_every_signal_builds(signal: str, spec: EnvSpec) -> None:
     for draw in make_draws(SPACE, 5, CFG.seed):
-        build_agent(tiny_config(f"curiosity={signal}", *draw.overrides(OmegaConf.to_container(CFG.own[signal]))), spec)
+        build_agent(
+            tiny_config(*CFG.suite.methods[signal].overrides, *draw.overrides(OmegaConf.to_container(CFG.own[signal]))),
+            spec,
+        )
 
 
 # --- ranking
