@@ -80,6 +80,7 @@ def imagine(model: WorldModel, window: Window, start: int, steps: int) -> Tensor
         if k + 1 < steps:
             z_hat = z_now + (y_hat - y_now) if unknown is None else unknown
             if isinstance(model.target, Codes):
+                y_hat = model.target.most_probable(y_hat)
                 z_hat = model.encoder(model.observation_of(model.target.components(y_hat)))
             h = model.memory.step(model.tokens(z_hat, act, goes_on), episode, valid, state)
     return torch.stack(path, 1)

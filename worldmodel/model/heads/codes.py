@@ -35,7 +35,7 @@ class CodesPrediction:
     rew: Tensor  # (*lead) mean of the extrinsic reward
     rew_logp: Tensor  # (*lead, BINS) its log-probabilities, see `RewardHead`
     end: Tensor  # (*lead) logit of termination
-    y: Tensor  # (*lead, *shape) present codes, one-hot or probabilities
+    y: Tensor  # (*lead, *shape) present codes, one-hot
     logp: Tensor  # (*lead, cells, U + 2) log-probabilities of the outcomes
     now: Tensor  # (*lead, cells) present codes
     used: Tensor  # (U,) codes in use, ascending

@@ -32,6 +32,7 @@ class Codes(Target):
     """
 
     scaled: ClassVar[bool] = False
+    values: Tensor
 
     def __init__(self, encoder: Encoder, obs_space: gym.Space):
         super().__init__()
@@ -45,6 +46,8 @@ class Codes(Target):
         count = coder.codes(blank).shape[1]
         self.cells = getattr(coder, "cells", (1, count))
         self.shape = (count * sum(self.sizes),)
+        values = torch.block_diag(*(torch.arange(size, dtype=torch.float32)[:, None] for size in self.sizes))
+        self.register_buffer("values", values, persistent=False)  # (sum(sizes), C)
 
     @torch.no_grad()
     def forward(self, obs: Obs, z: Tensor) -> Tensor:
@@ -57,12 +60,14 @@ class Codes(Target):
         return torch.cat([F.one_hot(part, size) for part, size in parts], -1)
 
     def components(self, y: Tensor) -> Tensor:
-        """Return the most probable value of each component, (*lead, cells, C) int64, from y (*lead, *shape).
+        """Return the components (*lead, cells, C) int64 of one-hot codes y (*lead, *shape)."""
+        return (y.unflatten(-1, (-1, sum(self.sizes))) @ self.values).long()
 
-        y is one-hot, or holds the probabilities of a prediction.
-        """
+    def most_probable(self, y: Tensor) -> Tensor:
+        """Return the most probable components of y, probabilities (*lead, *shape), as one-hot codes (*lead, *shape)."""
         cells = y.unflatten(-1, (-1, sum(self.sizes)))
-        return torch.stack([part.argmax(-1) for part in cells.split(self.sizes, -1)], -1)
+        parts = torch.stack([part.argmax(-1) for part in cells.split(self.sizes, -1)], -1)
+        return self.one_hot(parts).flatten(-2).to(y.dtype)
 
     def codes(self, components: Tensor) -> Tensor:
         """Number the codes: components (*lead, cells, C) -> (*lead, cells), from 0 to `num_codes` - 1."""
