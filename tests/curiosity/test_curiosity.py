@@ -124,7 +124,7 @@ def test_symlog_clip_and_scale_in_that_order() -> None:
         RewardNormalizer(1, normalise="foo")
 
 
-@pytest.mark.parametrize("signal", ["rnd", "random_features", "deir", "etd"])
+@pytest.mark.parametrize("signal", ["rnd", "random_features", "deir", "etd", "e3b"])
 def test_published_settings_change_rewards_sizes_and_rates_alone(signal: str) -> None:
     def flat(node: dict, path: str = "") -> dict[str, object]:
         parts = (flat(v, f"{path}{k}.") if isinstance(v, dict) else {path + k: v} for k, v in node.items())
@@ -134,8 +134,27 @@ def test_published_settings_change_rewards_sizes_and_rates_alone(signal: str) ->
     plain, published = (flat(OmegaConf.to_container(tiny_config(*overrides, "name=x"))) for overrides in given)
     changed = {key for key in published if published[key] != plain[key]}
     assert plain.keys() == published.keys() and "reward.scale" in changed
-    groups = ("reward.", "policy.objective.", "policy.return_scale.", "data.", "optimizer.part_lr.", "weights.entropy")
+    groups = (
+        "curiosity.dim",
+        "reward.",
+        "policy.objective.",
+        "policy.return_scale.",
+        "data.",
+        "optimizer.part_lr.",
+        "weights.entropy",
+    )
     assert all(key.startswith(groups) for key in changed)
+
+
+def test_the_bonus_of_e3b_as_published_by_hand() -> None:
+    """Over the std of all bonuses, without their mean, and at most 1."""
+    options = {k: v for k, v in tiny_config("experiment=e3b_published").reward.items() if k[0] != "_"}
+    scale = RewardNormalizer(1, **options)
+    first = torch.tensor([[1.0, 2.0, 6.0]])
+    torch.testing.assert_close(scale(first, ALL), (first / first.std(correction=0)).clamp(max=1.0))
+    both = torch.tensor([1.0, 2.0, 6.0, 3.0, 0.0, 9.0])
+    expected = (both / both.std(correction=0)).clamp(max=1.0)[None, 3:]
+    torch.testing.assert_close(scale(both[None, 3:], ALL), expected)
 
 
 def test_a_rollout_weighs_a_tenth_in_the_statistics_of_deir() -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from helpers.by_hand import ACTS, OBS, PLANE, ROLL, WHITE, Same, rollout
+from helpers.tiny import tiny_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders import Dict as DictEncoder
 from encoders import Grid
 from worldmodel.curiosity.blocks.ensemble import Ensemble, EnsembleLinear
+from worldmodel.curiosity.blocks.features import with_convolutions
 from worldmodel.curiosity.blocks.forward_model import ForwardModel
 from worldmodel.model.action_embedding import ActionCode
 from worldmodel.obs_normalizer import signal_normalizer
+from worldmodel.training.build import build_agent, env_spec
 
 
 def test_codes_of_actions() -> None:
@@ -74,3 +80,30 @@ def test_only_numbers_are_whitened() -> None:
     assert list(mixed.moments) == ["of_pos"] and white["view"] == view and white["dir"] == Discrete(4)
     obs = {"pos": torch.tensor([[100.0, 2.0]]), "dir": torch.tensor([3]), "view": torch.zeros(1, 7, 7, 3)}
     assert mixed(obs)["pos"].tolist() == [[5.0, 2.0]] and mixed(obs)["dir"] is obs["dir"]
+
+
+def test_cells_are_convolved_for_signals_alone() -> None:
+    view, space = Box(0, 255, (7, 7, 3), np.uint8), Dict({"view": Box(0, 255, (7, 7, 3), np.uint8), "pos": PLANE})
+    make = with_convolutions(Grid, (16, 32))
+    net = make(view, dim=8).net
+    assert [m.out_channels for m in net if isinstance(m, nn.Conv2d)] == [16, 32] and make(view, dim=8).shape == (8,)
+    nested = with_convolutions(DictEncoder, (16,))(space, dim=8)
+    assert nested.part("view").convolved and nested.part("pos").name == "mlp"
+    obs = {"view": torch.zeros(2, 7, 7, 3, dtype=torch.uint8), "pos": torch.zeros(2, 2)}
+    assert nested(obs).shape == (2, 8)
+    assert with_convolutions(Grid, ()) is Grid
+    own = with_convolutions(partial(Grid, hidden=(5,)), (16,))(view)
+    assert not own.convolved, "layers of its own"
+    tiny = with_convolutions(partial(Grid, num_values=(4, 4)), (16, 32, 64))(Box(0, 255, (3, 3, 2), np.uint8))
+    assert tiny(torch.ones(5, 3, 3, 2)).shape == (5, 128) and sum(isinstance(m, nn.Conv2d) for m in tiny.net) == 2
+
+
+def test_the_agents_signals_have_convolutions_and_its_world_model_none() -> None:
+    cfg = tiny_config("curiosity=deir")
+    agent = build_agent(cfg, env_spec(cfg))
+    assert agent.curiosity.features.encoder.convolved and not agent.model.encoder.convolved
+    del cfg.signal_channels  # a run of before
+    assert not build_agent(cfg, env_spec(cfg)).curiosity.features.encoder.convolved
+    cfg.signal_channels = [0]
+    with pytest.raises(ValueError, match=r"signal_channels=0: allowed"):
+        build_agent(cfg, env_spec(cfg))

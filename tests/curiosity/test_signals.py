@@ -23,13 +23,14 @@ from worldmodel.types import Minibatch, Rollout
 
 SIGNALS = [
     *("rnd", "icm", "random_features", "disagreement", "max", "plan2explore", "byol_explore", "ama"),
-    *("curiosity_critic", "learning_progress", "cfn"),
+    *("curiosity_critic", "learning_progress", "cfn", "bayesian_surprise"),
 ]
 SMALL = {  # widths that learn in a second
     "rnd": ["curiosity.dim=32"],
     "max": ["curiosity.hidden=32", "curiosity.members=4"],
     "plan2explore": ["curiosity.hidden=32", "curiosity.members=4"],
     "curiosity_critic": ["curiosity.hidden=32"],
+    "bayesian_surprise": ["curiosity.hidden=32", "curiosity.members=4"],
 }
 OTHERS = ["curiosity.dim=16", "curiosity.hidden=32"]
 

@@ -2,6 +2,7 @@
 
 from worldmodel.curiosity.ama import AMA
 from worldmodel.curiosity.base import AgentSpec, Curiosity, PerEnvState, per_env_buffers
+from worldmodel.curiosity.bayesian_surprise import BayesianSurprise
 from worldmodel.curiosity.byol_explore import BYOLExplore
 from worldmodel.curiosity.cfn import CFN
 from worldmodel.curiosity.combination import Product, WeightedSum
@@ -40,6 +41,7 @@ __all__ = [
     "RND",
     "AgentSpec",
     "BYOLExplore",
+    "BayesianSurprise",
     "Count",
     "Curiosity",
     "CuriosityCritic",

@@ -18,8 +18,11 @@ class E3B(Curiosity):
     """Elliptical episodic bonus phi(o_t+1)^T C_t^-1 phi(o_t+1) (Henaff et al. 2022, arXiv 2210.05805, eq. 2-3).
 
     C_t = ridge I + sum of phi(o_i) phi(o_i)^T over the episode's i <= t: an episodic count for continuous features. phi
-    learns by inverse dynamics. C^-1 is updated by the Sherman-Morrison formula. The paper divides the reward by its
-    running std.
+    learns by inverse dynamics. C^-1 is updated by the Sherman-Morrison formula.
+
+    The authors' code for MiniHack has 1,024 features, divides the bonus by its running std and bounds the sum of both
+    rewards to [-1, 1] (experiment=e3b_published, where the bonus is bounded). There the bonus of a transition is that
+    of o_t, here that of o_t+1, to which the action led.
 
     Loss: e3b_inverse.
     """

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from worldmodel.curiosity import AgentSpec, Curiosity
+from worldmodel.curiosity.blocks.features import with_convolutions
 from worldmodel.envs import VectorEnv
 from worldmodel.envs.spec import EnvSpec
 from worldmodel.errors import ConfigError, SettingError, check_range
@@ -64,12 +65,15 @@ def build_agent(cfg: DictConfig, spec: EnvSpec) -> CuriousAgent:
     known |= {"target": target, "latent": encoder.shape, "target_shape": target.shape}
     heads = {str(name): partial(fill, instantiate(node), **known) for name, node in cfg.heads.items()}
     model: WorldModel = fill(instantiate(cfg.model), **known, heads=heads)
+    channels = cfg.get("signal_channels") or ()  # runs of before had none
+    for width in channels:
+        check_range("signal_channels", width, "[1, inf)", whole=True)
     signal_spec = AgentSpec(
         obs_space=spec.obs_space,
         act_space=spec.act_space,
         num_envs=spec.num_envs,
         encoder=encoder,
-        make_encoder=new_encoder,
+        make_encoder=with_convolutions(new_encoder, channels),
         target_shape=target.shape,
         memory_dim=memory.dim,
     )

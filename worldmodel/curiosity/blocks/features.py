@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders import Encoder
+from encoders import Dict, Encoder, Grid
 from worldmodel.curiosity.base import AgentSpec
 from worldmodel.curiosity.blocks.stop_gradient import StopGradient
 from worldmodel.model.targets.inverse import ActionHead
@@ -24,6 +28,34 @@ def new_obs(roll: Sequences) -> Obs:
 def next_obs(roll: Sequences) -> Obs:
     """Return the next observations of the T new transitions; leaves (B, T, ...)."""
     return roll.next_rows(roll.obs)
+
+
+def with_convolutions(make_encoder: Callable[..., Any], channels: Sequence[int]) -> Callable[..., Any]:
+    """Return `make_encoder` with convolutions over symbolic cells, for the learnt and random features of signals.
+
+    The encoder of cells is one linear map by default, in which an object has unrelated weights at each position. Here
+    it begins with 2x2 convolutions of these widths and ReLUs, fewer of them for grids that are too small. An encoder of
+    cells that has layers of its own is left as it is, and so are those of images, which have convolutions, and of
+    vectors. Without `channels` nothing changes.
+    """
+
+    def make(*args: Any, **changes: Any) -> Any:
+        encoder = make_encoder(*args, **changes)
+        if isinstance(encoder, Dict):
+            for name, part in encoder.parts.items():
+                encoder.parts[name] = convolved(part, channels)
+        return convolved(encoder, channels)
+
+    return make if channels else make_encoder
+
+
+def convolved(encoder: Any, channels: Sequence[int]) -> Any:
+    """Return a linear encoder of cells with convolutions instead; any other one unchanged."""
+    if not isinstance(encoder, Grid) or encoder.convolved or len(encoder.net) > 1:
+        return encoder
+    space = gym.spaces.Box(0, 255, (*encoder.cells, len(encoder.num_values)), np.uint8)
+    fitting = tuple(channels[: min(encoder.cells) - 1])
+    return Grid(space, encoder.shape[0], encoder.num_values, channels=fitting)
 
 
 class Flat(nn.Module):
