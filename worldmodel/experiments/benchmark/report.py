@@ -79,7 +79,12 @@ def sections(results: Results) -> list[Section]:
             "[lowest, highest] over seeds, the return is the interquartile mean at the end [95 % interval], P is the "
             "probability that a run scores higher than one of the named method, the rest are means over seeds of last "
             "values. CPU and memory are those of the training process.",
-            tables=[tables.by_method(results, env) for env in results.envs],
+            tables=[
+                table
+                for env in results.envs
+                for table in (tables.by_method(results, env), tables.behaviour(results, env))
+                if table
+            ],
         ),
         Section(
             "Learning curves",

@@ -37,7 +37,7 @@ FEW = 8  # methods, up to which every pair is compared
 
 
 def by_method(results: Results, env: str) -> Table:
-    """All figures of a method in one environment; a dash where a figure is not recorded."""
+    """Performance of a method in one environment; a dash where a figure is not recorded."""
     named = {
         "seeds": lambda m: str(len(results.values("score", env, m))),
         "failed": lambda m: _failed(results, env, m),
@@ -45,6 +45,13 @@ def by_method(results: Results, env: str) -> Table:
         "steps to threshold": lambda m: _median(results.values("steps_to_threshold", env, m)),
         f"{_word(results)}, IQM [{PERCENT}]": lambda m: _iqm(results.values(final_name(results.metric), env, m)),
         **{f"P(> {x})": lambda m, x=x: _beats(results, m, x, [env]) for x in references(results)},
+    }
+    return _by_method(results, env, env, named)
+
+
+def behaviour(results: Results, env: str) -> Table | None:
+    """Exploration, alive value and cost of a method in one environment; None where nothing is recorded."""
+    named = {
         "cells of an episode": lambda m: _mean(results.values("coverage_episode_final", env, m), 1),
         "rooms of an episode": lambda m: _mean(results.values("rooms_episode_final", env, m), 2),
         "success given the door": lambda m: _mean(results.values("door_success_final", env, m), 2),
@@ -52,10 +59,16 @@ def by_method(results: Results, env: str) -> Table:
         "CPU seconds": lambda m: _mean(results.values("cpu_s", env, m), 0),
         "peak memory, MB": lambda m: _mean(results.values("peak_memory_mb", env, m), 0),
     }
+    table = _by_method(results, env, f"{env}: behaviour and cost", named)
+    return table if len(table.header) > 1 else None
+
+
+def _by_method(results: Results, env: str, caption: str, named: dict[str, Callable[[str], str]]) -> Table:
+    """Return a table of columns that have a value of any method."""
     methods = [m for m in results.methods if ("score", env, m) in results.cells]
     columns = {name: [of(m) for m in methods] for name, of in named.items()}
     columns = {name: cells for name, cells in columns.items() if any(x != "–" for x in cells)}
-    return Table(env, ["method", *columns], [list(row) for row in zip(methods, *columns.values(), strict=True)])
+    return Table(caption, ["method", *columns], [list(row) for row in zip(methods, *columns.values(), strict=True)])
 
 
 def references(results: Results) -> list[str]:
