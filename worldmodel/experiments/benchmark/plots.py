@@ -112,7 +112,7 @@ def steps_to_threshold(results: Results, env: str) -> Figure:
                           fontsize=8, color=color)  # fmt: skip
     _rows(axis, order)
     axis.xaxis.set_major_formatter(lambda x, _: short(x))
-    axis.set(title=env, xlabel="environment steps to the threshold", xlim=(0, edge * 1.15))
+    axis.set(title=env, xlabel="environment steps to the threshold", xlim=(0, edge * 1.25))
     return figure
 
 
