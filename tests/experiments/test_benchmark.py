@@ -21,8 +21,11 @@ from worldmodel.experiments.benchmark.results import POINTS, Results, area, reac
 from worldmodel.experiments.benchmark.runner import last_row
 from worldmodel.experiments.benchmark.suite import Cell, World, cells_of, with_presets
 from worldmodel.experiments.benchmark.tables import (
+    against_references,
     aggregate,
+    behaviour,
     brittleness,
+    by_method,
     evaluated,
     improvements,
     overview,
@@ -187,6 +190,43 @@ def test_rows_of_a_cell_by_hand(tmp_path: Path) -> None:
     assert {(r.env_steps, r.wall_s) for r in rows if r.metric == "score"} == {(3000, 4.5)}
 
 
+def test_costs_and_the_first_success_are_in_the_rows(tmp_path: Path) -> None:
+    cells = [cell(tmp_path, m, s, budget=4000) for m in ("none", "x") for s in range(2)]
+    for one in cells:
+        good = one.method == "x"
+        more = dict(success=[float("nan"), 0.1 * good, 0.5 * good], door_success=[0.5] * 3, alive_value=[0.25] * 3)
+        fabricate(one, [0.0, 0.1 * good, 0.95 * good], **more, coverage_episode=[2.0] * 3, rooms_episode=[1.5] * 3)
+        record = json.loads((one.folder / "run.json").read_text())
+        (one.folder / "run.json").write_text(json.dumps(record | {"cpu_s": 7.0, "peak_memory_mb": 600.0}))
+    results = Results(row for c in cells for row in rows_of("toy", c))
+    assert results.values("steps_to_first_success", "E-v0", "x").tolist() == [2000, 2000]
+    assert np.isinf(results.values("steps_to_first_success", "E-v0", "none")).all()
+    assert behaviour(results, "E-v0").rows[1] == ["x", "2.0", "1.50", "0.50", "0.250", "7", "600"]
+    rows = {
+        row[0]: dict(zip(by_method(results, "E-v0").header, row, strict=True))
+        for row in by_method(results, "E-v0").rows
+    }
+    assert rows["x"] == {
+        "method": "x", "seeds": "2", "failed": "0", "steps to first success": "2k [2k, 2k]",
+        "steps to threshold": "3k [3k, 3k]", "return, IQM [95 %]": "0.950 [0.950, 0.950]",
+        "P(> none)": "1.00 [1.00, 1.00]",
+    }  # fmt: skip
+    assert rows["none"]["steps to threshold"] == "never [never, never]" and rows["none"]["failed"] == "2"
+    assert against_references(results).rows[1] == ["x", "1.00 [1.00, 1.00]"]
+
+
+def test_many_methods_have_a_panel_each_and_old_results_a_report(tmp_path: Path) -> None:
+    names = ["surprise", "none", *(f"m{i}" for i in range(8))]
+    cells = [cell(tmp_path, m, s) for m in names for s in range(2)]
+    for i, one in enumerate(cells):
+        fabricate(one, [0.0, 0.05 * i])
+    write(tmp_path / "results.csv", [row for c in cells for row in rows_of("toy", c)])
+    write_report(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('<figure class="small">') == len(names) and "Each method in E-v0" in page
+    assert "CPU seconds" not in page and "P(row &gt; reference)" in page and "<script>" in page
+
+
 def test_what_the_evaluation_said_is_in_the_rows(tmp_path: Path) -> None:
     one = cell(tmp_path, "x", 0, evaluate=())
     fabricate(one, [0.5])
@@ -260,7 +300,7 @@ def test_the_report_is_built_from_the_csv_alone(compared: Path, cli) -> None:
         "Steps and seconds to the threshold", "Reproducibility checklist", "not recorded", "good", "poor",
     ):  # fmt: skip
         assert words in page
-    assert page.count("data:image/png;base64,") == 5 and not re.search(r'(src|href)="(?!data:|#)', page)
+    assert page.count("data:image/png;base64,") == 2 * 2 + 2 + 2 * 2 and not re.search(r'(src|href)="(?!data:|#)', page)
     assert "<table>" in page and "{{" not in page
     summary = (compared / "summary.md").read_text()
     assert "**E-v0**" in summary and "| good | 2 of 2 | 10,000 | 15 |" in summary

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import gymnasium as gym
 import pytest
 import torch
@@ -108,6 +110,6 @@ def test_training_keeps_the_scale(target: str) -> None:
             agent.after_step()
         found.append(agent.metrics["latent_std"])
     stream.close()
-    assert 0.7 < found[-1] < 1.4
-    std = agent.model.latent_scale.std.mean()
-    assert 0.6 < std / found[-1] < 1.6
+    usual = median(found[7:])  # a single rollout with few episodes may be up to twice as wide
+    assert 0.7 < usual < 1.4
+    assert 0.6 < agent.model.latent_scale.std.mean() / usual < 1.6

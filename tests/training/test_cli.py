@@ -32,7 +32,7 @@ BAD = {
     "threads=0": ["threads=0: allowed are null and whole numbers from 1"],
     "name=null": ["name=None: allowed is str"],
     "video=3": ["video=3: allowed is bool"],
-    "curiosity=foo": ["curiosity=foo: no such option, allowed are ama, byol_explore, count, "],
+    "curiosity=foo": ["curiosity=foo: no such option, allowed are ama, bayesian_surprise, byol_explore, "],
     "experiment=foo": ["experiment=foo: no such option, allowed are ", "doorkey"],
     "env.id=MiniGrid-DorKey-8x8-v0": ["env.id='MiniGrid-DorKey-8x8-v0'", "close matches are MiniGrid-DoorKey-8x8-v0"],
     "env.id=3": ["env.id='3': "],
@@ -110,7 +110,7 @@ def test_help_lists_the_groups(cli) -> None:
     assert ended.code == 0 and ended.err == ""
     for group in ("env", "data", "encoder", "target", "memory", "model", "curiosity", "reward", "policy", "experiment"):
         assert f"\n  {group} " in ended.out, group
-    assert "curiosity: ama, byol_explore, count, " in ended.out
+    assert "curiosity: ama, bayesian_surprise, byol_explore, " in ended.out
 
 
 def test_the_configuration_can_be_printed(cli) -> None:

@@ -32,13 +32,29 @@ class Row:
 
 
 def render_page(
-    title: str, heading: str, text: str, rows: Sequence[Row], columns: Sequence[str] = ("",), footer: str = ""
+    title: str,
+    heading: str,
+    text: str,
+    rows: Sequence[Row],
+    columns: Sequence[str] = ("",),
+    footer: str = "",
+    sortable: bool = False,
 ) -> str:
-    """Render the page: a heading with its text, a navigation, the rows, and a footer. `columns` are labels."""
+    """Render the page: a heading with its text, a navigation, the rows, and a footer. `columns` are labels.
+
+    With `sortable`, a short script sorts a table by the column whose title is clicked.
+    """
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     templates.filters["format_cell"] = format_cell
     return templates.get_template("page.html.j2").render(
-        title=title, heading=heading, text=text, rows=rows, columns=columns, footer=footer, long=LONG
+        title=title,
+        heading=heading,
+        text=text,
+        rows=rows,
+        columns=columns,
+        footer=footer,
+        long=LONG,
+        sortable=sortable,
     )

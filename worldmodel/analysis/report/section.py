@@ -6,7 +6,7 @@ import base64
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.figure import Figure as Canvas
 from rich.table import Table as RichTable
@@ -42,17 +42,18 @@ class Table:
 
 @dataclass
 class Figure:
-    """A picture; the caption describes its content and its computation."""
+    """A picture; the caption describes its content and its computation. `size` is `small`, `half` or full width."""
 
     caption: str
     png: str  # base64
+    size: Literal["small", "half", ""] = ""
 
     @classmethod
-    def of(cls, canvas: Canvas, caption: str = "", dpi: int = 100) -> Figure:
+    def of(cls, canvas: Canvas, caption: str = "", dpi: int = 100, size: Literal["small", "half", ""] = "") -> Figure:
         """Draw a matplotlib figure."""
         file = io.BytesIO()
         canvas.savefig(file, format="png", dpi=dpi)
-        return cls(caption, base64.b64encode(file.getvalue()).decode())
+        return cls(caption, base64.b64encode(file.getvalue()).decode(), size)
 
     def _repr_png_(self) -> bytes:
         """Return the picture without its caption, as bytes of a PNG."""

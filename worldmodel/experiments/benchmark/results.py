@@ -17,7 +17,18 @@ from worldmodel.training.learning_curve import read_metrics
 
 CURVES = ("return_ext", "coverage", "coverage_episode", "rooms_episode", "tv_action_share", "tv_rew_int_share")
 """Columns of metrics.csv that results.csv has as curves."""
-FINALS = (*CURVES, "success", "length", "delta_skill", "entropy", "env_faults")
+FINALS = (
+    *CURVES,
+    "success",
+    "door_share",
+    "door_success",
+    "length",
+    "alive_value",
+    "delta_skill",
+    "entropy",
+    "env_faults",
+)
+COSTS = ("cpu_s", "peak_memory_mb")  # of run.json
 EVALUATED = ("return_mean", "success")  # of each behaviour in report.json
 POINTS = 60  # of a curve, at most
 
@@ -50,6 +61,8 @@ def rows_of(suite: str, cell: Cell) -> list[Row]:
     - `<metric>_auc`: the mean of the suite's metric over the budget; a run that ended early keeps its last value, and
       before the first value it counts at the bottom. It is followed by those of the other curves, whose bottom is 0.
     - `steps_to_threshold`, `seconds_to_threshold`: where the metric first reaches the threshold; inf if never.
+    - `steps_to_first_success`: where the success of the last episodes is first above 0; inf if never.
+    - `cpu_s`, `peak_memory_mb`: of the run's processes, where run.json has them.
     - `finished`: 1 where the run ended as configured. `threshold`, `budget`: as configured.
     - `evaluated_<behaviour>_…`: results of the evaluation after the training, where the suite has one.
     - a last value of each column, and thinned curves under the names of the columns.
@@ -71,6 +84,10 @@ def rows_of(suite: str, cell: Cell) -> list[Row]:
         values["steps_to_threshold"], values["seconds_to_threshold"] = reached(
             steps, wall, metric, cell.world.threshold
         )
+    if "success" in found and not np.isnan(found["success"]).all():
+        values["steps_to_first_success"] = reached(steps, wall, found["success"], np.nextafter(0, 1))[0]
+    measured = json.loads(record.read_text()) if record.exists() else {}
+    values |= {name: measured[name] for name in COSTS if measured.get(name) is not None}
     values |= {final_name(k): found[k][-1] for k in FINALS if k in found and not np.isnan(found[k][-1])}
     values |= {final_name(cell.metric): last}
     values |= {f"{k}_auc": area(steps, found[k], cell.budget, 0.0) for k in CURVES if k in found and k != cell.metric}
@@ -165,6 +182,11 @@ class Results:
         """
         seeds = self.cells.get((metric, env, method), {}).values()
         return np.array([np.interp(grid, [r.env_steps for r in rows], [r.value for r in rows]) for rows in seeds])
+
+    @property
+    def default(self) -> str:
+        """Method that the others are drawn against: `surprise` or `default`, else the first one."""
+        return next((m for m in ("surprise", "default") if m in self.methods), self.methods[0])
 
     def only(self, metric: str, env: str) -> float | None:
         """Value of a metric that all cells of an environment share, such as the threshold."""

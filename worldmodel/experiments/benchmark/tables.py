@@ -29,8 +29,58 @@ def overview(results: Results, env: str) -> Table:
         times = [_count(np.median(steps)), _seconds(np.median(seconds))] if has else []
         last = results.values(final_name(results.metric), env, method)
         rows.append([method, solved, *times, format_interval(*iqm_interval(last))])
-    word = "return" if results.metric == "return_ext" else results.metric
-    return Table(env, ["method", *goal, f"{word} at the end, IQM [{PERCENT}]"], rows)
+    return Table(env, ["method", *goal, f"{_word(results)} at the end, IQM [{PERCENT}]"], rows)
+
+
+REFERENCES = ("none", "count")  # methods that each method is compared with, beside the default
+FEW = 8  # methods, up to which every pair is compared
+
+
+def by_method(results: Results, env: str) -> Table:
+    """Performance of a method in one environment; a dash where a figure is not recorded."""
+    named = {
+        "seeds": lambda m: str(len(results.values("score", env, m))),
+        "failed": lambda m: _failed(results, env, m),
+        "steps to first success": lambda m: _median(results.values("steps_to_first_success", env, m)),
+        "steps to threshold": lambda m: _median(results.values("steps_to_threshold", env, m)),
+        f"{_word(results)}, IQM [{PERCENT}]": lambda m: _iqm(results.values(final_name(results.metric), env, m)),
+        **{f"P(> {x})": lambda m, x=x: _beats(results, m, x, [env]) for x in references(results)},
+    }
+    return _by_method(results, env, env, named)
+
+
+def behaviour(results: Results, env: str) -> Table | None:
+    """Exploration, alive value and cost of a method in one environment; None where nothing is recorded."""
+    named = {
+        "cells of an episode": lambda m: _mean(results.values("coverage_episode_final", env, m), 1),
+        "rooms of an episode": lambda m: _mean(results.values("rooms_episode_final", env, m), 2),
+        "success given the door": lambda m: _mean(results.values("door_success_final", env, m), 2),
+        "alive value": lambda m: _mean(results.values("alive_value_final", env, m), 3),
+        "CPU seconds": lambda m: _mean(results.values("cpu_s", env, m), 0),
+        "peak memory, MB": lambda m: _mean(results.values("peak_memory_mb", env, m), 0),
+    }
+    table = _by_method(results, env, f"{env}: behaviour and cost", named)
+    return table if len(table.header) > 1 else None
+
+
+def _by_method(results: Results, env: str, caption: str, named: dict[str, Callable[[str], str]]) -> Table:
+    """Return a table of columns that have a value of any method."""
+    methods = [m for m in results.methods if ("score", env, m) in results.cells]
+    columns = {name: [of(m) for m in methods] for name, of in named.items()}
+    columns = {name: cells for name, cells in columns.items() if any(x != "–" for x in cells)}
+    return Table(caption, ["method", *columns], [list(row) for row in zip(methods, *columns.values(), strict=True)])
+
+
+def references(results: Results) -> list[str]:
+    """Methods that each method is compared with."""
+    return [m for m in dict.fromkeys((*REFERENCES, results.default)) if m in results.methods]
+
+
+def against_references(results: Results) -> Table:
+    """Probability that a run of the row's method scores higher than one of a reference, over all environments."""
+    names = references(results)
+    rows = [[m, *(_beats(results, m, x, results.envs_of(m, x)) for x in names)] for m in results.methods]
+    return Table(f"P(row > reference) [{PERCENT}]", ["method", *names], rows)
 
 
 def aggregate(results: Results) -> Table:
@@ -153,6 +203,35 @@ def television(results: Results) -> Table | None:
     return Table(f"share of the TV's actions, IQM [{PERCENT}]", header, rows)
 
 
+def _word(results: Results) -> str:
+    return "return" if results.metric == "return_ext" else results.metric
+
+
+def _failed(results: Results, env: str, method: str) -> str:
+    """Seeds that never reached the threshold, or that did not finish where there is none."""
+    steps = results.values("steps_to_threshold", env, method)
+    return str(int(np.isinf(steps).sum() if len(steps) else (results.values("finished", env, method) == 0).sum()))
+
+
+def _beats(results: Results, method: str, other: str, envs: list[str]) -> str:
+    if method == other or not envs:
+        return "–"
+    found = improvement(results.scores(method, envs), results.scores(other, envs), draws=2_000)
+    return format_interval(*found, digits=2)
+
+
+def _median(values: np.ndarray) -> str:
+    return _range(values, short) if len(values) else "–"
+
+
+def _mean(values: np.ndarray, digits: int) -> str:
+    return f"{values.mean():,.{digits}f}" if len(values) else "–"
+
+
+def _iqm(values: np.ndarray) -> str:
+    return format_interval(*iqm_interval(values)) if len(values) else "–"
+
+
 def _count(value: float) -> str:
     return f"{value:,.0f}" if np.isfinite(value) else "never"
 
@@ -163,3 +242,10 @@ def _seconds(value: float) -> str:
 
 def _range(values: np.ndarray, word: Callable[[float], str]) -> str:
     return f"{word(np.median(values))} [{word(values.min())}, {word(values.max())}]"
+
+
+def short(steps: float) -> str:
+    """Format a number of steps in thousands or millions; inf is `never`."""
+    if np.isinf(steps):
+        return "never"
+    return f"{steps / 1e6:.3g}M" if steps >= 1e6 else f"{steps / 1e3:.3g}k" if steps >= 1e3 else f"{steps:.0f}"
