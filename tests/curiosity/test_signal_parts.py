@@ -102,8 +102,8 @@ def test_the_agents_signals_have_convolutions_and_its_world_model_none() -> None
     cfg = tiny_config("curiosity=deir")
     agent = build_agent(cfg, env_spec(cfg))
     assert agent.curiosity.features.encoder.convolved and not agent.model.encoder.convolved
-    del cfg.signal_channels  # a run of before
-    assert not build_agent(cfg, env_spec(cfg)).curiosity.features.encoder.convolved
     cfg.signal_channels = [0]
     with pytest.raises(ValueError, match=r"signal_channels=0: allowed"):
         build_agent(cfg, env_spec(cfg))
+    del cfg.signal_channels  # a run of before
+    assert not build_agent(cfg, env_spec(cfg)).curiosity.features.encoder.convolved

@@ -53,7 +53,7 @@ class Learner:
     """An agent that learns from fixed rollouts, with a scored rollout before every 20 steps of the optimizer."""
 
     def __init__(self, signal: str, lr: float = 1e-2):
-        options = ["data.rollout_length=16", "env.num_envs=8", "memory.dim=32"]
+        options = ["data.rollout_length=16", "env.num_envs=8", "memory.dim=32", "signal_channels=[]"]
         self.agent, (self.old, self.new) = make(signal, *options)
         self.new.obs[..., 0] = (self.new.obs[..., 0] + 3) % 11  # a world with other observations
         self.optimizer = torch.optim.Adam([p for p in self.agent.parameters() if p.requires_grad], lr)

@@ -16,6 +16,7 @@ from worldmodel.envs.spec import EnvSpec
 from worldmodel.errors import ConfigError
 from worldmodel.experience.actor import Actor
 from worldmodel.learner.imagination import Imagination
+from worldmodel.learner.running_return import RunningReturn
 from worldmodel.masked import masked_means
 from worldmodel.model.targets.collapse import effective_rank, latent_std
 from worldmodel.model.world_model import WorldModel
@@ -71,6 +72,7 @@ class CuriousAgent(nn.Module):
         self.register_buffer("env_steps", torch.zeros((), dtype=torch.long))
         self.obs_normalizer = input_normalizer(self)  # None without vector observations
         self.register_buffer("steps_before", torch.zeros((), dtype=torch.long))
+        self.task_return = RunningReturn()  # of scaled and clipped extrinsic rewards; saved by `AliveValue`
         self.metrics: dict[str, float] = {}  # of the last scored rollout
         self.value_ratio: Tensor | None = None  # scalar: factor of the extrinsic value head by the last scored rollout
         self.kl: Tensor | None = None  # scalar: of the policy from the acting one, in its last minibatch on this rank
@@ -180,7 +182,8 @@ class CuriousAgent(nn.Module):
         self.value_ratio = self.return_scale.update(rew_ext, over, mask, self.objective.gamma_ext)
         self.policy.rescale_values(self.value_ratio)
         rollout = replace(rollout, value_ext=rollout.value_ext * self.value_ratio)
-        scored = self.objective.score(rollout, self.return_scale(rew_ext), rew_int)
+        scaled = self.return_scale(rew_ext)
+        scored = self.objective.score(rollout, scaled, rew_int)
         self.env_steps += sum_over_ranks(mask.sum())
         learnt = out.y if self.model.target.scaled else out.z  # codes cannot collapse, their encoder's latent can
         y, valid = learnt[:, :-1].flatten(0, 1).flatten(1), rollout.new_steps(rollout.valid).flatten()
@@ -189,14 +192,17 @@ class CuriousAgent(nn.Module):
         values = {"ext": (scored.value_ext, scored.ret_ext), "int": (scored.value_int, scored.ret_int)}
         objective = self.objective
         end, trunc = rollout.new_steps(rollout.end), rollout.new_steps(rollout.trunc)
-        seen = discounted_returns(torch.where(mask, rew_ext, 0.0), end, trunc, mask, gamma=objective.gamma_ext)
+        gamma, task = objective.gamma_ext, torch.where(mask, scaled, 0.0)
+        coming = discounted_returns(task, end, trunc, mask, gamma=gamma)
+        episode = rollout.new_rows(rollout.episode)
+        so_far = self.task_return.update(task, episode, mask, gamma=gamma, ratio=self.value_ratio)
         figures = {
             "rew_int_raw": means[0],
             "rew_int": means[1],
             "rew_int_std": self.reward_normalizer.moments.std,
             "return_scale": self.return_scale.scale,
             "alive_value": objective.weight_int * means[1] / max(1 - objective.gamma_int, 1e-9),
-            "max_return_ext": max_over_ranks(seen.max()),
+            "task_value": objective.weight_ext * max_over_ranks(torch.maximum(coming, so_far).max()),
             "delta_skill": 1 - means[2] / means[3].clamp_min(1e-12),
             "latent_std": latent_std(y, valid),
             "latent_rank": effective_rank(y, valid),

@@ -166,7 +166,7 @@ def train_from(
         ReplayPriorities(data.stream),
         ProgressBar(metrics, cfg.total_steps),
         CollapseGuard(metrics),
-        AliveValue(metrics, agent.objective),
+        AliveValue(metrics, agent.objective, agent.task_return),
         StopWhenSolved(metrics, cfg.stop_return),
         stop,
         *resets,
