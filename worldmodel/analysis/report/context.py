@@ -11,6 +11,7 @@ import gymnasium as gym
 import torch
 from omegaconf import DictConfig
 
+from worldmodel.analysis.report.atari import whole_games
 from worldmodel.analysis.report.calibration import Calibration
 from worldmodel.analysis.report.recorded import RecordedRollouts
 from worldmodel.analysis.report.transitions import Transitions
@@ -90,6 +91,7 @@ class EvaluationContext:
     def _run_episodes(self, policy: str, changes: dict[str, Any]) -> EpisodeSet:
         torch.manual_seed(self.seed)
         limit = {} if self.max_episode_steps is None else {"max_episode_steps": self.max_episode_steps}
+        limit |= whole_games(self.cfg.env)
         with bad_input():
             env = build_env(self.cfg, seed=SEED_OFFSET + self.seed, num_envs=self.num_envs, **limit, **changes)
         name = " ".join([policy, *(f"{k}={v}" for k, v in changes.items())])

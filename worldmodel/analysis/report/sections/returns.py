@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from worldmodel.analysis.report.atari import human_normalised
 from worldmodel.analysis.report.canvas import canvas
 from worldmodel.analysis.report.context import EpisodeSet, EvaluationContext
 from worldmodel.analysis.report.section import Figure, Section, Table
@@ -43,8 +44,14 @@ def returns(context: EvaluationContext, sticky: float) -> Section:
             f" Training is the return logged at the checkpoint's step: the mean of the {context.cfg.data.stats_window} "
             "episodes before it, of a policy that was still changing."
         )
-    rows = [[name, *(x[key] for key in KEYS)] for name, x in numbers.items()]
-    header = ["behaviour", *(key.replace("_", " ") for key in KEYS)]
+    keys = list(KEYS)
+    if human_normalised(str(env.id), 0.0) is not None:
+        keys.insert(2, "human_normalised")
+        words += " Human-normalised is 0 for the mean return of a random player and 1 for that of a human one."
+        for x in numbers.values():
+            x["human_normalised"] = rounded(human_normalised(str(env.id), x["return_mean"]))
+    rows = [[name, *(x[key] for key in keys)] for name, x in numbers.items()]
+    header = ["behaviour", *(key.replace("_", " ") for key in keys)]
     return Section("Returns", numbers, [Table(words, header, rows)], [_picture(plays)])
 
 
