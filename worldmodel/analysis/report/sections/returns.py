@@ -45,11 +45,11 @@ def returns(context: EvaluationContext, sticky: float) -> Section:
             "episodes before it, of a policy that was still changing."
         )
     keys = list(KEYS)
-    if human_normalised(str(env.id), 0.0) is not None:
+    if human_normalised(str(env.get("id", "")), 0.0) is not None:
         keys.insert(2, "human_normalised")
         words += " Human-normalised is 0 for the mean return of a random player and 1 for that of a human one."
         for x in numbers.values():
-            x["human_normalised"] = rounded(human_normalised(str(env.id), x["return_mean"]))
+            x["human_normalised"] = rounded(human_normalised(str(env.get("id", "")), x["return_mean"]))
     rows = [[name, *(x[key] for key in keys)] for name, x in numbers.items()]
     header = ["behaviour", *(key.replace("_", " ") for key in keys)]
     return Section("Returns", numbers, [Table(words, header, rows)], [_picture(plays)])
