@@ -19,7 +19,7 @@ if __name__ == "__main__":
     steps: dict[str, list[int]] = {}
     for row in csv.DictReader(Path(__file__).with_suffix(".csv").open()):
         steps.setdefault(row["commit"], []).append(int(row["steps_to_0_9"] or BUDGET + 1))
-    (first, before), (last, after) = steps.items()
+    (first, before), *_, (last, after) = steps.items()
     for commit, runs in steps.items():
         print(f"{commit}: median {np.median(runs):,.0f}, {sum(x <= BUDGET for x in runs)} of {len(runs)} seeds")
     draws = np.random.default_rng(0).integers(len(before), size=(2, 20_000, len(before)))
