@@ -31,7 +31,7 @@ class BayesianSurprise(Curiosity):
 
     Noise pays only while members differ about its mean or variance, whatever its size: their likelihoods of an outcome
     are equal once all have learnt its distribution. Variances are bounded by exp(3), above that of unpredictable
-    changes, which is 1. A transition that all members predict wrongly, and alike, pays nothing either.
+    changes, which is 1. A transition for which all members make the same wrong prediction pays nothing either.
 
     `per_dimension` takes the mean of the log-likelihoods over the latent's dimensions; otherwise their sum, whose
     posterior is one member alone in 64 dimensions for small differences.

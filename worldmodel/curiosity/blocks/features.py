@@ -35,7 +35,7 @@ def with_convolutions(make_encoder: Callable[..., Any], channels: Sequence[int])
 
     The encoder of cells is one linear map by default, in which an object has unrelated weights at each position. Here
     it begins with 2x2 convolutions of these widths and ReLUs, fewer of them for grids that are too small. An encoder of
-    cells that has layers of its own is left as it is, and so are those of images, which have convolutions, and of
+    cells with further layers is left as it is, and so are those of images, which have convolutions, and of
     vectors. Without `channels` nothing changes.
     """
 
