@@ -66,11 +66,12 @@ class CodesPrediction:
     def nll(self, y: Tensor) -> Tensor:
         """Return -log p in nats of the next one-hot codes y, by cell: (*lead, *shape) -> (*lead, cells)."""
         code = self.target.codes(self.target.components(y))
-        place = torch.searchsorted(self.used, code).clamp_max(len(self.used) - 1) if len(self.used) else code
-        seen = self.used[place] == code if len(self.used) else torch.zeros_like(code, dtype=torch.bool)
-        outcome = torch.where(seen, place + 1, len(self.used) + 1).masked_fill_(code == self.now, 0)
+        new = len(self.used) + 1
+        outcome_of = torch.full((self.target.num_codes,), new, device=y.device)
+        outcome_of[self.used] = torch.arange(1, new, device=y.device)
+        outcome = outcome_of[code].masked_fill_(code == self.now, 0)
         nll = -self.logp.gather(-1, outcome[..., None]).squeeze(-1)
-        return nll + torch.where(outcome == len(self.used) + 1, self.unseen.log(), 0.0)
+        return nll + torch.where(outcome == new, self.unseen.log(), 0.0)
 
     @torch.no_grad()
     def excess(self, error: Tensor, y: Tensor) -> Tensor:
