@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +10,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from worldmodel.analysis.console import shown_progress
 from worldmodel.analysis.report.report import evaluate
 from worldmodel.analysis.report.section import Table
 from worldmodel.errors import ConfigError
@@ -36,25 +33,6 @@ def tables(report: dict[str, Any]) -> list[Table]:
         for h, row in report["sampled"]["delta_skill"].items()
     ]
     return [policies, Table(title, ["steps ahead", "greedy", "sampled", "95 % of sampled", "samples"], rows)]
-
-
-@contextmanager
-def shown_progress(every_s: float = 10.0) -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows a message on stderr: on a terminal in one line, elsewhere every `every_s` seconds."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with console.status("loading") as status:
-            yield status.update
-        return
-    shown = time.monotonic()
-
-    def show(message: str) -> None:
-        nonlocal shown
-        if time.monotonic() - shown >= every_s:
-            shown = time.monotonic()
-            print(message, file=sys.stderr, flush=True)
-
-    yield show
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_DIR, config_name="evaluate")

@@ -237,10 +237,10 @@ def test_the_handler_of_the_launcher_runs_after_the_save(cli, tmp_path: Path, mo
     """The handler of submitit requeues the job."""
     seen, score = [], CuriousAgent.score
 
-    def signalled(self, roll):
+    def signalled(self, *args):
         if int(self.env_steps) == STEPS:
             os.kill(os.getpid(), signal.SIGUSR2)
-        return score(self, roll)
+        return score(self, *args)
 
     monkeypatch.setattr(CuriousAgent, "score", signalled)
     before = signal.signal(signal.SIGUSR2, lambda *_: seen.append(last(tmp_path / "run")["global_step"]))

@@ -20,7 +20,11 @@ OPTIONS = [
     for option in sorted(FOLDER.rglob("*.yaml"))
     if option.parent.name not in (FOLDER.name, "suite", "study")
 ]
-NEEDED = {"env=base": ["env.id=x"], "trainer=sharded": ["trainer.strategy.data_parallel_size=2"]}  # has no default
+NEEDED = {  # without a default
+    "env=base": ["env.id=x"],
+    "trainer=sharded": ["trainer.strategy.data_parallel_size=2"],
+    "data=offline": ["data.path=x"],
+}
 NAMES = sorted(p.stem for p in (FOLDER / "experiment").glob("*.yaml"))
 SMALL = ["env.num_envs=2", "data.rollout_length=3", "data.context=1", "total_steps=12"]
 PIXELS = ["env=atari", *SMALL]

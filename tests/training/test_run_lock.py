@@ -160,12 +160,12 @@ def test_a_run_in_use_is_refused_and_goes_on(cli, tiny_run: Path, tmp_path: Path
 def test_a_taken_folder_is_not_written_to(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, score = tmp_path / "run", CuriousAgent.score
 
-    def taken(self, roll):
+    def taken(self, *args):
         if int(self.env_steps) == 2 * STEPS:
             (run / NAME).unlink()
             write_lock(run)
             (run / "run.json").write_text("of the other run")
-        return score(self, roll)
+        return score(self, *args)
 
     monkeypatch.setattr(CuriousAgent, "score", taken)
     ended = cli("total_steps=256", f"run_dir={run}")

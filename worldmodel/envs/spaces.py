@@ -19,6 +19,7 @@ from worldmodel.envs.flat import (
     flat_obs_space,
     is_nested,
     is_text,
+    leaves,
     one_line,
     unflatten_action,
 )
@@ -112,6 +113,26 @@ class Translation:
         raw = self.flat_act_space
         value = act.reshape(act.shape[: act.ndim - len(self.act_space.shape)] + raw.shape)
         return (value + getattr(raw, "start", 0)).astype(raw.dtype)
+
+    def read_actions(self, actions: Any) -> Tensor:
+        """Convert recorded actions of the environment's own space, leaves (S, ...), to published ones (S, *act_shape).
+
+        Raises ValueError for numbers that are not actions of the space.
+        """
+        space = self.raw_act_space
+        pairs = list(zip(leaves(space), leaves(actions), strict=True))
+        if len(pairs) == 1:
+            value = np.asarray(pairs[0][1][1])
+        else:
+            parts = [np.asarray(x) - getattr(leaf, "start", 0) for (_, leaf), (_, x) in pairs]
+            value = np.concatenate([x.reshape(len(x), -1) for x in parts], -1)
+        if isinstance(self.act_space, UnitBox):
+            return torch.from_numpy(self.act_space.to_unit(value.reshape(-1, *self.act_space.shape)))
+        value = np.asarray(value - getattr(self.flat_act_space, "start", 0), dtype=np.int64)
+        value = value.reshape(-1, *self.act_space.shape)
+        if (value < 0).any() or (value >= counts(self.act_space).reshape(self.act_space.shape)).any():
+            raise ValueError(f"an action outside of {one_line(space)}")
+        return torch.from_numpy(value)
 
     def write_one(self, act: Tensor) -> Any:
         """Convert a published action (*act_shape) to an action of one environment: int, array, or a nest of those."""

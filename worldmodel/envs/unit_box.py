@@ -45,3 +45,9 @@ class UnitBox(Box):
         if np.issubdtype(self.raw.dtype, np.integer):
             raw = np.rint(raw)
         return np.clip(raw, self.raw.low, self.raw.high).astype(self.raw.dtype)
+
+    def to_unit(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Map actions in the engine's units (*lead, *shape) to unit actions, within the bounds; see `to_raw`."""
+        slope = np.where(self._slope > 0, self._slope, 1.0)
+        unit = ((raw.astype(np.float64) - self._centre) / slope).astype(np.float32)
+        return np.clip(unit, self.low, self.high)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -59,11 +59,21 @@ class Episodes:
             self.ret[:], self.length[:] = state["running"]
 
 
+class Source(Protocol):
+    """Source of rollouts. `acts`: its steps are taken in environments, by the present policy."""
+
+    acts: ClassVar[bool]
+
+    def collect(self) -> Rollout: ...
+
+
 class Collector:
     """Collector of rollouts of T steps of N environments. The memory continues from one rollout to the next.
 
     `greedy` takes the most probable action instead of a sampled one, for evaluation.
     """
+
+    acts: ClassVar[bool] = True
 
     def __init__(self, env: VectorEnv, actor: Actor, episodes: Episodes, greedy: bool = False):
         self.env, self.actor, self.episodes, self.greedy = env, actor, episodes, greedy

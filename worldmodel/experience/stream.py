@@ -15,7 +15,7 @@ import torch
 from worldmodel.envs import VectorEnv
 from worldmodel.envs.metrics import Metric
 from worldmodel.experience.actor import Actor
-from worldmodel.experience.collector import Collector, Episodes
+from worldmodel.experience.collector import Collector, Episodes, Source
 from worldmodel.experience.replay import CuriousReplayPriority, Replay
 from worldmodel.seeds import ENVS, SAMPLING, derive_seed
 
@@ -104,6 +104,15 @@ class ExperienceStream:
             metric.load_state_dict(metrics[name], running=False)
 
     @property
+    def is_open(self) -> bool:
+        return self.env is not None
+
+    @property
+    def source(self) -> Source:
+        """The source of rollouts."""
+        return self.collector
+
+    @property
     def _open_env(self) -> VectorEnv:
         assert self.env is not None, "the stream is not open"
         return self.env
@@ -140,12 +149,18 @@ class ExperienceStream:
         return state if self.replay.on_disk else state | {"replay": self.replay.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from a checkpoint; rows and sequences of another window are dropped."""
+        """Resume from a checkpoint; rows and sequences of another window are dropped.
+
+        Of an offline run's checkpoint only the number of updates and the replay are kept.
+        """
         self.rollouts = state["rollouts"]
         same_window = state["window"] == [self.context, self.rollout_length]
         ranks = state.get("ranks", [state])
         same_ranks = len(ranks) == self.ranks
         own = ranks[self.rank] if same_ranks else state
+        if "collector" not in state:
+            self.load_replay(state, own, same_ranks)
+            return
         same_number = len(own["collector"]["episode"]) == self._open_env.num_envs
         same_envs = self.kept and same_window and same_ranks and same_number
         same_envs = same_envs and bool(own["envs"]) and self._restore_envs(own)
@@ -156,6 +171,11 @@ class ExperienceStream:
         for name, saved in own["metrics"].items():
             if name in self.metrics:
                 self.metrics[name].load_state_dict(saved, running=same_envs)
+        self.load_replay(state, own, same_ranks)
+
+    def load_replay(self, state: dict[str, Any], own: dict[str, Any], same_ranks: bool) -> None:
+        """Restore the replay from the state of all ranks and that of this one, unless the window has another size."""
+        same_window = state["window"] == [self.context, self.rollout_length]
         if same_window and not (self.replay.on_disk and not same_ranks and self.rank):
             self.replay.load_state_dict(own["replay"] if "replay" in own else state["replay"])
 

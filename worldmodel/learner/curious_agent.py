@@ -15,6 +15,7 @@ from worldmodel.distributed import max_over_ranks, sum_over_ranks, world_size
 from worldmodel.envs.spec import EnvSpec
 from worldmodel.errors import ConfigError
 from worldmodel.experience.actor import Actor
+from worldmodel.experience.collector import Source
 from worldmodel.learner.imagination import Imagination
 from worldmodel.learner.running_return import RunningReturn
 from worldmodel.masked import masked_means
@@ -47,7 +48,8 @@ class CuriousAgent(nn.Module):
     """
 
     env_steps: Tensor  # scalar, int64: real environment steps (no resets) over all ranks
-    steps_before: Tensor  # scalar, int64: `env_steps` at the start of the present rollout, which schedules read
+    offline_steps: Tensor  # scalar, int64: recorded steps that rollouts were made of, over all ranks; repeats count
+    steps_before: Tensor  # scalar, int64: `steps` at the start of the present rollout, which schedules read
 
     def __init__(
         self,
@@ -70,12 +72,20 @@ class CuriousAgent(nn.Module):
         self.weights, self.total_steps, self.seed = dict(weights), total_steps, seed
         self.env_spec = env_spec
         self.register_buffer("env_steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer(
+            "offline_steps", torch.zeros((), dtype=torch.long), persistent=False
+        )  # saved with the data
         self.obs_normalizer = input_normalizer(self)  # None without vector observations
         self.register_buffer("steps_before", torch.zeros((), dtype=torch.long))
         self.task_return = RunningReturn()  # of scaled and clipped extrinsic rewards; saved by `AliveValue`
         self.metrics: dict[str, float] = {}  # of the last scored rollout
         self.value_ratio: Tensor | None = None  # scalar: factor of the extrinsic value head by the last scored rollout
         self.kl: Tensor | None = None  # scalar: of the policy from the acting one, in its last minibatch on this rank
+
+    @property
+    def steps(self) -> int:
+        """Number of steps so far over all ranks, in environments and recorded ones, which `total_steps` limits."""
+        return int(self.env_steps + self.offline_steps)
 
     @property
     def device(self) -> torch.device:
@@ -135,7 +145,7 @@ class CuriousAgent(nn.Module):
 
     def begin_rollout(self) -> None:
         """Set the temperature and the statistics of observations in all encoders; called before each rollout."""
-        self.steps_before.copy_(self.env_steps)
+        self.steps_before.copy_(self.env_steps + self.offline_steps)
         self.policy.anneal(self.progress)
         self.kl = None
         if self.obs_normalizer is not None:
@@ -167,11 +177,13 @@ class CuriousAgent(nn.Module):
         return replace(rollout, h=h[:, :-1], z=z[:, :-1], value_ext=ext, value_int=intrinsic)
 
     @torch.no_grad()
-    def score(self, rollout: Rollout) -> ScoredRollout:
+    def score(self, rollout: Rollout, acted: bool = True) -> ScoredRollout:
         """Add the intrinsic reward, advantages and returns to a new rollout, and set `metrics` to its figures.
 
         The return scale covers the rollout before its returns are computed. Where it changes, so do the critic and the
         rollout's values, which were in the units of before.
+
+        acted: the steps were taken in environments; False: they are recorded ones, which count as `offline_steps`.
         """
         rollout = self._normalise(rollout)
         mask = rollout.new_steps(rollout.mask)
@@ -184,7 +196,8 @@ class CuriousAgent(nn.Module):
         rollout = replace(rollout, value_ext=rollout.value_ext * self.value_ratio)
         scaled = self.return_scale(rew_ext)
         scored = self.objective.score(rollout, scaled, rew_int)
-        self.env_steps += sum_over_ranks(mask.sum())
+        counter = self.env_steps if acted else self.offline_steps
+        counter += sum_over_ranks(mask.sum())
         learnt = out.y if self.model.target.scaled else out.z  # codes cannot collapse, their encoder's latent can
         y, valid = learnt[:, :-1].flatten(0, 1).flatten(1), rollout.new_steps(rollout.valid).flatten()
         shares = masked_means({"raw": raw, "int": rew_int, "error": out.skill_error, "base": out.skill_base}, mask)
@@ -270,11 +283,15 @@ class CuriousAgent(nn.Module):
         """Return the joint loss, a scalar, from the masked means of its terms."""
         return reduce(torch.add, (self.weights.get(k, 1.0) * x for k, x in terms.items()))
 
+    def learns_from(self, source: Source) -> bool:
+        """Return whether the policy's objective applies to the steps of a source; PPO's does not to recorded ones."""
+        return source.acts or getattr(self.objective, "offline", False)
+
     def begin_update(self) -> list[nn.Parameter]:
         """Prepare an update with learning in imagination; return the parameters that were re-initialised."""
         if self.imagination is None:
             return []
-        return self.imagination.begin_update(self.policy, derive_seed(self.seed, IMAGINATION, int(self.env_steps)))
+        return self.imagination.begin_update(self.policy, derive_seed(self.seed, IMAGINATION, self.steps))
 
     def after_step(self) -> None:
         """Update slow copies after an optimiser step that changed the world model."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.envs.metrics import Metric
-from worldmodel.experience.collector import Collector
+from worldmodel.experience.collector import Source
 from worldmodel.experience.replay import Replay
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.types import Minibatch, PlannedRollout, ScoredRollout, concatenate
@@ -39,7 +39,7 @@ class Batching:
 
 def update(
     agent: CuriousAgent,
-    collector: Collector,
+    source: Source,
     replay: Replay,
     batching: Batching,
     metrics: Sequence[Metric] = (),
@@ -52,7 +52,7 @@ def update(
 
     Args:
         agent: the agent.
-        collector: collects the rollout.
+        source: collects the rollout, or makes one of recorded steps.
         replay: stores the rollout and provides replayed sequences.
         batching: sizes of the minibatches.
         metrics: receive the scored rollout.
@@ -61,9 +61,9 @@ def update(
     agent.begin_rollout()
     with evaluating(agent.model):
         began = time.perf_counter()
-        rollout = gather(collector.collect)
+        rollout = gather(source.collect)
         collect_s = time.perf_counter() - began
-        scored = gather(lambda: agent.score(rollout))
+        scored = gather(lambda: agent.score(rollout, source.acts))
     agent.metrics["collect_s"] = collect_s
     for metric in metrics:
         metric.add(scored)
@@ -80,7 +80,8 @@ def update(
                 replayed, numbers = replay.sample(batching.replay_batch, index.device)
                 model = concatenate([model, replayed])
             for real in islice(parts, batching.model_every):
-                for policy in policy_batches(agent, real, replay, gather):
+                usable = real if agent.learns_from(source) else None
+                for policy in policy_batches(agent, usable, replay, gather):
                     if model is None and policy is None:
                         continue
                     yield Minibatch(model, policy, numbers, reset, ratio)
@@ -102,17 +103,18 @@ def split_policy(agent: CuriousAgent, scored: ScoredRollout, sequences: Tensor, 
 
 
 def policy_batches(
-    agent: CuriousAgent, real: ScoredRollout, replay: Replay, gather: Gather
+    agent: CuriousAgent, real: ScoredRollout | None, replay: Replay, gather: Gather
 ) -> Iterator[ScoredRollout | PlannedRollout | None]:
     """Yield minibatches of the policy: the real steps, or rollouts imagined from replayed ones.
 
-    A minibatch is None once the policy is above the limit of its KL divergence from the policy of the rollout.
+    A minibatch is None once the policy is above the limit of its KL divergence from the policy of the rollout, and
+    where the policy learns neither from the real steps (None) nor in imagination.
     """
     imagination = agent.imagination
     if imagination is None:
         yield real if agent.within_kl_limit() else None
         return
-    past, _ = replay.sample(imagination.num_start_states, real.act.device)
+    past, _ = replay.sample(imagination.num_start_states, agent.device)
     for i in range(imagination.updates_per_batch):
         if i == 0 or imagination.renewed:
             with evaluating(agent.model):

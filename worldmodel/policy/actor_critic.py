@@ -129,6 +129,9 @@ class ActorCritic(nn.Module):
             "critic": critic,
         }
 
+    def fit_returns(self, returns: Tensor) -> None:
+        """Receive the returns of a dataset's episodes, (E,), before the first update on it. Has no effect here."""
+
     def see(self, obs: Obs, z: Tensor) -> Tensor:
         """Return the latent that the policy reads: that of `own_encoder`, else the world model's z (*lead, *latent).
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from worldmodel.errors import SettingError, check_choice
 
 Noise = Literal["learned", "fixed", "none"]
+RECORDED_EDGE = 1e-3  # distance from the bounds of a recorded action, of which a tanh Gaussian's sample is computed
 EDGE = 1e-6  # distance of a Beta's samples from 0 and 1, where their log-probability is infinite
 
 
@@ -48,8 +49,16 @@ class BoxDistribution(nn.Module):
             act = torch.where(self.step > 0, whole, act)
         return act.view(sample.shape)
 
+    def sample_of(self, act: Tensor) -> Tensor:
+        """Map recorded actions (*lead, *shape) to samples that are executed as these, up to the edge of the bounds."""
+        flat = act.flatten(act.ndim - len(self.shape)) if self.shape else act
+        return self._unsquash(flat).view(act.shape)
+
     def _squash(self, sample: Tensor) -> Tensor:
         return sample
+
+    def _unsquash(self, act: Tensor) -> Tensor:
+        return act
 
     def _shaped(self, flat: Tensor) -> Tensor:
         return flat.reshape(*flat.shape[:-1], *self.shape)
@@ -124,6 +133,10 @@ class TanhGaussian(Gaussian):
     def _squash(self, sample: Tensor) -> Tensor:
         return sample.tanh() if self.squashes_all else torch.where(self.squashed, sample.tanh(), sample)
 
+    def _unsquash(self, act: Tensor) -> Tensor:
+        inner = act.clamp(RECORDED_EDGE - 1, 1 - RECORDED_EDGE).atanh()  # a recorded action at its bound: u = ±3.8
+        return inner if self.squashes_all else torch.where(self.squashed, inner, act)
+
     def _logp(self, params: Tensor, sample: Tensor, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
         logp, entropy = super()._logp(params, sample, temperature)
         std = torch.exp(self.log_std) * temperature
@@ -172,6 +185,9 @@ class Beta(BoxDistribution):
 
     def _squash(self, sample: Tensor) -> Tensor:
         return 2 * sample - 1
+
+    def _unsquash(self, act: Tensor) -> Tensor:
+        return ((act + 1) / 2).clamp(EDGE, 1 - EDGE)
 
     def mode(self, params: Tensor) -> Tensor:
         """Return the most probable sample: (*lead, *shape)."""

@@ -53,6 +53,10 @@ class Categorical(nn.Module):
         """Return the action of a sample, which is the same tensor."""
         return sample
 
+    def sample_of(self, act: Tensor) -> Tensor:
+        """Return the sample of an action, which is the same tensor."""
+        return act
+
     def mode(self, params: Tensor) -> Tensor:
         """Return the most probable action: (*lead)."""
         return (params + self.bias).argmax(-1)
@@ -85,6 +89,10 @@ class MultiCategorical(nn.Module):
     def execute(self, sample: Tensor) -> Tensor:
         """Return the action of a sample, which is the same tensor."""
         return sample
+
+    def sample_of(self, act: Tensor) -> Tensor:
+        """Return the sample of an action, which is the same tensor."""
+        return act
 
     def mode(self, params: Tensor) -> Tensor:
         """Return the most probable action: (*lead, M)."""

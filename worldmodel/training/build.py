@@ -8,15 +8,18 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from worldmodel.curiosity import AgentSpec, Curiosity
 from worldmodel.curiosity.blocks.features import with_convolutions
 from worldmodel.envs import VectorEnv
+from worldmodel.envs.flat import one_line
 from worldmodel.envs.spec import EnvSpec
+from worldmodel.envs.unit_box import UnitBox
 from worldmodel.errors import ConfigError, SettingError, check_range
+from worldmodel.experience.offline import Dataset, read_dataset
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.learner.updates import Batching
 from worldmodel.model.targets import Codes
@@ -179,17 +182,52 @@ def check_imagination(cfg: DictConfig, model: WorldModel, curiosity: Curiosity) 
         raise ValueError("data.replay_capacity=0: allowed with policy.imagination are whole numbers from 1")
 
 
-def build_data(cfg: DictConfig) -> SequenceData:
+def build_data(cfg: DictConfig, spec: EnvSpec | None = None) -> SequenceData:
     """Return the data of a configuration; each rank creates its environments when Lightning calls `setup`.
 
+    Args:
+        cfg: the configuration.
+        spec: spaces of its environment, against which a dataset is checked; None: they are read from the environment.
+
     Raises:
-        ValueError: for numbers of minibatches that do not divide the rollout.
+        ValueError: for numbers of minibatches that do not divide the rollout, for a dataset that cannot be read or is
+            of another environment, and for a policy that learns from recorded steps alone without a dataset.
     """
+    offline: dict[str, Any] = {}
+    if path := cfg.data.get("path"):
+        dataset = read_dataset(path, cfg.env.get("keys"))
+        check_dataset(dataset, env_spec(cfg) if spec is None else spec, path, cfg.env.id)
+        offline = {"dataset": dataset, "num_streams": cfg.env.num_envs}
+    elif getattr(get_class(cfg.policy.objective._target_), "offline", False):
+        name = cfg.policy.objective._target_.rpartition(".")[2]
+        raise ConfigError(f"policy.objective {name}: learns from recorded steps alone, allowed with it is data=offline")
     data: SequenceData = instantiate(cfg.data)(
-        make_env=lambda seed: build_env(cfg, seed), seed=cfg.seed, make_metrics=lambda: instantiate(cfg.metrics)
+        make_env=lambda seed: build_env(cfg, seed),
+        seed=cfg.seed,
+        make_metrics=lambda: instantiate(cfg.metrics),
+        **offline,
     )
     check_batching(cfg, data.batching)
     return data
+
+
+def check_dataset(dataset: Dataset, spec: EnvSpec, path: str, env_id: str) -> None:
+    """Check that a dataset has the spaces of an environment, as published.
+
+    Raises:
+        ConfigError: for the first space that differs.
+    """
+    own = dataset.translation
+    for name in ("obs_space", "act_space"):
+        there, here = (_form(getattr(x, name)) for x in (own, spec))
+        if there != here:
+            recorded = f" (recorded in {dataset.env_id})" if dataset.env_id else ""
+            raise ConfigError(f"data.path={path}{recorded}: {name} {there}, but that of env.id={env_id} is {here}")
+
+
+def _form(space: gym.Space) -> str:
+    """Return a space in one line; of continuous actions, the environment's own Box."""
+    return one_line(space.raw if isinstance(space, UnitBox) else space)
 
 
 def check_batching(cfg: DictConfig, batching: Batching) -> None:

@@ -13,6 +13,7 @@ from worldmodel.distributed import gather_over_ranks
 from worldmodel.envs import VectorEnv
 from worldmodel.envs.metrics import Metric
 from worldmodel.errors import check_range
+from worldmodel.experience.offline import Dataset, OfflineStream
 from worldmodel.experience.replay import CuriousReplayPriority
 from worldmodel.experience.stream import ExperienceStream
 from worldmodel.learner.curious_agent import CuriousAgent
@@ -28,7 +29,8 @@ class SequenceData(L.LightningDataModule):
     gradient reaches the memory. The world model learns from sequences, with every `model_every`-th minibatch: from an
     equal share of the new ones, of which `model_batch` (null: all) are taken, and from `replay_batch` replayed ones.
 
-    The other arguments are those of `ExperienceStream`.
+    With a `dataset`, rollouts are made of its recorded steps in `num_streams` streams, and no environment is created;
+    `path` is the dataset's, which `build_data` reads. The other arguments are those of `ExperienceStream`.
 
     Raises:
         ValueError: for sizes out of range, and for settings of the replay without a replay.
@@ -54,6 +56,9 @@ class SequenceData(L.LightningDataModule):
         repeat_limit: int | None = None,
         seed: int = 0,
         make_metrics: Callable[[], Mapping[str, Metric]] = dict,
+        path: str | None = None,
+        dataset: Dataset | None = None,
+        num_streams: int = 1,
     ):
         super().__init__()
         positive = dict(rollout_length=rollout_length, epochs=epochs, minibatches=minibatches, model_every=model_every)
@@ -69,31 +74,38 @@ class SequenceData(L.LightningDataModule):
         check_range("data.model_batch", model_batch, "[1, inf)", whole=True, null=True)
         check_range("data.repeat_limit", repeat_limit, "[1, inf)", whole=True, null=True)
         self.batching = Batching(epochs, minibatches, model_every, model_batch, replay_batch)
-        self.stream = ExperienceStream(
-            make_env,
+        shared: dict[str, Any] = dict(
             rollout_length=rollout_length,
             context=context,
             replay_capacity=replay_capacity,
             replay_priority=replay_priority,
             replay_dir=replay_dir,
-            success=success,
-            stats_window=stats_window,
-            keep_envs=keep_envs,
-            repeat_limit=repeat_limit,
             seed=seed,
-            make_metrics=make_metrics,
         )
+        self.stream: ExperienceStream
+        if dataset is not None:
+            self.stream = OfflineStream(dataset, num_streams, **shared)
+        else:
+            self.stream = ExperienceStream(
+                make_env,
+                **shared,
+                success=success,
+                stats_window=stats_window,
+                keep_envs=keep_envs,
+                repeat_limit=repeat_limit,
+                make_metrics=make_metrics,
+            )
         self._restored: dict[str, Any] | None = None
 
     def setup(self, stage: str) -> None:
         module, stream = self.trainer.lightning_module, self.stream
-        if stream.env is None:
+        if not stream.is_open:
             device = self.trainer.strategy.root_device
             rank, ranks = self.trainer.global_rank, self.trainer.world_size
             # the agent is moved to the device after this hook
             stream.open(partial(module.agent.make_actor, device=device), rank=rank, ranks=ranks)
         if self._restored is not None:
-            stream.load_state_dict(self._restored)
+            self._load(self._restored)
             self._restored = None
 
     def train_dataloader(self) -> Minibatches:
@@ -109,14 +121,19 @@ class SequenceData(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the stream. Each rank calls this; the first rank's state contains those of all ranks."""
-        return self.stream.state_dict(gather_over_ranks)
+        steps = int(self.trainer.lightning_module.agent.offline_steps)
+        return self.stream.state_dict(gather_over_ranks) | ({"offline_steps": steps} if steps else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the stream from a checkpoint, or keep the state until `setup` opens the stream."""
-        if self.stream.env is None:
-            self._restored = state
+        if self.stream.is_open:
+            self._load(state)
         else:
-            self.stream.load_state_dict(state)
+            self._restored = state
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.trainer.lightning_module.agent.offline_steps.fill_(state.get("offline_steps", 0))
+        self.stream.load_state_dict(state)
 
 
 class Minibatches:
@@ -136,4 +153,4 @@ class Minibatches:
         stream = self.stream
         stream.begin_update()
         metrics = list(stream.metrics.values())
-        yield from update(self.agent, stream.collector, stream.replay, self.batching, metrics, self.gather)
+        yield from update(self.agent, stream.source, stream.replay, self.batching, metrics, self.gather)

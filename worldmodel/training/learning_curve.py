@@ -34,9 +34,12 @@ def learning_curve(run_dir: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, len(PANELS), figsize=(14, 3), layout="constrained")
+    recorded = np.nan_to_num(metrics.get("offline_steps", np.zeros(1)))  # empty in rows from before they were added
+    steps = metrics["env_steps"] + recorded
+    label = "recorded and environment steps" if recorded.any() else "environment steps"
     for axis, (key, title) in zip(axes, PANELS, strict=True):
-        axis.plot(metrics["env_steps"], metrics[key], lw=1.5)
-        axis.set(title=title, xlabel="environment steps")
+        axis.plot(steps, metrics[key], lw=1.5)
+        axis.set(title=title, xlabel=label)
         axis.grid(alpha=0.3)
     returns = metrics["return_ext"][np.isfinite(metrics["return_ext"])]
     axes[0].set_ylim(1.05 * returns.min(initial=-0.02), 1.05 * returns.max(initial=0.95))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class MetricsFile(NamedTuple):
@@ -33,11 +34,16 @@ def read_metrics_file(path: Path) -> MetricsFile:
         cells = next(csv.reader(io.StringIO(line)), [])
         row = dict(zip(columns, cells, strict=False))
         good = len(cells) == len(columns) and all(map(_is_number, cells)) and bool(row["env_steps"])
-        if good and (not rows or float(row["env_steps"]) > float(rows[-1]["env_steps"])):
+        if good and (not rows or steps_of(row) > steps_of(rows[-1])):
             rows.append(row)
         else:
             damaged += 1
     return MetricsFile(columns, rows, damaged)
+
+
+def steps_of(row: Mapping[str, Any]) -> float:
+    """Return the steps of a row that `total_steps` limits: in environments and, of offline runs, recorded ones."""
+    return float(row["env_steps"]) + float(row.get("offline_steps") or 0)
 
 
 def _is_number(cell: str) -> bool:

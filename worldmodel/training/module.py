@@ -57,6 +57,11 @@ class TrainingModule(L.LightningModule):
         """Number of environment steps so far, over all ranks."""
         return int(self.agent.env_steps)
 
+    @property
+    def steps(self) -> int:
+        """Number of steps that `total_steps` limits, over all ranks: in environments and recorded ones."""
+        return self.agent.steps
+
     def configure_model(self) -> None:
         """Shard the parameters if the strategy requires it; called by Lightning."""
         if self._device_mesh is not None and not isinstance(self, FSDPModule):

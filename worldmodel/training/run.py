@@ -127,7 +127,7 @@ def train_from(
     seed_libraries(cfg.seed)
     with bad_input(cfg):
         agent = build_agent(cfg, env_spec(cfg))
-        data = build_data(cfg)
+        data = build_data(cfg, agent.env_spec)
         module = build_module(cfg, agent, rollback.limit)
     data.stream.actions = run_dir / "actions"
     if checkpoint_path:
@@ -141,7 +141,9 @@ def train_from(
         saved = read_checkpoint(checkpoint_path, to_go_on=True)
         check_resumable(saved, cfg, agent, checkpoint_path)
         state = with_own_environments(agent_state(saved), agent)
-        if (steps := int(state["env_steps"])) >= cfg.total_steps:
+        recorded = int(saved["SequenceData"].get("offline_steps", 0))
+        if (steps := int(state["env_steps"]) + recorded) >= cfg.total_steps:
+            agent.offline_steps.fill_(recorded)
             return finished(cfg, agent, state, metrics, record, film)
         record.begin_at(steps)
     with bad_input(cfg):
@@ -204,7 +206,7 @@ def train_from(
             raise ConfigError(f"compile=true: {type(error).__name__}: {error}".splitlines()[0]) from error
         raise
     signalled = stop.received is not None or trainer.received_sigterm  # the latter: before the first update
-    stopped = signalled and metrics.row.get("env_steps", 0) < cfg.total_steps
+    stopped = signalled and module.steps < cfg.total_steps
     if main:
         record.write(status="stopped" if stopped else "done", signal=stop.received, **record.speed(metrics.row))
         if metrics.row:
@@ -264,7 +266,7 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback], data: SequenceDat
         trainer.strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
         # minibatches of the policy alone have no gradient for the world model; those of the world model alone, above
         # the limit of the KL divergence, have none for the policy
-        if data.batching.model_every > 1 or cfg.policy.objective.get("kl_limit") is not None:
+        if data.batching.model_every > 1 or cfg.data.get("path") or cfg.policy.objective.get("kl_limit") is not None:
             trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
     return trainer
 
@@ -282,15 +284,15 @@ def finished(
     Raises:
         ConfigError: for a checkpoint of another folder.
     """
-    run_dir, before, steps = Path(cfg.run_dir), record.before, int(state["env_steps"])
+    run_dir, before, steps = Path(cfg.run_dir), record.before, int(state["env_steps"] + agent.offline_steps)
     if before.get("status") == "done" and (run_dir / DONE).exists():
         print(f"done before: {steps:,} steps of total_steps={cfg.total_steps:,}")
         return before
     if before.get("status") not in ("running", "done"):
         raise ConfigError(f"total_steps={cfg.total_steps}: the checkpoint has {steps} steps already, allowed are more")
     agent.load_state_dict(state)
-    row = metrics.read()[-1]
-    record.write(status="done", signal=None, **record.speed({k: float(row[k]) for k in ("env_steps", "wall_s")}))
+    row = {k: float(x or 0) for k, x in metrics.read()[-1].items() if k in ("env_steps", "offline_steps", "wall_s")}
+    record.write(status="done", signal=None, **record.speed(row))
     draw_curve(run_dir)
     conclude(cfg, agent, record, film)
     return record.data

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from worldmodel.files import write_json
+from worldmodel.training.metrics_file import steps_of
 
 PACKAGES = ("torch", "lightning", "transformers", "gymnasium", "envpool", "minigrid", "numpy", "hydra-core")
 
@@ -25,8 +26,8 @@ class RunRecord:
     If the run `goes_on`, `before` has the previous contents of the file, and the counts continue from them. `cpu_s` is
     the CPU time of this process in seconds up to the last `write`, which hardly depends on the load of the machine.
     `peak_memory_mb` is the largest resident memory of a process of the run; None where the system does not report it.
-    `steps_before` is the part of `env_steps` taken by the run of another folder whose checkpoint this run continues;
-    `wall_s` does not include the time of these steps.
+    `steps_before` is the part of the steps (in environments and recorded ones) taken by the run of another folder whose
+    checkpoint this run continues; `wall_s` does not include the time of these steps.
     """
 
     def __init__(self, run_dir: Path, seed: int, goes_on: bool = False):
@@ -55,8 +56,9 @@ class RunRecord:
         if not row:
             return {}
         steps, wall = int(row["env_steps"]), row["wall_s"]
-        own = steps - self.data["steps_before"]
-        return {"env_steps": steps, "wall_s": wall, "steps_per_s": round(own / wall, 1)}
+        own = steps_of(row) - self.data["steps_before"]
+        found = {"env_steps": steps, "wall_s": wall, "steps_per_s": round(own / wall, 1)}
+        return found | ({"offline_steps": int(recorded)} if (recorded := steps_of(row) - steps) else {})
 
     def write(self, **changes: Any) -> None:
         """Update the record and write it atomically."""

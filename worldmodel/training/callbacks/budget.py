@@ -6,7 +6,7 @@ import lightning as L
 
 
 class StopAtBudget(L.Callback):
-    """Stop after the first update at which the real steps of all ranks reach `total_steps`.
+    """Stop after the first update at which the steps of all ranks, real or recorded, reach `total_steps`.
 
     Steps are counted by the agent, so that a run may resume with another rollout length, number of environments or
     number of ranks. All ranks have the same count.
@@ -16,5 +16,5 @@ class StopAtBudget(L.Callback):
         self.total_steps = total_steps
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if pl_module.env_steps >= self.total_steps:
+        if pl_module.steps >= self.total_steps:
             trainer.should_stop = True

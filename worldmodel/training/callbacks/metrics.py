@@ -14,7 +14,7 @@ import lightning as L
 
 from worldmodel.experience.stream import ExperienceStream
 from worldmodel.files import atomic_write
-from worldmodel.training.metrics_file import MetricsFile, read_metrics_file
+from worldmodel.training.metrics_file import MetricsFile, read_metrics_file, steps_of
 
 COLUMNS = [
     "env_steps",
@@ -51,12 +51,12 @@ class Metrics(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.began = self.last = time.perf_counter()
-        self.steps = pl_module.env_steps
+        self.steps = pl_module.steps
         if not trainer.is_global_zero:
             return
         found = read_metrics_file(self.path)
-        rows = [r for r in found.rows if float(r["env_steps"]) <= pl_module.env_steps]
-        if found.damaged and pl_module.env_steps:
+        rows = [r for r in found.rows if steps_of(r) <= pl_module.steps]
+        if found.damaged and pl_module.steps:
             self._set_aside(found)
         self.extend = bool(rows)
         if rows:
@@ -86,15 +86,17 @@ class Metrics(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         now = time.perf_counter()
-        steps, self.steps = pl_module.env_steps - self.steps, pl_module.env_steps
+        steps, self.steps = pl_module.steps - self.steps, pl_module.steps
         report = pl_module.report()
         collect_s = report.pop("collect_s")
+        offline = self.steps - pl_module.env_steps
         self.row = {
-            "env_steps": self.steps,
+            "env_steps": pl_module.env_steps,
             "wall_s": round(self.wall_before + now - self.began, 3),
             "steps_per_s": round(steps / (now - self.last), 1),
             "steps_per_s_collect": round(steps / collect_s, 1),
             "steps_per_s_learn": round(steps / (now - self.update_began - collect_s), 1),
+            **({"offline_steps": offline} if offline else {}),
             **self.stream.summary(),
             **report,
         }
@@ -112,7 +114,7 @@ class Metrics(L.Callback):
         try:
             self._write()
             for logger in trainer.loggers:
-                logger.log_metrics({k: v for k, v in self.row.items() if k != "env_steps"}, step=self.row["env_steps"])
+                logger.log_metrics({k: v for k, v in self.row.items() if k != "env_steps"}, step=self.steps)
         except OSError as error:  # training continues with a full disk
             if not self.warned:
                 self.warned = True

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from worldmodel.training.callbacks.metrics import Metrics
+from worldmodel.training.metrics_file import steps_of
 
 SHOWN = {
     "steps_per_s": ("steps/s", "{:.0f}"),
@@ -37,7 +38,7 @@ class ProgressBar(L.Callback):
                 TimeRemainingColumn(),
                 console=self.console,
             )
-            self.task = self.bar.add_task("collecting", total=self.total, completed=pl_module.env_steps)
+            self.task = self.bar.add_task("collecting", total=self.total, completed=pl_module.steps)
             self.bar.start()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -46,11 +47,11 @@ class ProgressBar(L.Callback):
         row = self.metrics.row
         text = "  ".join(f"{name} {form.format(row[key])}" for key, (name, form) in SHOWN.items())
         if self.bar:
-            self.bar.update(self.task, completed=row["env_steps"], description=text)
+            self.bar.update(self.task, completed=steps_of(row), description=text)
         elif time.monotonic() - self.printed >= self.every_s:
             self.printed = time.monotonic()
-            left = (self.total - row["env_steps"]) / max(row["steps_per_s"], 1e-9)
-            print(f"{row['env_steps']:>9,}/{self.total:,} steps  {text}  ETA {max(left, 0):.0f} s", flush=True)
+            left = (self.total - steps_of(row)) / max(row["steps_per_s"], 1e-9)
+            print(f"{steps_of(row):>9,.0f}/{self.total:,} steps  {text}  ETA {max(left, 0):.0f} s", flush=True)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.bar:
