@@ -147,7 +147,7 @@ def test_recording_needs_an_agent_or_a_preset(tmp_path, capsys):
     for arguments, line in (
         (["episodes=1"], "allowed without a checkpoint is random"),
         (["behaviour=random"], "one of both must be given"),
-        (["behaviour=mine"], "behaviour=mine: allowed are sampled, greedy, random"),
+        (["behaviour=mine"], "behaviour=mine: allowed are sampled, greedy, random, replay"),
     ):
         assert run_main([*arguments, f"out={tmp_path / 'x'}"], record_command.main) == 2
         assert line in capsys.readouterr().err
@@ -179,3 +179,21 @@ def test_continuous_actions(tmp_path):
     torch.testing.assert_close(agent.policy.dist.execute(roll.sample), roll.new_steps(roll.act), atol=1.1e-3, rtol=0)
     with pytest.raises(ConfigError, match="obs_space"):
         build_data(tiny_config(*CART, "data=offline", f"data.path={out}"))
+
+
+@pytest.mark.parametrize("capacity", [64, 26])
+def test_record_a_replay(tmp_path, capacity):
+    """The episodes of training, in its order; those that had begun before the oldest sequence are left out."""
+    run, out = tmp_path / "run", tmp_path / "set"
+    sizes = ("data.replay_batch=1", f"data.replay_capacity={capacity}", "total_steps=300")
+    assert run_main(fitting(TINY, ("experiment=cartpole", *sizes, f"run_dir={run}"))) == 0
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    assert run_main([f"checkpoint={checkpoint}", "behaviour=replay", f"out={out}"], record_command.main) == 0
+    data, state = read_dataset(out), last(run)["SequenceData"]
+    finished = [length for _, length in state["collector"]["episodes"]["finished"]]
+    lengths = (np.diff([*data.first.tolist(), len(data.rew)]) - 1).tolist()
+    assert all(data.obs[data.first].abs().max(1).values <= 0.05)  # each begins where CartPole begins
+    if capacity == 64:
+        assert sorted(lengths) == sorted(finished)
+    else:
+        assert 0 < len(lengths) < len(finished) and set(lengths) <= set(finished)

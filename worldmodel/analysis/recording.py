@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -11,18 +11,23 @@ from torch import Tensor
 
 from worldmodel.analysis.report.arguments import pick_device
 from worldmodel.analysis.report.context import SEED_OFFSET
+from worldmodel.envs.spaces import Translation
 from worldmodel.errors import ConfigError, check_choice, check_range
 from worldmodel.experience.offline import DatasetWriter
 from worldmodel.learner.curious_agent import CuriousAgent
 from worldmodel.learner.run_episodes import EpisodeStats, freeze, run_episodes
 from worldmodel.policy import RandomPolicy
 from worldmodel.training.build import build_agent, build_env, env_spec
+from worldmodel.training.checkpoint import read_checkpoint
 from worldmodel.training.compose import compose_config
 from worldmodel.training.config import bad_input, check
 from worldmodel.training.loading import check_environment, load_agent
-from worldmodel.types import Obs, Rollout, first_leaf, map_obs
+from worldmodel.types import Obs, Sequences, first_leaf, map_obs
 
 RECORDING_SEED = 2 * SEED_OFFSET  # keeps recorded environments apart from those of training and of evaluation
+
+Wanted = Callable[[int, int], bool]
+"""Function of an episode's number in its copy of the environment, and of the copy's number."""
 
 
 class Episode(NamedTuple):
@@ -53,7 +58,8 @@ def record(
     Args:
         checkpoint: of the agent; None: a random policy in the environment of `preset`.
         out: folder of the new dataset.
-        behaviour: `sampled` or `greedy` actions of the agent, or `random` ones.
+        behaviour: `sampled` or `greedy` actions of the agent, `random` ones, or `replay`: the whole episodes in the
+            checkpoint's replay, without a step; the arguments about episodes and environments then have no effect.
         preset: experiment that has the environment, without a checkpoint.
         episodes: number of episodes, equally many of each copy.
         seed: of the environments and of sampling.
@@ -72,7 +78,7 @@ def record(
         check_range(key, value, "[1, inf)", whole=True)
     check_range("seed", seed, "[0, 9223372036854775808]", whole=True)
     check_range("max_episode_steps", max_episode_steps, "[1, inf)", whole=True, null=True)
-    check_choice("behaviour", behaviour, ("sampled", "greedy", "random"))
+    check_choice("behaviour", behaviour, ("sampled", "greedy", "random", "replay"))
     agent, cfg = _agent(checkpoint, behaviour, preset)
     agent, num_envs = agent.to(pick_device(device)), min(num_envs, episodes)
     freeze(agent, num_envs)
@@ -81,6 +87,8 @@ def record(
     about = {"behaviour": behaviour, "seed": seed, "num_envs": num_envs, "env_spec": spec.to_dict()}
     about["env"] = OmegaConf.to_container(cfg.env, resolve=True)
     writer = DatasetWriter(out, spec.obs_space, spec.translation.raw_act_space, cfg.env.id, {"worldmodel": about})
+    if behaviour == "replay":
+        return _write(writer, spec.translation, replayed_episodes(str(checkpoint), cfg.env.num_envs))
     uniform = RandomPolicy(agent.model.memory.dim, agent.model.encoder.shape, spec.act_space, hidden=1)
     torch.manual_seed(seed)
     stats = EpisodeStats(episodes)
@@ -98,11 +106,46 @@ def record(
             progress=lambda done: progress(f"{min(done, episodes)}/{episodes} episodes"),
             max_episode_steps=max_episode_steps,
         )
-        for x in whole_episodes((roll for roll, _ in playing), episodes):
-            writer.add(x.obs, spec.translation.write(x.act, len(x.act), flat=False), x.rew, x.end, x.trunc)
+        found = whole_episodes((roll for roll, _ in playing), lambda number, i: number * num_envs + i < episodes)
+        return _write(writer, spec.translation, found)
     finally:
         env.close()
-    return {"episodes": episodes, "steps": int(stats.length.sum()), "return_mean": float(stats.ret.mean())}
+
+
+def _write(writer: DatasetWriter, translation: Translation, episodes: Iterator[Episode]) -> dict[str, float]:
+    """Write episodes and return their number, their steps and their mean return."""
+    steps, returns = 0, []
+    for x in episodes:
+        writer.add(x.obs, translation.write(x.act, len(x.act), flat=False), x.rew, x.end, x.trunc)
+        steps += len(x.rew)
+        returns.append(float(x.rew.sum()))
+    if not returns:
+        raise ConfigError("behaviour=replay: no whole episode in the replay of the checkpoint")
+    return {"episodes": len(returns), "steps": steps, "return_mean": sum(returns) / len(returns)}
+
+
+def replayed_episodes(checkpoint: str, num_envs: int) -> Iterator[Episode]:
+    """Return the whole episodes in a checkpoint's replay, in the order of training.
+
+    Of a replay that has dropped its oldest sequences, the episodes that had begun before are left out.
+
+    Args:
+        checkpoint: path of the file.
+        num_envs: environments of the run, whose sequences follow each other in the replay.
+
+    Raises:
+        ConfigError: without a replay in the file: of no capacity, on disk, or empty.
+    """
+    state = dict(read_checkpoint(checkpoint).get("SequenceData", {}).get("replay", {}))
+    if "obs" not in state:
+        where = f"behaviour=replay: checkpoint={checkpoint} has no sequences in its replay"
+        raise ConfigError(f"{where}, allowed are runs with data.replay_capacity above 0 and data.replay_dir=null")
+    state.pop("priority", None)
+    first = state.pop("first", 0)
+    stored = Sequences(**state)[-first % num_envs :]
+    stored = stored[: len(stored) // num_envs * num_envs]
+    begun = stored.new_steps(stored.episode)[:num_envs, 0] if first else None
+    return whole_episodes(stored.split(num_envs), lambda number, i: begun is None or number != int(begun[i]))
 
 
 def _agent(checkpoint: str | None, behaviour: str, preset: str | None) -> tuple[CuriousAgent, DictConfig]:
@@ -123,8 +166,8 @@ def _agent(checkpoint: str | None, behaviour: str, preset: str | None) -> tuple[
         return build_agent(cfg, env_spec(cfg)).eval(), cfg
 
 
-def whole_episodes(rollouts: Iterator[Rollout], count: int) -> Iterator[Episode]:
-    """Yield the first `count` episodes, numbered as in `EpisodeStats`, of consecutive rollouts of N x T steps.
+def whole_episodes(rollouts: Iterable[Sequences], wanted: Wanted) -> Iterator[Episode]:
+    """Yield the `wanted` complete episodes of consecutive rollouts of N x T steps.
 
     A row without a transition closes an episode: it has the final observation.
     """
@@ -140,21 +183,21 @@ def whole_episodes(rollouts: Iterator[Rollout], count: int) -> Iterator[Episode]
         for i, pending in enumerate(kept):
             for name, x in own.items():
                 pending[name] = map_obs(lambda a, b: torch.cat([a, b[i]]), pending[name], x)  # noqa: B023
-            yield from _split(pending, i, len(kept), count)
+            yield from _split(pending, i, wanted)
     for i, pending in enumerate(kept):
         assert closing is not None
         if len(pending["mask"]) and bool((pending["end"] | pending["trunc"])[-1]):
             pending["obs"] = map_obs(lambda a, b: torch.cat([a, b[i]]), pending["obs"], closing)  # noqa: B023
             for name in ("act", "rew_ext", "end", "trunc", "mask", "episode"):
                 pending[name] = torch.cat([pending[name], torch.zeros_like(pending[name][:1])])
-            yield from _split(pending, i, len(kept), count)
+            yield from _split(pending, i, wanted)
 
 
-def _split(pending: dict[str, Any], copy: int, copies: int, count: int) -> Iterator[Episode]:
+def _split(pending: dict[str, Any], copy: int, wanted: Wanted) -> Iterator[Episode]:
     """Yield the complete episodes of one copy's rows, and remove them."""
     start = 0
     for stop in (~pending["mask"]).nonzero()[:, 0].tolist():
-        if stop > start and int(pending["episode"][start]) * copies + copy < count:
+        if stop > start and wanted(int(pending["episode"][start]), copy):
             steps = {name: pending[name][start:stop] for name in ("act", "rew_ext", "end", "trunc")}
             yield Episode(map_obs(lambda x: x[start : stop + 1], pending["obs"]), *steps.values())  # noqa: B023
         start = stop + 1
